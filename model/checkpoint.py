@@ -1,0 +1,205 @@
+"""Checkpoints: every published form in, safetensors out. Nothing in a checkpoint is ever executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip4str.runtime.driver import Decoding
+from clip4str.runtime.errors import CheckpointError, UnsafeCheckpointError
+
+from .clip4str import Clip4Str
+from .config import Config, config_from_shapes
+
+BUNDLED = Path(__file__).resolve().parent / "bundled" / "clip4str-small.safetensors"
+# Hyper-parameters of published checkpoints hold objects of these packages. They are read as inert stand-ins.
+_INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "hydra.", "strhub.")
+_HARMLESS = ("typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float", "builtins.str",
+             "collections.defaultdict", "pathlib.PosixPath", "pathlib.Path", "pathlib.PurePosixPath")  # fmt: skip
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    image_size: tuple[int, int] | None = None,
+    charset: str | None = None,
+    charset_test: str | None = None,
+    decoding: Decoding | None = None,
+) -> Clip4Str:
+    """Read a checkpoint: Lightning `.ckpt`, a bare state_dict `.pt`, or `.safetensors`. Float32, on the CPU, eval mode.
+
+    Every dimension is read off the tensors. image_size (height, width) and charset are needed only where neither
+    tensors nor the checkpoint's own hyper-parameters tell them, see config_from_shapes.
+
+    Raises CheckpointError (unreadable, foreign, keys missing or left over: they are listed), UnsafeCheckpointError
+    (it asks to run code), CharsetError (charset that does not fit).
+    """
+    path = Path(path)
+    state, hints = _read(path)
+    if charset is not None:
+        hints = {**hints, "charset_train": charset}
+    if charset_test is not None:
+        hints = {**hints, "charset_test": charset_test}
+    state = _strip_prefix(state)
+    try:
+        config = config_from_shapes({k: tuple(v.shape) for k, v in state.items()}, hints, image_size)
+        with torch.device("meta"):
+            model = Clip4Str(config, decoding)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    _check_keys(path, model, state)
+    model.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def save_checkpoint(model: Clip4Str, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
+    """Write safetensors with the configuration as metadata; atomically (a temporary name, then a rename)."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    try:
+        save_file(tensors, temporary, metadata={"clip4str": json.dumps(model.config.to_dict())})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: {what}; a checkpoint is a .ckpt, .pt or .safetensors file")
+    with path.open("rb") as file:
+        magic = file.read(10)
+    if not magic:
+        raise CheckpointError(f"{path}: the file is empty")
+    if magic[8:9] == b"{":
+        return _read_safetensors(path)
+    if magic[:4] == b"PK\x03\x04" or magic[:1] == b"\x80":
+        return _read_torch(path)
+    raise CheckpointError(
+        f"{path}: neither a torch nor a safetensors file (starts with {magic[:4]!r}); is the download complete?"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            hints = json.loads((file.metadata() or {}).get("clip4str", "{}"))
+            if not isinstance(hints, dict):
+                raise CheckpointError(f"{path}: its clip4str metadata is not an object")
+            return {key: file.get_tensor(key) for key in file.keys()}, hints  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: truncated or damaged safetensors file ({_first_line(error)})") from None
+
+
+class _Inert:
+    """Takes the place of a class whose code must not run: swallows whatever the pickle builds it from."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _stand_ins(path: Path) -> list[tuple[type, str]]:
+    """Inert classes for the harmless foreign names in the pickle; anything else is refused."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:
+        names = []  # not the zip format; torch.load says what is wrong
+    refused = sorted(n for n in names if not n.startswith(_INERT) and n not in _HARMLESS)
+    if refused:
+        raise UnsafeCheckpointError(
+            f"{path}: refused, reading it would run {', '.join(refused[:5])}; convert it to .safetensors where it "
+            f"was made, or get it from a source you trust"
+        )
+    return [(type(n.rpartition(".")[2], (_Inert,), {"__module__": n.rpartition(".")[0]}), n) for n in names]
+
+
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any("/code/" in name for name in archive.namelist()):
+                raise CheckpointError(
+                    f"{path}: a TorchScript archive (base CLIP weights?), not a CLIP4STR checkpoint"
+                )
+    try:
+        with torch.serialization.safe_globals(_stand_ins(path)):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnsafeCheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "not allowed" in str(error):
+            raise UnsafeCheckpointError(f"{path}: refused, reading it would run code ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})") from None
+    except Exception as error:  # torch raises many kinds for damaged archives
+        raise CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})") from None
+    hints: dict[str, Any] = {}
+    if isinstance(loaded, Mapping):
+        hints = _plain(loaded.get("hyper_parameters", {}))
+        loaded = loaded.get("state_dict", loaded)
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state_dict")
+    state = {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not state:
+        raise CheckpointError(f"{path}: its state_dict holds no tensors")
+    return state, hints
+
+
+def _plain(hyper_parameters: Any) -> dict[str, Any]:
+    """The hyper-parameters that are plain values of the kind expected; stand-ins and surprises are left out."""
+    kinds = {"charset_train": str, "charset_test": str, "context_length": int, "dec_num_heads": int}
+    values = hyper_parameters if isinstance(hyper_parameters, Mapping) else {}
+    plain = {k: values[k] for k, kind in kinds.items() if isinstance(values.get(k), kind)}
+    size = values.get("img_size")
+    if isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(s, int) for s in size):
+        plain["img_size"] = tuple(size)
+    return plain
+
+
+def _strip_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Wrappers (DDP, torch.compile, another LightningModule) put their name before every key."""
+    while (prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)) is not None:
+        state = {k[len(prefix) :]: v for k, v in state.items()}
+    return state
+
+
+def _check_keys(path: Path, model: Clip4Str, state: Mapping[str, Tensor]) -> None:
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    wrong = [
+        f"{k} is {tuple(state[k].shape)}, expected {shape}"
+        for k, shape in expected.items()
+        if k in state and tuple(state[k].shape) != shape
+    ]
+    problems = [
+        *([f"{len(missing)} keys missing: {_some(missing)}"] if missing else []),
+        *([f"{len(extra)} keys not of this network: {_some(extra)}"] if extra else []),
+        *([f"shapes differ: {_some(wrong)}"] if wrong else []),
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: " + "; ".join(problems))
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+__all__ = ["BUNDLED", "Config", "load_checkpoint", "save_checkpoint"]

@@ -1,0 +1,107 @@
+"""CLIP's byte-pair encoding, exactly, in the standard library alone.
+
+The merges (data/bpe_merges.txt.xz) are OpenAI CLIP's: Radford et al., "Learning Transferable Visual Models
+From Natural Language Supervision", 2021; see data/NOTICE.
+"""
+
+from __future__ import annotations
+
+import html
+import lzma
+import re
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .errors import CharsetError
+
+FULL_VOCABULARY = 49408
+_BYTES = 256
+_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
+_SPLIT = re.compile(
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE
+)
+
+
+@cache
+def _merges() -> tuple[tuple[str, str], ...]:
+    packed = (Path(__file__).parent / "data" / "bpe_merges.txt.xz").read_bytes()
+    lines = lzma.decompress(packed).decode("utf-8").splitlines()
+    return tuple((a, b) for a, b in (line.split(" ") for line in lines))
+
+
+@cache
+def _byte_symbols() -> dict[int, str]:
+    """CLIP's printable stand-in for every byte; its order defines token ids 0..255."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [b for b in range(_BYTES) if b not in set(printable)]
+    symbols = {b: chr(b) for b in printable}
+    symbols.update({b: chr(_BYTES + n) for n, b in enumerate(hidden)})
+    return symbols
+
+
+class BytePairTokenizer:
+    """Captions to CLIP tokens: `[start] + pairs + [end]`, cut to `context` with the end kept, zero padded.
+
+    vocabulary: rows of the text tower's token embedding. CLIP's is 49408 (512 bytes, 48894 merges, start,
+    end); a shortened one keeps the first `vocabulary - 514` merges and has its own start and end last.
+
+    Raises CharsetError if that size is not possible.
+    """
+
+    def __init__(self, vocabulary: int = FULL_VOCABULARY, context: int = 16) -> None:
+        merges = vocabulary - 2 * _BYTES - len(_SPECIALS)
+        if not 0 <= merges <= len(_merges()):
+            raise CharsetError(
+                f"a text vocabulary of {vocabulary} tokens is none of CLIP's: expected {2 * _BYTES + 2} to "
+                f"{FULL_VOCABULARY}"
+            )
+        self.vocabulary, self.context = vocabulary, context
+        self.start, self.end = vocabulary - 2, vocabulary - 1
+        symbols = list(_byte_symbols().values())
+        pieces = [*symbols, *(s + "</w>" for s in symbols), *("".join(m) for m in _merges()[:merges])]
+        # Later duplicates win, as in the published dict(zip(...)).
+        self._ids = {piece: i for i, piece in enumerate(pieces)}
+        self._ranks = {pair: rank for rank, pair in enumerate(_merges()[:merges])}
+        self._encode = lru_cache(maxsize=4096)(self._encode_caption)
+
+    def __call__(self, captions: Sequence[str]) -> np.ndarray:
+        """Tokens of every caption: (N, context) int32."""
+        tokens = np.zeros((len(captions), self.context), np.int32)
+        for row, caption in zip(tokens, captions):
+            ids = self._encode(caption)
+            row[: len(ids)] = ids
+        return tokens
+
+    def _encode_caption(self, caption: str) -> list[int]:
+        text = " ".join(html.unescape(html.unescape(caption)).split()).lower()
+        ids = [self.start]
+        for piece in _SPLIT.findall(text):
+            if piece in _SPECIALS:
+                ids.append(self.start + _SPECIALS.index(piece))
+            else:
+                ids.extend(self._ids[symbol] for symbol in self._merge(piece))
+        ids.append(self.end)
+        if len(ids) > self.context:
+            ids = [*ids[: self.context - 1], self.end]
+        return ids
+
+    def _merge(self, piece: str) -> list[str]:
+        table = _byte_symbols()
+        word = [table[b] for b in piece.encode("utf-8")]
+        word[-1] += "</w>"
+        while len(word) > 1:
+            ranked = [(self._ranks.get(pair, len(self._ranks)), pair) for pair in zip(word, word[1:])]
+            rank, best = min(ranked)
+            if rank == len(self._ranks):
+                break
+            merged: list[str] = []
+            for symbol in word:
+                if merged and (merged[-1], symbol) == best:
+                    merged[-1] += symbol
+                else:
+                    merged.append(symbol)
+            word = merged
+        return word

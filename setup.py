@@ -1,0 +1,56 @@
+"""Packaging. The import package is the folder clip4str/, whose sub-packages are links to the top-level rooms."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
+ROOMS = ["model", "kernels", "runtime", "runtime.backends", "export", "training", "benchmarks"]
+
+RUNTIME = [
+    "numpy>=1.23",  # arrays in, arrays out; the driver is written over small integer arrays
+    "pillow>=9.2",  # decodes image files and defines the bicubic resize that answers depend on
+    "onnxruntime>=1.17",  # the one backend that runs everywhere, no compiler and no GPU needed
+    "tqdm>=4.60",  # progress bars
+]
+EXPORT = [
+    "torch>=2.6",  # the network; 2.6 is the first release whose weights_only loading is safe
+    "safetensors>=0.4",  # checkpoints without pickle
+    "onnx>=1.16",  # the exchange format of the four stages
+    "onnxscript>=0.2",  # what torch.onnx.export(dynamo=True) writes with
+]
+TRAIN = [
+    *EXPORT,
+    "lightning>=2.2",  # mixed precision, DDP and resuming, and the published .ckpt layout
+    "lmdb>=1.4",  # the data format of every scene-text-recognition data set
+    "matplotlib>=3.7",  # loss and latency charts
+]
+GPU = [
+    "triton>=3.2; platform_system == 'Linux'",  # custom kernels
+    "cuda-python>=12.4",  # driver and runtime calls without a compiler
+]
+
+setup(
+    name="clip4str",
+    version=VERSION,
+    description="Run trained CLIP4STR scene text recognisers fast, small and with the same answers",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["clip4str", *(f"clip4str.{room}" for room in ROOMS)],
+    package_data={
+        "clip4str.runtime": ["data/*", "py.typed"],
+        "clip4str.model": ["bundled/*"],
+    },
+    install_requires=RUNTIME,
+    extras_require={
+        "export": EXPORT,
+        "train": TRAIN,
+        "bench": [*EXPORT, "lmdb>=1.4", "matplotlib>=3.7"],
+        "gpu": GPU,
+        "all": sorted({*TRAIN, *GPU}),
+    },
+    entry_points={"console_scripts": ["clip4str = clip4str.runtime.cli:main"]},
+)

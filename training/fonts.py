@@ -1,0 +1,228 @@
+"""Finds the fonts of this machine that can draw legible Latin words.
+
+A font file may lack characters, draw boxes for them, or be a symbol font whose "A" is a pair of scissors.
+`find_fonts` looks at the pictures instead of trusting names: every letter and digit must be drawn, differ from the
+missing-glyph box, and be recognisable, most of them, by comparison with a few well-known fonts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFont
+
+DIGITS = "0123456789"
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+CHARSET = DIGITS + LETTERS + PUNCTUATION
+
+FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")
+PACKAGES = "fonts-dejavu fonts-liberation2 fonts-urw-base35 fonts-open-sans fonts-lato fonts-aenigma"
+REFERENCES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf",
+              "DejaVuSans-Oblique.ttf", "LiberationSans-Regular.ttf", "LiberationSerif-Regular.ttf",
+              "LiberationSansNarrow-Bold.ttf", "LiberationSerif-Italic.ttf", "LiberationSerif-BoldItalic.ttf")
+SAME_SHAPE = {"0": "o", "1": "l", "i": "l", "5": "s", "8": "b", "2": "z", "9": "g", "6": "g"}
+LEGIBLE = 0.5
+GLYPH = 20          # side of the square, in pixels, to which glyphs are scaled before they are compared
+SCAN_VERSION = 4    # raise when the checks below change: it invalidates the cache
+
+
+class NoFontsError(RuntimeError):
+    """No usable font on this machine."""
+
+
+@dataclass(frozen=True)
+class Font:
+    """One usable face. `chars`: the characters it draws; `unicase`: lower case looks like upper case;
+    `legibility`: share of letters and digits recognised by comparison with well-known fonts, 0..1."""
+
+    path: str
+    family: str
+    chars: str
+    unicase: bool
+    legibility: float
+
+    def can_draw(self, text: str) -> bool:
+        return _charset(self.chars).issuperset(text)
+
+    def at(self, size: int) -> ImageFont.FreeTypeFont:
+        """The face at `size` pixels per em; kept open."""
+        return _open(self.path, size)
+
+
+@functools.lru_cache(maxsize=None)
+def _charset(chars: str) -> frozenset[str]:
+    return frozenset(chars + " ")
+
+
+@functools.lru_cache(maxsize=2048)
+def _open(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def font_files(folders: Iterable[str | os.PathLike[str]] | None = None) -> list[str]:
+    """Paths of font files, sorted: those below `folders`, or else those that the system knows."""
+    found: set[str] = set()
+    for folder in FOLDERS if folders is None else folders:
+        for base, _, names in os.walk(Path(folder).expanduser()):
+            found.update(os.path.join(base, n) for n in names if n.lower().endswith((".ttf", ".otf", ".ttc")))
+    if folders is None and shutil.which("fc-list"):
+        listing = subprocess.run(["fc-list", ":", "file"], capture_output=True, text=True, check=False).stdout
+        paths = (line.strip().rstrip(":").strip() for line in listing.splitlines())
+        found.update(p for p in paths if p.lower().endswith((".ttf", ".otf", ".ttc")))
+    if not found and folders is None:
+        found.update(_matplotlib_fonts())
+    by_name = {os.path.basename(p): p for p in sorted(found)}
+    return sorted(by_name.values())
+
+
+def _matplotlib_fonts() -> list[str]:
+    try:
+        import matplotlib
+    except ImportError:
+        return []
+    return [str(p) for p in (Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVu*.ttf")]
+
+
+def _glyph(face: ImageFont.FreeTypeFont, char: str) -> np.ndarray | None:
+    """Ink of one character, GLYPH x GLYPH float32 with zero mean and unit norm; None when nothing is drawn."""
+    core = face.getmask(char, mode="L")
+    if core.size[0] == 0 or core.size[1] == 0:
+        return None
+    mask = Image.frombytes("L", core.size, bytes(core))
+    box = mask.getbbox()
+    if box is None:
+        return None
+    # Scaled to fill a square, but thin strokes (l, I, -) keep their shape.
+    width, height = box[2] - box[0], box[3] - box[1]
+    side = max(width, height, 1)
+    square = Image.new("L", (side, side))
+    square.paste(mask.crop(box), ((side - width) // 2, (side - height) // 2))
+    if 2 * width > height and 2 * height > width:
+        square = mask.crop(box)
+    pixels = np.asarray(square.resize((GLYPH, GLYPH), Image.Resampling.BOX), dtype=np.float32)
+    pixels -= pixels.mean()
+    norm = float(np.linalg.norm(pixels))
+    return pixels / norm if norm > 1e-3 else None
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is not None and b is not None and float((a * b).sum()) > 0.995
+
+
+@functools.lru_cache(maxsize=1)
+def _references() -> tuple[np.ndarray, list[str]]:
+    """Templates, [n, GLYPH * GLYPH], and their characters; empty when no well-known font is installed."""
+    paths = {os.path.basename(p): p for p in font_files()}
+    rows, names = [], []
+    for path in (paths[n] for n in REFERENCES if n in paths):
+        face = ImageFont.truetype(path, 32, layout_engine=ImageFont.Layout.BASIC)
+        for char in DIGITS + LETTERS:
+            glyph = _glyph(face, char)
+            if glyph is not None:
+                rows.append(glyph.ravel())
+                names.append(_shape_name(char))
+    return (np.stack(rows) if rows else np.zeros((0, GLYPH * GLYPH), np.float32)), names
+
+
+def _shape_name(char: str) -> str:
+    return SAME_SHAPE.get(char.lower(), char.lower())
+
+
+def inspect_font(path: str) -> Font | None:
+    """Looks at one file; None when it cannot be opened or is not a font for Latin words."""
+    try:
+        face = ImageFont.truetype(path, 32, layout_engine=ImageFont.Layout.BASIC)
+        family = face.getname()[0] or Path(path).stem
+        missing = [_glyph(face, c) for c in ("\uffff", "\u0378", "\ue123")]
+        glyphs = {c: _glyph(face, c) for c in CHARSET}
+    except (OSError, ValueError, MemoryError):
+        return None
+    drawn = {c: g for c, g in glyphs.items() if g is not None and not any(_same(g, m) for m in missing)}
+    if any(c not in drawn for c in DIGITS + LETTERS):
+        return None
+    # A-Z against each other: a font that draws the same thing for different letters is not one for reading.
+    capitals = np.stack([drawn[c].ravel() for c in LETTERS[26:] + DIGITS[2:]])
+    alike = capitals @ capitals.T - np.eye(len(capitals))
+    if (alike > 0.98).sum() > 4:
+        return None
+    templates, names = _references()
+    legibility = 1.0
+    if names:
+        scores = np.stack([drawn[c].ravel() for c in DIGITS + LETTERS]) @ templates.T
+        right = [names[int(j)] == _shape_name(c) for c, j in zip(DIGITS + LETTERS, scores.argmax(1))]
+        legibility = round(float(np.mean(right)), 3)
+    unicase = float(np.mean([(drawn[c] * drawn[c.upper()]).sum() > 0.9 for c in "abdefghlmnqrt"])) > 0.6
+    return Font(path, family, "".join(c for c in CHARSET if c in drawn), unicase, legibility)
+
+
+def _cache_file() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "clip4str" / "fonts.json"
+
+
+def _stamp(path: str) -> str:
+    info = os.stat(path)
+    return f"{SCAN_VERSION}:{len(_references()[1])}:{info.st_size}:{int(info.st_mtime)}"
+
+
+@functools.lru_cache(maxsize=8)
+def find_fonts(folders: tuple[str, ...] | None = None, legible: float = LEGIBLE, cache: bool = True) -> tuple[Font, ...]:
+    """All usable fonts, in the order of their paths.
+
+    folders: look below these only (default: the system's fonts). legible: least share of letters and digits that
+    comparison must recognise. cache: remember what was seen in the user's cache folder.
+    Raises NoFontsError when there is none.
+    """
+    known: dict[str, list] = {}
+    store = _cache_file()
+    if cache:
+        try:
+            known = json.loads(store.read_text())
+        except (OSError, ValueError):
+            known = {}
+    changed = False
+    fonts: list[Font] = []
+    for path in font_files(folders):
+        try:
+            stamp = _stamp(path)
+        except OSError:
+            continue
+        if known.get(path, [None])[0] != stamp:
+            font = inspect_font(path)
+            known[path] = [stamp, asdict(font) if font else None]
+            changed = True
+        if known[path][1] is not None:
+            fonts.append(Font(**known[path][1]))
+    if cache and changed:
+        _write_cache(store, known)
+    usable = tuple(f for f in fonts if f.legibility >= legible)
+    if not usable:
+        raise NoFontsError(f"no usable TrueType or OpenType font found; on Debian: apt-get install {PACKAGES}")
+    return usable
+
+
+def _write_cache(store: Path, known: dict[str, list]) -> None:
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        draft = store.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps(known))
+        os.replace(draft, store)
+    except OSError:
+        pass  # a cache that cannot be written only costs the next scan
+
+
+def font_weights(fonts: Sequence[Font]) -> list[float]:
+    """Sampling weights: families count evenly however many faces they have, plain faces more than fanciful ones."""
+    faces: dict[str, int] = {}
+    for font in fonts:
+        faces[font.family] = faces.get(font.family, 0) + 1
+    return [(0.2 + font.legibility**4) / faces[font.family] ** 0.5 for font in fonts]

@@ -1,0 +1,188 @@
+"""The command behind `python training/render.py`: a pool of words in an LMDB, or a contact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from clip4str.training.fonts import NoFontsError
+from clip4str.training.render import Renderer
+from clip4str.training.words import read_words
+
+CHUNK = 250     # words drawn from one seed: the result does not depend on the number of workers
+Encoded = tuple[bytes, str]
+
+
+class RenderError(Exception):
+    """What the user can do something about; the message is one line."""
+
+
+def encode(image: np.ndarray, quality: int) -> bytes:
+    """JPEG, or PNG for a quality of 0."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    if quality:
+        picture.save(buffer, "JPEG", quality=quality)
+    else:
+        picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+_renderer: Renderer
+
+
+def _start_worker(settings: dict) -> None:
+    global _renderer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent cleans up
+    _renderer = Renderer(**settings)
+
+
+def _draw_chunk(job: tuple[str, int, int]) -> list[Encoded]:
+    seed, count, quality = job
+    _renderer.reseed(seed)
+    samples = (_renderer.sample() for _ in range(count))
+    return [(encode(image, quality), label) for image, label in samples]
+
+
+def draw(settings: dict, count: int, seed: int, workers: int, quality: int) -> Iterator[Encoded]:
+    """`count` encoded crops with their labels, in an order that depends on the seed alone."""
+    jobs = [(f"{seed}/{i}", min(CHUNK, count - i), quality) for i in range(0, count, CHUNK)]
+    if workers <= 1:
+        renderer = Renderer(**settings)
+        for chunk_seed, size, _ in jobs:
+            renderer.reseed(chunk_seed)
+            for _ in range(size):
+                image, label = renderer.sample()
+                yield encode(image, quality), label
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (settings,)) as pool:
+        for chunk in pool.imap(_draw_chunk, jobs):
+            yield from chunk
+
+
+def write_lmdb(output: Path, samples: Iterator[Encoded], count: int, force: bool = False) -> None:
+    """Writes `count` samples as a scene-text LMDB; `output` appears complete or not at all."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise RenderError("writing a pool needs the lmdb package: pip install lmdb") from error
+    if output.exists() and not force:
+        raise RenderError(f"{output} exists already: choose another --output, or replace it with --force")
+    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # The map is only address space; the file is cut to what was used.
+        env = lmdb.open(str(draft), map_size=max(64 << 20, count * 48_000), writemap=False, sync=False)
+        try:
+            bar = tqdm(samples, total=count, unit=" words", unit_scale=True, disable=not sys.stderr.isatty())
+            txn = env.begin(write=True)
+            for i, (image, label) in enumerate(bar, 1):
+                txn.put(b"image-%09d" % i, image)
+                txn.put(b"label-%09d" % i, label.encode())
+                if i % 2000 == 0:
+                    txn.commit()
+                    txn = env.begin(write=True)
+            txn.put(b"num-samples", str(count).encode())
+            txn.commit()
+            env.sync(True)
+        finally:
+            env.close()
+        if output.exists():
+            shutil.rmtree(output) if output.is_dir() else output.unlink()
+        draft.rename(output)
+    except OSError as error:
+        raise RenderError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def contact_sheet(renderer: Renderer, count: int = 100, columns: int = 10) -> Image.Image:
+    """`count` crops, each with its label beneath."""
+    wide, high, text = 150, 52, 14
+    sheet = Image.new("RGB", (columns * wide, -(-count // columns) * (high + text)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for k in range(count):
+        image, label = renderer.sample()
+        picture = Image.fromarray(image)
+        scale = min((wide - 4) / picture.width, (high - 2) / picture.height)
+        size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+        x, y = k % columns * wide, k // columns * (high + text)
+        sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (x, y))
+        pen.text((x, y + high - 1), label, fill=(170, 0, 0))
+    return sheet
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="render.py", description="Render synthetic scene-text words into an LMDB (num-samples, image-%%09d, label-%%09d).",
+        epilog="example: python training/render.py --output words.lmdb --count 100000 --workers 2 --words words.txt")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="LMDB folder to write; appears only when complete")
+    parser.add_argument("--count", type=int, default=10_000, metavar="N", help="words to render (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed and fonts, same words (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: %(default)s)")
+    parser.add_argument("--words", type=Path, nargs="+", default=[], metavar="FILE",
+                        help="word lists, one word a line, most frequent first; the system's dictionary is mixed in when there is one")
+    parser.add_argument("--labels", type=Path, nargs="+", default=[], metavar="FILE", help="texts of real crops, one a line")
+    parser.add_argument("--height", type=int, nargs=2, default=(24, 64), metavar=("MIN", "MAX"), help="heights in pixels (default: 24 64)")
+    parser.add_argument("--quality", type=int, default=92, metavar="Q", help="JPEG quality, 0 for PNG (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace an existing --output")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet of 100 words into this picture")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.output is None and options.sheet is None:
+        raise RenderError("nothing to do: name an --output folder or a --sheet picture")
+    low, high = options.height
+    if options.count < 1 or options.workers < 1 or not 0 <= options.quality <= 100 or not 12 <= low <= high <= 256:
+        raise RenderError("--count and --workers must be at least 1, --quality 0..100, --height 12 <= MIN <= MAX <= 256")
+    settings = {"words": _lists(options.words), "labels": _lists(options.labels), "height": (low, high)}
+    if options.sheet is not None:
+        try:
+            contact_sheet(Renderer(options.seed, **settings)).save(options.sheet)
+        except (OSError, ValueError) as error:
+            raise RenderError(f"cannot write {options.sheet}: {error}") from error
+        print(f"contact sheet: {options.sheet}")
+    if options.output is not None:
+        start = time.perf_counter()
+        # Closed here, so that workers end even when writing fails.
+        with contextlib.closing(draw(settings, options.count, options.seed, options.workers, options.quality)) as samples:
+            write_lmdb(options.output, samples, options.count, options.force)
+        seconds = time.perf_counter() - start
+        print(f"{options.output}: {options.count} words in {seconds:.1f} s ({options.count / seconds:.0f} words/s)")
+
+
+def _lists(paths: Sequence[Path]) -> list[str]:
+    words: list[str] = []
+    for path in paths:
+        try:
+            words += read_words(path)
+        except OSError as error:
+            raise RenderError(f"cannot read {path}: {error.strerror}") from error
+    return words
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments().parse_args(argv)
+    try:
+        run(options)
+    except (RenderError, NoFontsError) as error:
+        print(f"render.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("render.py: interrupted, nothing written", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,201 @@
+"""What synthetic scene text says: mostly English words as signs write them, some numbers, prices, plates, domains."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+DIGITS = "0123456789"
+LOWER = "abcdefghijklmnopqrstuvwxyz"
+UPPER = LOWER.upper()
+PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+CHARSET = DIGITS + LOWER + UPPER + PUNCTUATION
+MAX_LENGTH = 25
+DICTIONARIES = ("/usr/share/dict/american-english", "/usr/share/dict/words")
+
+STREETS = ("St", "Ave", "Rd", "Blvd", "Dr", "Ln", "Pl", "Sq", "Hwy", "Ct", "Way", "Inn", "Bar", "Cafe", "Co", "Ltd", "Inc")
+TOP_DOMAINS = ("com", "com", "com", "org", "net", "co.uk", "info", "edu", "gov", "de", "fr", "sg", "in", "au", "tv")
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+UNITS = ("km", "kg", "ml", "mm", "cm", "m", "g", "L", "th", "st", "nd", "rd", "am", "pm", "AM", "PM", "W", "V", "GB", "x", "hrs", "min")
+# So that `python training/render.py` draws something sensible on a machine without any word list.
+FEW_WORDS = (
+    "the and of to hotel street open sale bank coffee shop house market road exit stop park city center restaurant bar "
+    "food fresh new free welcome school museum library station police fire water north south east west main first "
+    "second company service office building parking entrance closed push pull please danger warning keep clear private "
+    "public national american royal king queen golden silver red blue green white black bread beer wine pizza burger "
+    "chicken fish books music photo print phone mobile computer world time life home love family health care dental "
+    "clinic hospital pharmacy beauty hair nails salon fashion shoes sports golf tennis football theatre cinema studio "
+    "gallery art design garden flowers travel tours airport taxi bus train"
+).split()
+
+
+class WordSampler:
+    """Draws texts of 1 to 25 characters of the 94, now and then with a space inside (the label has none).
+
+    words: frequent words, the most frequent first. rng: source of randomness. extra: further words, all alike (a
+    dictionary). labels: texts of real crops, used as they are.
+    """
+
+    def __init__(self, words: Sequence[str], rng: random.Random, extra: Sequence[str] = (), labels: Sequence[str] = ()):
+        self.words = clean(words) or clean(FEW_WORDS)
+        self.extra = clean(extra)
+        self.labels = clean(labels)
+        self.rng = rng
+        kinds: list[tuple[float, Callable[[], str]]] = [
+            (70.0, self.word), (4.0, self.punctuated), (2.5, self.pair), (1.5, self.initials), (6.0, self.number),
+            (2.0, self.price), (1.0, self.phone), (1.0, self.date), (1.0, self.plate), (1.5, self.domain),
+            (5.0, self.random_letters), (3.0, self.random_alnum), (1.0, self.random_any),
+        ]
+        self._kinds = [k for _, k in kinds]
+        self._weights = [sum(w for w, _ in kinds[: i + 1]) for i in range(len(kinds))]
+
+    def sample(self) -> str:
+        """One text; `text.replace(" ", "")` is its label, of 1 to 25 characters."""
+        while True:
+            text = self.rng.choices(self._kinds, cum_weights=self._weights)[0]().strip()
+            if 0 < len(text.replace(" ", "")) <= MAX_LENGTH:
+                return text
+
+    # Kinds of text, each a method without arguments.
+
+    def plain(self) -> str:
+        """A word as its list has it. Frequency counts, but flattened (density ~ rank ** -0.4)."""
+        r = self.rng
+        u = r.random()
+        if self.labels and u < 0.2:
+            return r.choice(self.labels)
+        if self.extra and u < 0.35:
+            return r.choice(self.extra)
+        return self.words[int(len(self.words) * r.random() ** 1.67)]
+
+    def word(self) -> str:
+        word = self.plain()
+        # Crops of single characters and very short words are commoner on signs than in word lists.
+        if len(word) > 14 and self.rng.random() < 0.6:
+            word = self.plain()
+        return self.cased(word)
+
+    def cased(self, word: str) -> str:
+        r = self.rng.random()
+        if r < 0.50:
+            return word.upper()
+        if r < 0.72:
+            return word[:1].upper() + word[1:].lower()
+        if r < 0.95:
+            return word.lower()
+        if r < 0.98:
+            return "".join(self.rng.choice((c.lower(), c.upper())) for c in word)
+        cut = self.rng.randint(1, len(word))
+        return word[:cut].capitalize() + word[cut:].capitalize()
+
+    def punctuated(self) -> str:
+        r, word = self.rng, self.word()
+        form = r.choice(("{}'s", "{}'S", "{}.", "{}.", "{},", "{},", "{}!", "{}!", "{}?", "{}:", "{}:", '"{}"', '"{}', '{}"',
+                         "({})", "({}", "{})", "'{}'", "-{}", "{}-", "*{}", "{}*", "#{}", "@{}", "{}...", "&{}", "{}&",
+                         "{}/", "{};", "[{}]", "{}_{}", "{}+", "{}-{}", "{}/{}", "{}&{}", "{}.{}"))
+        return form.format(word, self.word()) if form.count("{}") == 2 else form.format(word)
+
+    def pair(self) -> str:
+        r = self.rng
+        first, second = self.plain(), r.choice(STREETS) if r.random() < 0.25 else self.plain()
+        joiner = r.choice((" ", " ", "", "-", "&"))
+        style = r.random()
+        if style < 0.6:
+            return f"{first}{joiner}{second}".upper()
+        return f"{first.capitalize()}{joiner}{second.capitalize()}" if style < 0.85 else f"{first}{joiner}{second}".lower()
+
+    def initials(self) -> str:
+        r = self.rng
+        letters = [r.choice(UPPER) for _ in range(r.choice((1, 1, 2, 2, 3)))]
+        return r.choice(("".join(letters), ".".join(letters), ".".join(letters) + ".", "&".join(letters), "".join(letters).lower()))
+
+    def number(self) -> str:
+        r = self.rng
+        digits = self.digits(r.choice((1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 6, 8)))
+        u = r.random()
+        if u < 0.62:
+            return digits
+        if u < 0.72:
+            return digits + r.choice(UNITS)
+        if u < 0.80:
+            return digits + r.choice(("%", "+", "-", ".", ",", ")", "/", "'", '"'))
+        if u < 0.86:
+            return r.choice(("#", "No.", "-", "(", "+", "A", "B", "M", "E", "US-")) + digits
+        if u < 0.94:
+            return digits + r.choice((".", ",", "-", "/", ":")) + self.digits(r.randint(1, 3))
+        return str(r.randint(1900, 2030))
+
+    def price(self) -> str:
+        r = self.rng
+        whole = str(r.randint(0, 10 ** r.randint(1, 4)))
+        return r.choice(("${}", "${}.{}", "${}.{}", "${},{}", "{}.{}", "{}-", "{}.{}", "${}-", "{}$", "Rs{}", "S${}", "{}%")).format(
+            whole, r.choice(("00", "50", "99", "95", "90", "49", self.digits(2))))
+
+    def phone(self) -> str:
+        r, d = self.rng, self.digits
+        return r.choice((f"{d(3)}-{d(4)}", f"{d(3)}-{d(3)}-{d(4)}", f"({d(3)}){d(3)}-{d(4)}", f"{d(4)} {d(4)}", d(8), d(10),
+                         f"+{d(2)}{d(9)}", f"{d(3)}.{d(3)}.{d(4)}", f"1-800-{d(3)}-{d(4)}", f"1-800-{r.choice(self.words)[:7].upper()}"))
+
+    def date(self) -> str:
+        r = self.rng
+        day, month, year = r.randint(1, 31), r.randint(1, 12), r.randint(1900, 2030)
+        hour, minute = r.randint(0, 23), r.choice((0, 15, 30, 45, r.randint(0, 59)))
+        return r.choice((f"{day:02d}/{month:02d}/{year % 100:02d}", f"{day}.{month}.{year}", f"{year}-{month:02d}-{day:02d}",
+                         f"{day}{r.choice(MONTHS)}", f"{MONTHS[month - 1]}.{year}", f"'{year % 100:02d}", f"{hour}:{minute:02d}",
+                         f"{hour}:{minute:02d}", f"{hour % 12 + 1}{r.choice(('am', 'pm', 'AM', 'PM'))}",
+                         f"{hour % 12 + 1}-{minute % 12 + 1}", f"{hour:02d}.{minute:02d}", f"{year}-{year + r.randint(1, 40)}"))
+
+    def plate(self) -> str:
+        r, d = self.rng, self.digits
+        letters = "".join(r.choice(UPPER) for _ in range(r.randint(1, 3)))
+        more = "".join(r.choice(UPPER) for _ in range(r.randint(1, 3)))
+        return r.choice((f"{letters}{d(r.randint(1, 4))}", f"{letters} {d(4)}", f"{d(r.randint(1, 4))}{letters}", f"{letters}-{d(3)}",
+                         f"{letters}{d(2)}{more}", f"{letters}{d(4)}{more}", f"{d(1)}{letters}{d(3)}", f"#{d(2)}-{d(2)}"))
+
+    def domain(self) -> str:
+        r = self.rng
+        name = self.plain().lower().replace(".", "") + (self.plain().lower() if r.random() < 0.4 else "")
+        top = r.choice(TOP_DOMAINS)
+        text = r.choice((f"www.{name}.{top}", f"{name}.{top}", f"www.{name}", f".{top}", f"info@{name}.{top}", f"@{name}", f"{name}.{top}"))
+        return text.upper() if r.random() < 0.25 else text
+
+    def random_letters(self) -> str:
+        r = self.rng
+        alphabet = r.choice((UPPER, UPPER, LOWER))
+        return "".join(r.choice(alphabet) for _ in range(self.length()))
+
+    def random_alnum(self) -> str:
+        r = self.rng
+        alphabet = r.choice((UPPER + DIGITS, LOWER + DIGITS, UPPER + LOWER + DIGITS))
+        return "".join(r.choice(alphabet) for _ in range(self.length()))
+
+    def random_any(self) -> str:
+        return "".join(self.rng.choice(CHARSET) for _ in range(self.length()))
+
+    def digits(self, count: int) -> str:
+        return "".join(self.rng.choice(DIGITS) for _ in range(count))
+
+    def length(self) -> int:
+        """1..25, mostly 2 to 8, as the lengths of real labels."""
+        return min(MAX_LENGTH, 1 + int(self.rng.gammavariate(3.0, 1.7)))
+
+
+def clean(words: Iterable[str]) -> list[str]:
+    """Those of 1 to 25 characters, all among the 94."""
+    allowed = set(CHARSET)
+    stripped = (w.strip().replace(" ", "") for w in words)
+    return [w for w in stripped if 0 < len(w) <= MAX_LENGTH and allowed.issuperset(w)]
+
+
+def read_words(path: str | Path) -> list[str]:
+    """One word a line, UTF-8; what cannot be drawn with the 94 characters is dropped."""
+    return clean(Path(path).read_text(encoding="utf-8", errors="ignore").splitlines())
+
+
+def dictionary() -> list[str]:
+    """Words of the system's dictionary, without the possessives; empty when there is none."""
+    for path in DICTIONARIES:
+        if Path(path).exists():
+            return [w for w in read_words(path) if not w.endswith("'s")]
+    return []
