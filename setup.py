@@ -30,6 +30,11 @@ GPU = [
     "triton>=3.2; platform_system == 'Linux'",  # custom kernels
     "cuda-python>=12.4",  # driver and runtime calls without a compiler
 ]
+DEV = [
+    "pytest>=8",  # tests
+    "ruff>=0.8",  # lint and format
+    "mypy>=1.13",  # types
+]
 
 setup(
     name="clip4str",
@@ -50,6 +55,7 @@ setup(
         "train": TRAIN,
         "bench": [*EXPORT, "lmdb>=1.4", "matplotlib>=3.7"],
         "gpu": GPU,
+        "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),
     },
     entry_points={"console_scripts": ["clip4str = clip4str.runtime.cli:main"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,7 +138,8 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                     f"{path}: a TorchScript archive (base CLIP weights?), not a CLIP4STR checkpoint"
                 )
     try:
-        with torch.serialization.safe_globals(_stand_ins(path)):
+        with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on pickle protocols
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except UnsafeCheckpointError:
         raise
@@ -199,7 +201,10 @@ def _some(names: list[str], most: int = 6) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """The line of a library's error that says what is wrong: torch's first lines advise on unpickling."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    telling = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
+    return telling.strip()[:200]
 
 
 __all__ = ["BUNDLED", "Config", "load_checkpoint", "save_checkpoint"]

@@ -152,7 +152,7 @@ class PredictAndRefine:
     ) -> None:
         self.charset, self.tokenizer, self.steps = charset, tokenizer, steps
         self.decoding = decoding or Decoding()
-        self.cache = cache or CaptionCache(0)
+        self.cache = CaptionCache(0) if cache is None else cache
         self._causal = np.tri(steps, dtype=bool)
         self._cloze = ~np.eye(steps, k=1, dtype=bool)  # query i may not see content i + 1: its own token
         self._start_only = np.zeros((steps, steps), bool)

@@ -1,0 +1,43 @@
+# make demo: everything from nothing to words read.  make test: everything from nothing to all tests run.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DEMO_BUNDLE := bundles/clip4str-small-fp32
+
+.PHONY: demo test test-all lint bench setup clean
+
+setup: $(STAMP)
+
+# torch first and alone: whatever asks for torch before it is there drags in gigabytes of CUDA libraries.
+$(STAMP): setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+demo: $(STAMP) $(DEMO_BUNDLE)/manifest.json
+	$(BIN)/clip4str read --bundle $(DEMO_BUNDLE) export/samples
+	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE) --quick
+
+$(DEMO_BUNDLE)/manifest.json: $(STAMP) model/bundled/clip4str-small.safetensors
+	$(BIN)/python export/build_engine.py --fp32 --output $(DEMO_BUNDLE) --force
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+# also base32, large and huge against the published outputs: minutes, and 8 GB of memory
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) $(DEMO_BUNDLE)/manifest.json
+	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE)
+
+clean:
+	rm -rf $(VENV) bundles runs build *.egg-info

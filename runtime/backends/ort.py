@@ -1,0 +1,99 @@
+"""ONNX Runtime: the backend that runs everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..driver import Pass
+from ..errors import BackendError, BundleError
+
+
+def available_threads() -> int:
+    """Cores this process may really use: its affinity, and the container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+class OrtStages:
+    """The four stage graphs as ONNX Runtime sessions; numpy arrays in and out.
+
+    threads: None for all the cores this process may use. providers: ONNX Runtime execution providers in order of
+    preference, None for CUDA where it is installed, else the CPU. visual_only: leave text and cross unloaded.
+
+    Raises BackendError (onnxruntime missing, provider unknown), BundleError (a stage file it cannot run).
+    """
+
+    flexible_steps = True
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        visual_only: bool = False,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(f"onnxruntime cannot be imported ({error}); pip install onnxruntime") from None
+        self.threads = threads or available_threads()
+        self.providers = _choose(onnxruntime.get_available_providers(), providers)
+        # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
+        names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
+        self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
+
+    def _open(self, onnxruntime: Any, bundle: Bundle, stage: str) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Each session has its own pool: threads that spin in one would steal the cores of the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return onnxruntime.InferenceSession(str(bundle.path(stage)), options, providers=self.providers)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(f"{bundle.path(stage)}: onnxruntime cannot run it ({reason})") from None
+
+    def image(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        visual_kv, cross_kv = self._sessions["image"].run(["visual_kv", "cross_kv"], {"pixels": pixels})
+        return visual_kv, cross_kv
+
+    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray) -> Pass:
+        feed = {"tokens": tokens, "attend": attend, "visual_kv": visual_kv}
+        return Pass(*self._sessions["visual"].run(["ids", "probs", "logits"], feed))
+
+    def text(self, bpe: np.ndarray) -> np.ndarray:
+        return self._sessions["text"].run(["text_kv"], {"bpe": bpe})[0]
+
+    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: np.ndarray, text_kv: np.ndarray) -> Pass:
+        feed = {"tokens": tokens, "attend": attend, "cross_kv": cross_kv, "text_kv": text_kv}
+        return Pass(*self._sessions["cross"].run(["ids", "probs", "logits"], feed))
+
+    def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack(rows)
+
+
+def _choose(available: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+    names = [p if p.endswith("ExecutionProvider") else f"{p}ExecutionProvider" for p in wanted]
+    by_lower = {p.lower(): p for p in available}
+    unknown = [p for p in names if p.lower() not in by_lower]
+    if unknown:
+        raise BackendError(
+            f"onnxruntime has no {', '.join(unknown)} here; it has: {', '.join(available)}"
+        )
+    return [by_lower[p.lower()] for p in names]

@@ -1,0 +1,188 @@
+"""Bundles: a folder with manifest.json and the stage files it lists. The one place that knows the format.
+
+A manifest is data from strangers: every name must stay inside the folder, every size is bounded, every file's
+sha256 is checked before anything parses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError
+from .images import NORMALIZATION
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+STAGES = ("image", "visual", "text", "cross")
+PRECISIONS = ("fp32", "fp16", "int8")
+_MAX_MANIFEST_BYTES = 1_000_000
+# What a manifest may make us allocate: generous for any network of this kind, small for a machine.
+_BOUNDS = {
+    "image_height": 4096, "image_width": 4096, "steps": 256, "context": 77, "vocabulary": 49408, "max_batch": 4096
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    config: the network's dimensions (model.Config as a dict). normalization: "half" (mean = std = 0.5) or "clip".
+    files: name -> {"sha256": hex, "bytes": int}. stages: stage -> file name. parity: figures of the build's gate.
+    built_by: versions of what wrote it. checkpoint: {"name", "sha256"} of the weights it came from.
+    """
+
+    name: str
+    config: dict[str, Any]
+    charset: str
+    charset_test: str
+    normalization: str
+    precision: str
+    max_batch: int
+    files: dict[str, dict[str, Any]]
+    stages: dict[str, str]
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    built_by: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        height, width = self.config["image_size"]
+        return height, width
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its checked manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @staticmethod
+    def open(folder: str | os.PathLike[str], verify: bool = True) -> Bundle:
+        """Read and check a bundle. verify: also compare every file's sha256 (about a second per GB).
+
+        Raises BundleError: missing, damaged, unsafe, or written by a newer clip4str.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise BundleError(f"{folder}: no such bundle folder; build one with: clip4str build CHECKPOINT")
+        manifest = _read_manifest(folder)
+        bundle = Bundle(folder, manifest)
+        for name, entry in manifest.files.items():
+            _check_file(bundle, name, entry, verify)
+        return bundle
+
+    def path(self, stage: str) -> Path:
+        """The file of a stage. Raises BundleError if the bundle has none."""
+        try:
+            return self.folder / self.manifest.stages[stage]
+        except KeyError:
+            raise BundleError(f"{self.folder}: the bundle has no {stage} stage") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json, through a temporary name."""
+    temporary = folder / f".{MANIFEST}.tmp-{os.getpid()}"
+    try:
+        temporary.write_text(manifest.to_json(), encoding="utf-8")
+        os.replace(temporary, folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """The manifest's entry for a file: {"sha256", "bytes"}."""
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: larger than any manifest")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}") from None
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: damaged (not an object)")
+    version = values.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{path}: damaged (format_version is {version!r})")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format {version}, this clip4str reads up to {FORMAT_VERSION}; update clip4str or rebuild"
+        )
+    known = {f.name for f in fields(Manifest)}
+    try:
+        manifest = Manifest(**{k: v for k, v in values.items() if k in known})
+        _check_manifest(manifest)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+    return manifest
+
+
+def _check_manifest(m: Manifest) -> None:
+    for name in ("name", "charset", "charset_test", "normalization", "precision"):
+        if not isinstance(getattr(m, name), str):
+            raise BundleError(f"damaged ({name} is not a text)")
+    for name in ("config", "files", "stages", "parity", "built_by", "checkpoint"):
+        if not isinstance(getattr(m, name), Mapping):
+            raise BundleError(f"damaged ({name} is not an object)")
+    if m.normalization not in NORMALIZATION:
+        raise BundleError(f"unknown normalization {m.normalization!r}")
+    if m.precision not in PRECISIONS:
+        raise BundleError(f"unknown precision {m.precision!r}")
+    height, width = m.config["image_size"]
+    sizes = {"image_height": height, "image_width": width, "max_batch": m.max_batch}
+    sizes.update({k: m.config[k] for k in ("steps", "context", "vocabulary")})
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _BOUNDS[name]:
+            raise BundleError(f"{name} is {value!r}, expected 1 to {_BOUNDS[name]}")
+    for name in [*m.files, *m.stages.values()]:
+        if not isinstance(name, str) or not name or name != os.path.basename(name) or name in (".", ".."):
+            raise BundleError(f"unsafe file name {name!r}: it leaves the bundle")
+    for stage in ("image", "visual"):
+        if stage not in m.stages:
+            raise BundleError(f"lists no {stage} stage")
+    for stage, name in m.stages.items():
+        if name not in m.files:
+            raise BundleError(f"stage {stage} is {name!r}, which is not among its files")
+
+
+def _check_file(bundle: Bundle, name: str, entry: Any, verify: bool) -> None:
+    path = bundle.folder / name
+    if path.is_symlink():
+        raise BundleError(f"{path}: is a link; a bundle's files must lie in its folder")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing; rebuild the bundle or copy it again")
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("sha256"), str):
+        raise BundleError(f"{bundle.folder / MANIFEST}: damaged (no sha256 for {name})")
+    size = path.stat().st_size
+    if size != entry.get("bytes"):
+        raise BundleError(f"{path}: {size} bytes, the manifest says {entry.get('bytes')}; copy it again")
+    if verify and file_sha256(path) != entry["sha256"]:
+        raise BundleError(f"{path}: its sha256 is not the manifest's; it was changed or damaged, copy it again")

@@ -1,0 +1,80 @@
+"""The console command `clip4str`. Commands that need torch are loaded only when they are called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .errors import Clip4StrError
+
+COMMANDS = {  # name: (module, what it does)
+    "read": ("clip4str.runtime.read_command", "read the words in images"),
+    "info": ("clip4str.runtime.info_command", "show what a bundle or checkpoint is"),
+    "build": ("clip4str.export.build_engine", "turn a checkpoint into a bundle"),
+    "eval": ("clip4str.benchmarks.accuracy", "word accuracy over labelled LMDB folders"),
+    "bench": ("clip4str.benchmarks.latency", "latency, side by side with the published way of decoding"),
+    "train": ("clip4str.training.train", "train or continue training a network"),
+}
+_EXTRAS = {"build": "export", "eval": "bench", "bench": "bench", "train": "train"}
+_EPILOG = """\
+a first session:
+  clip4str build                     build the bundled network into bundles/
+  clip4str read photo.jpg crops/     read words with the bundle built last
+  clip4str build my.ckpt --fp16      your own CLIP4STR checkpoint, half precision
+  clip4str info bundles/my-fp16      what it is, and how it compared with the original
+every command explains itself: clip4str COMMAND --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0, or 2 after a one-line error on stderr)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="clip4str",
+        description="Scene text recognition with CLIP4STR checkpoints: cropped word images in, words out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, what) in COMMANDS.items():
+        commands.add_parser(name, help=what, add_help=False)
+    if not argv:
+        parser.print_help()
+        return 2
+    chosen = parser.parse_args(argv[:1]).command
+    try:
+        module = importlib.import_module(COMMANDS[chosen][0])
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "clip4str" or chosen not in _EXTRAS:
+            raise
+        return fail(chosen, f"it needs {missing}; pip install 'clip4str[{_EXTRAS[chosen]}]'")
+    try:
+        return module.main(argv[1:])
+    except Clip4StrError as error:
+        return fail(chosen, error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def fail(command: str, error: object) -> int:
+    """Print the one-line error of a command; returns its exit code, 2."""
+    print(f"clip4str {command}: error: {error}", file=sys.stderr)
+    return 2
+
+
+def _version() -> str:
+    from clip4str import __version__
+
+    return f"clip4str {__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""clip4str info: what a bundle or a checkpoint is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .bundle import Bundle
+from .errors import BackendError, BundleError
+from .recognizer import default_bundle
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="clip4str info",
+        description="Show what a bundle (folder) or a checkpoint (file) is. A bundle's files are checked on the way.",
+    )
+    parser.add_argument("path", nargs="?", help="bundle folder or checkpoint file (default: the newest in ./bundles)")
+    parser.add_argument("--json", action="store_true", help="everything, as one JSON object")
+    args = parser.parse_args(argv)
+    path = Path(args.path) if args.path else default_bundle()
+    if not path.exists():
+        raise BundleError(f"{path}: no such bundle folder or checkpoint file")
+    facts = _checkpoint(path) if path.is_file() else _bundle(path)
+    if args.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    for key, value in facts.items():
+        _print(key, value)
+    return 0
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    m = Bundle.open(path).manifest
+    size = sum(entry["bytes"] for entry in m.files.values())
+    return {
+        "bundle": str(path),
+        "name": m.name,
+        "precision": m.precision,
+        "size": f"{size / 1e6:.1f} MB",
+        "network": m.config,
+        "normalization": m.normalization,
+        "charset": m.charset,
+        "charset_test": m.charset_test,
+        "max_batch": m.max_batch,
+        "stages": m.stages,
+        "checkpoint": m.checkpoint,
+        "built_by": m.built_by,
+        "parity": m.parity,
+        "files": f"{len(m.files)}, all as the manifest says (sha256)",
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        from clip4str.model import load_checkpoint
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{path}: a checkpoint needs {error.name}; pip install 'clip4str[export]'") from None
+    model = load_checkpoint(path)
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"checkpoint": str(path), "parameters": f"{parameters / 1e6:.1f} M", "network": model.config.to_dict()}
+
+
+def _print(key: str, value: Any, indent: int = 0) -> None:
+    pad = "  " * indent
+    if isinstance(value, dict):
+        print(f"{pad}{key}")
+        for k, v in value.items():
+            _print(k, v, indent + 1)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        print(f"{pad}{key}")
+        for row in value:
+            print(f"{pad}  " + "  ".join(f"{k}={v}" for k, v in row.items()))
+    else:
+        print(f"{pad}{key:<{18 - len(pad)}}  {value}")

@@ -1,0 +1,140 @@
+"""The public face: images in, words out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .backends import open_stages
+from .bpe import BytePairTokenizer
+from .bundle import Bundle
+from .driver import CaptionCache, Decoding, PredictAndRefine, Stages, Stats
+from .errors import BundleError, ImageError, UsageError
+from .images import ImageLike, prepare
+from .text import Charset, first_end
+
+BUNDLE_VARIABLE = "CLIP4STR_BUNDLE"
+
+
+@dataclass(frozen=True)
+class Word:
+    """One image's answer. confidence: product of the probabilities of its characters and of its end;
+    char_confidences: one per character."""
+
+    text: str
+    confidence: float
+    char_confidences: tuple[float, ...]
+
+
+class Recognizer:
+    """Reads words over a bundle. Safe to share between threads.
+
+    >>> recognizer = Recognizer.load("bundles/clip4str-small-fp32")
+    >>> [word.text for word in recognizer.read(["photo.jpg"])]
+    """
+
+    def __init__(self, bundle: Bundle, stages: Stages, driver: PredictAndRefine, batch_size: int) -> None:
+        self.bundle, self.manifest = bundle, bundle.manifest
+        self.stages, self.driver, self.batch_size = stages, driver, batch_size
+        self.stats = Stats()
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str],
+        backend: str = "auto",
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        decoding: Decoding | None = None,
+        charset_test: str | None = None,
+        batch_size: int | None = None,
+        cache_size: int = 512,
+        verify: bool = True,
+    ) -> Recognizer:
+        """Open a bundle.
+
+        backend: "auto" or "onnxruntime". threads: CPU threads, None for all this process may use. providers: ONNX
+        Runtime execution providers. decoding: see runtime.driver.Decoding. charset_test: what captions are reduced
+        to, None for the bundle's own. batch_size: most images per batch, None for 16. cache_size: captions whose
+        text features are kept. verify: check the sha256 of every file.
+
+        Raises BundleError, BackendError, CharsetError, UsageError.
+        """
+        opened = Bundle.open(bundle, verify)
+        manifest, decoding = opened.manifest, decoding or Decoding()
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be 1 or more, not {threads}")
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch size must be 1 or more, not {batch_size}")
+        driver = PredictAndRefine(
+            Charset(manifest.charset, charset_test or manifest.charset_test),
+            BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"]),
+            manifest.config["steps"],
+            decoding,
+            CaptionCache(cache_size),
+        )
+        stages = open_stages(opened, backend, threads, providers, visual_only=decoding.branch == "visual")
+        return cls(opened, stages, driver, min(batch_size or 16, manifest.max_batch))
+
+    def read(self, images: Iterable[ImageLike]) -> list[Word]:
+        """Words of HxWx3 uint8 RGB arrays, PIL images, paths or encoded bytes, in order.
+
+        Every image's answer is the same in any batch. Raises ImageError at the first that is no image.
+        """
+        if isinstance(images, (str, bytes, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            raise UsageError("read takes a list of images; for one image: read([image])")
+        return [word for batch in _batches(images, self.batch_size) for word in self.read_pixels(self.prepare(batch))]
+
+    def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:
+        """Normalised pixels (N, 3, H, W) float32 of the network's input size."""
+        return prepare(images, self.manifest.image_size, self.manifest.normalization)
+
+    def read_pixels(self, pixels: np.ndarray) -> list[Word]:
+        """Words of already normalised pixels (N, 3, H, W) float32, any N. Raises ImageError on another shape."""
+        height, width = self.manifest.image_size
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
+            raise ImageError(
+                f"pixels are {pixels.dtype} {pixels.shape}, expected float32 (N, 3, {height}, {width})"
+            )
+        words: list[Word] = []
+        for start in range(0, len(pixels), self.batch_size):
+            reading = self.driver(self.stages, pixels[start : start + self.batch_size])
+            self.stats.add(reading.stats)
+            for ids, probs, length, confidence in zip(
+                reading.ids, reading.probs, first_end(reading.ids), reading.confidence
+            ):
+                chars = tuple(round(float(p), 6) for p in probs[:length])
+                words.append(Word(self.driver.charset.decode(ids), round(float(confidence), 6), chars))
+        return words
+
+    def reset_stats(self) -> None:
+        self.stats = Stats()
+
+
+def default_bundle() -> Path:
+    """$CLIP4STR_BUNDLE, else the bundle built last under ./bundles. Raises BundleError saying how to make one."""
+    named = os.environ.get(BUNDLE_VARIABLE)
+    if named:
+        return Path(named)
+    built = sorted(Path("bundles").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    if not built:
+        raise BundleError(
+            f"no bundle under ./bundles; build one with: clip4str build (or name one with --bundle, or {BUNDLE_VARIABLE})"
+        )
+    return built[-1].parent
+
+
+def _batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
+    batch: list[ImageLike] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,70 @@
+"""Fixtures shared by all rooms' tests: golden outputs, the networks that made them, random small networks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks this small are not worth two threads, least of all on a busy machine
+sys.path.insert(0, str(Path(__file__).parent))  # golden_weights, oracle
+
+from golden_weights import GOLDEN, golden_array, golden_state
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """golden("tiny") -> the arrays of tests/golden/tiny.npz"""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / f"{name}.npz") as file:
+            return {key: file[key] for key in file}
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(golden, tmp_path_factory) -> Callable[[str], Path]:
+    """golden_checkpoint("tiny") -> a .safetensors file of that network, written by the golden recipe alone"""
+    from safetensors.numpy import save_file
+
+    made: dict[str, Path] = {}
+
+    def write(name: str) -> Path:
+        if name not in made:
+            arrays = golden(name)
+            size = str(arrays["size"])
+            path = tmp_path_factory.mktemp(name) / f"{name}.safetensors"
+            save_file(golden_state(size, int(arrays["seed"]), float(arrays["eos_bias"])), path)
+            made[name] = path
+        return made[name]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[..., object]:
+    """random_model(seed, **config) -> Clip4Str with golden-recipe weights of any small size"""
+    import torch
+
+    from clip4str.model import Clip4Str, Config
+
+
+    def make(seed: int = 0, eos_bias: float = 3.0, **config):
+        small = {
+            "image_size": (32, 64), "patch_size": (8, 16), "image_width": 64, "image_layers": 2, "text_width": 64,
+            "text_layers": 1, "vocabulary": 1024, "d": 32, "decoder_heads": 4, "decoder_mlp": 64,
+        }  # fmt: skip
+        model = Clip4Str(Config(**{**small, **config}))
+        state = {
+            k: torch.from_numpy(golden_array(k, tuple(v.shape), seed, eos_bias))
+            for k, v in model.state_dict().items()
+        }
+        model.load_state_dict(state)
+        return model.eval().requires_grad_(False)
+
+    return make

@@ -1,0 +1,187 @@
+"""Every published form of checkpoint, every size, and everything that is not a checkpoint."""
+
+import collections
+import io
+import json
+import os
+import pickle
+import sys
+import types
+import zipfile
+
+import pytest
+import torch
+from golden_weights import GOLDEN, golden_state
+from safetensors.torch import save_file
+
+from clip4str.model import Config, config_from_shapes, load_checkpoint, save_checkpoint
+from clip4str.runtime import CheckpointError, UnsafeCheckpointError
+
+
+@pytest.fixture(scope="module")
+def model(random_model):
+    return random_model(seed=1)
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_lightning_bare_half_and_wrapped_checkpoints(model, tmp_path):
+    state = model.state_dict()
+    hyper = {"img_size": [32, 64], "charset_test": "abc", "lr": 8.4e-5, "dec_num_heads": 4}
+    torch.save({"state_dict": state, "hyper_parameters": hyper, "epoch": 3}, tmp_path / "a.ckpt")
+    loaded = load_checkpoint(tmp_path / "a.ckpt")
+    assert same(loaded, model) and loaded.config.image_size == (32, 64) and loaded.charset.test == "abc"
+    assert not loaded.training and next(loaded.parameters()).dtype == torch.float32
+    torch.save(collections.OrderedDict(state), tmp_path / "b.pt")
+    assert same(load_checkpoint(tmp_path / "b.pt", image_size=(32, 64)), model)
+    torch.save({f"module.{k}": v.half() for k, v in state.items()}, tmp_path / "c.pt")
+    half = load_checkpoint(tmp_path / "c.pt", image_size=(32, 64)).state_dict()
+    assert all(torch.equal(half[k], v.half().float()) for k, v in state.items())
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert same(load_checkpoint(tmp_path / "old.pt", image_size=(32, 64)), model)
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "e.safetensors")
+    assert same(load_checkpoint(tmp_path / "e.safetensors", image_size=(32, 64)), model)
+
+
+def test_our_own_form_keeps_the_whole_configuration(model, tmp_path):
+    save_checkpoint(model, tmp_path / "a.safetensors")
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert same(loaded, model) and loaded.config == model.config
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    save_checkpoint(model, tmp_path / "a.safetensors", torch.float16)
+    assert load_checkpoint(tmp_path / "a.safetensors").config == model.config
+
+
+def test_hyper_parameters_of_classes_that_are_not_installed(model, tmp_path, monkeypatch):
+    """Published checkpoints hold omegaconf lists; reading them must need, and run, nothing of omegaconf."""
+    module = types.ModuleType("omegaconf.listconfig")
+
+    class ListConfig:
+        def __init__(self):
+            self.content = [32, 64]
+
+        def __setstate__(self, state):
+            raise AssertionError("foreign code ran")
+
+    ListConfig.__module__, ListConfig.__qualname__ = "omegaconf.listconfig", "ListConfig"
+    module.ListConfig = ListConfig
+    monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
+    monkeypatch.setitem(sys.modules, "omegaconf.listconfig", module)
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": {"img_size": ListConfig()}}, tmp_path / "a.ckpt")
+    assert same(load_checkpoint(tmp_path / "a.ckpt", image_size=(32, 64)), model)
+
+
+@pytest.mark.parametrize("size", ["tiny", "base16", "base32", "large", "huge"])
+def test_published_sizes_are_read_off_their_shapes(size):
+    shapes = json.loads((GOLDEN / f"keys-{size}.json").read_text())
+    c = config_from_shapes(shapes)
+    want = {
+        "tiny": Config((64, 64), (16, 16), 128, 3, 64, 2, d=64, decoder_mlp=256),
+        "base16": Config(),
+        "base32": Config(patch_size=(32, 32)),
+        "large": Config((224, 224), (14, 14), 1024, 24, 768, 12, d=768, decoder_mlp=3072),
+        "huge": Config((224, 224), (14, 14), 1280, 32, 1024, 24, d=1024, decoder_mlp=4096),
+    }[size]
+    assert c == want
+    assert (c.image_heads, c.text_heads) == {"huge": (20, 16)}.get(size, (c.image_width // 64, c.text_width // 64))
+
+
+def test_rectangular_inputs():
+    shapes = json.loads((GOLDEN / "keys-tiny.json").read_text())
+    shapes["clip_model.visual.conv1.weight"] = [128, 3, 4, 8]
+    shapes["clip_model.visual.positional_embedding"] = [129, 128]
+    assert config_from_shapes(shapes).image_size == (32, 128)
+    assert config_from_shapes(shapes, image_size=(64, 64)).grid == (16, 8)
+    assert config_from_shapes(shapes, {"img_size": [32, 128]}).memory_tokens == 129
+    with pytest.raises(CheckpointError, match="image size 48x128 has 12x16 patches"):
+        config_from_shapes(shapes, image_size=(48, 128))
+    shapes["clip_model.visual.positional_embedding"] = [12, 128]
+    with pytest.raises(CheckpointError, match="give it"):
+        config_from_shapes(shapes)
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def torch_bytes(value):
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/clip4str-was-here-$PPID",)
+
+
+def test_malicious_pickles_are_refused_and_not_run(tmp_path, model, monkeypatch):
+    ran = []
+    monkeypatch.setattr(os, "system", ran.append)
+    payload = {"state_dict": {**model.state_dict(), "x": Malicious()}}
+    for name, data in (("zip.ckpt", torch_bytes(payload)), ("raw.pt", pickle.dumps(Malicious(), protocol=2))):
+        with pytest.raises(UnsafeCheckpointError, match="refused") as caught:
+            load_checkpoint(write(tmp_path / name, data))
+        assert "\n" not in str(caught.value)
+    old = io.BytesIO()
+    torch.save(payload, old, _use_new_zipfile_serialization=False)
+    with pytest.raises(UnsafeCheckpointError):
+        load_checkpoint(write(tmp_path / "old.pt", old.getvalue()))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(write(tmp_path / "new.pt", pickle.dumps(Malicious(), protocol=5)))
+    assert ran == []
+
+
+def test_truncated_and_foreign_files(tmp_path, model):
+    good = torch_bytes({"state_dict": model.state_dict()})
+    save_checkpoint(model, tmp_path / "good.safetensors")
+    tensors = (tmp_path / "good.safetensors").read_bytes()
+    script = io.BytesIO()
+    with zipfile.ZipFile(script, "w") as archive:
+        archive.writestr("archive/code/model.py", "class A: pass")
+    cases = {
+        "cut.ckpt": (good[: len(good) // 2], "truncated or damaged"),
+        "cut.safetensors": (tensors[: len(tensors) // 2], "truncated or damaged"),
+        "cut-header.safetensors": (tensors[:50], "truncated or damaged"),
+        "empty.pt": (b"", "the file is empty"),
+        "page.pt": (b"<!DOCTYPE html><html>", "is the download complete"),
+        "script.pt": (script.getvalue(), "TorchScript"),
+        "list.pt": (torch_bytes([1, 2]), "not a state_dict"),
+        "texts.pt": (torch_bytes({"a": "b"}), "holds no tensors"),
+        "resnet.pt": (torch_bytes({"conv1.weight": torch.zeros(3, 3)}), "not a CLIP4STR checkpoint"),
+    }
+    for name, (data, message) in cases.items():
+        with pytest.raises(CheckpointError, match=message) as caught:
+            load_checkpoint(write(tmp_path / name, data))
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_checkpoint(tmp_path / "nothing.ckpt")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_missing_extra_and_misshapen_keys_are_listed(tmp_path, model):
+    state = model.state_dict()
+    less = {k: v for k, v in state.items() if "linear2" not in k}
+    torch.save(less, tmp_path / "less.pt")
+    with pytest.raises(CheckpointError, match=r"4 keys missing: cross_decoder\.layers\.0\.linear2\.bias"):
+        load_checkpoint(tmp_path / "less.pt", image_size=(32, 64))
+    torch.save({**state, "head.extra": torch.zeros(1)}, tmp_path / "more.pt")
+    with pytest.raises(CheckpointError, match=r"1 keys not of this network: head\.extra"):
+        load_checkpoint(tmp_path / "more.pt", image_size=(32, 64))
+    wrong = {**state, "cross_decoder.head.bias": torch.zeros(7)}
+    torch.save(wrong, tmp_path / "wrong.pt")
+    with pytest.raises(CheckpointError, match=r"cross_decoder\.head\.bias is \(7,\), expected \(95,\)"):
+        load_checkpoint(tmp_path / "wrong.pt", image_size=(32, 64))
+    with pytest.raises(CheckpointError, match="predicts 95 classes but the charset has 3"):
+        load_checkpoint(tmp_path / "wrong.pt", image_size=(32, 64), charset="abc")
+
+
+def test_nothing_is_read_off_the_file_name(tmp_path):
+    state = {k: torch.from_numpy(v) for k, v in golden_state("tiny", 1, 0.0).items()}
+    torch.save(state, tmp_path / "clip4str_huge_3e942729b1.pt")
+    assert load_checkpoint(tmp_path / "clip4str_huge_3e942729b1.pt").config.image_width == 128

@@ -1,0 +1,115 @@
+"""What a bundle's folder and manifest may be, and what they may not."""
+
+import json
+import os
+
+import pytest
+
+from clip4str.runtime import BundleError, Recognizer
+from clip4str.runtime.bundle import Bundle, Manifest, describe_file, write_manifest
+from clip4str.runtime.text import CHARSET_36, CHARSET_94
+
+CONFIG = {"image_size": [32, 128], "steps": 26, "context": 16, "vocabulary": 1024}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    stages = {}
+    for stage in ("image", "visual", "text", "cross"):
+        (folder / f"{stage}.onnx").write_bytes(stage.encode() * 50)
+        stages[stage] = f"{stage}.onnx"
+    files = {name: describe_file(folder / name) for name in stages.values()}
+    write_manifest(folder, Manifest("test", CONFIG, CHARSET_94, CHARSET_36, "half", "fp32", 64, files, stages))
+    return folder
+
+
+def edit(folder, change):
+    path = folder / "manifest.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_opens_and_names_its_stages(folder):
+    bundle = Bundle.open(folder)
+    assert bundle.path("image") == folder / "image.onnx" and bundle.manifest.image_size == (32, 128)
+    assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == []
+
+
+def test_a_changed_byte(folder):
+    data = bytearray((folder / "cross.onnx").read_bytes())
+    data[7] ^= 1
+    (folder / "cross.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match=r"cross\.onnx: its sha256"):
+        Bundle.open(folder)
+    Bundle.open(folder, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version=99), "format 99, this clip4str reads up to 1"),
+        (lambda m: m.update(format_version="1"), "format_version is '1'"),
+        (lambda m: m["stages"].update(image="../image.onnx"), "leaves the bundle"),
+        (lambda m: m["files"].update({"/etc/passwd": {"sha256": "", "bytes": 1}}), "leaves the bundle"),
+        (lambda m: m["files"].update({"..": {"sha256": "", "bytes": 1}}), "leaves the bundle"),
+        (lambda m: m["stages"].update(image="other.onnx"), "not among its files"),
+        (lambda m: m["stages"].pop("visual"), "no visual stage"),
+        (lambda m: m["config"].update(steps=10**9), "steps is 1000000000"),
+        (lambda m: m["config"].update(image_size=[10**6, 10**6]), "image_height"),
+        (lambda m: m["config"].pop("context"), "damaged"),
+        (lambda m: m.update(config=7), "config is not an object"),
+        (lambda m: m.update(normalization="imagenet"), "unknown normalization"),
+        (lambda m: m.update(precision="fp4"), "unknown precision"),
+        (lambda m: m["files"]["image.onnx"].update(bytes=3), "the manifest says 3"),
+        (lambda m: m["files"].update({"image.onnx": 5}), "no sha256"),
+        (lambda m: m.pop("files"), "damaged"),
+        (lambda m: m.update(max_batch=0), "max_batch is 0"),
+        (lambda m: m.update(max_batch=True), "max_batch is True"),
+    ],
+)
+def test_hostile_or_damaged_manifests(folder, change, message):
+    edit(folder, change)
+    with pytest.raises(BundleError, match=message) as caught:
+        Bundle.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_fields_of_the_same_version_are_ignored(folder):
+    edit(folder, lambda m: m.update(comment="hello"))
+    Bundle.open(folder)
+
+
+def test_missing_files_links_and_folders(folder, tmp_path):
+    with pytest.raises(BundleError, match="no such bundle folder"):
+        Recognizer.load(tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+        Bundle.open(tmp_path)
+    outside = tmp_path / "outside.onnx"
+    os.rename(folder / "text.onnx", outside)
+    with pytest.raises(BundleError, match=r"text\.onnx: missing"):
+        Bundle.open(folder)
+    (folder / "text.onnx").symlink_to(outside)
+    with pytest.raises(BundleError, match="is a link"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '"x"', "\x00"])
+def test_manifests_that_are_no_json_object(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest\.json: damaged"):
+        Bundle.open(folder)
+
+
+def test_a_huge_manifest_is_not_read(folder):
+    (folder / "manifest.json").write_bytes(b" " * 1_000_001)
+    with pytest.raises(BundleError, match="larger than any manifest"):
+        Bundle.open(folder)
+
+
+def test_stage_files_that_are_no_graphs(folder):
+    with pytest.raises(BundleError, match=r"image\.onnx: onnxruntime cannot run it") as caught:
+        Recognizer.load(folder)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,169 @@
+"""Fixed-point decoding against the naive oracle, and what the driver promises about batches and passes."""
+
+import numpy as np
+import pytest
+import torch
+from oracle import read_alone
+
+from clip4str.runtime import Stats
+from clip4str.runtime.driver import CaptionCache, PredictAndRefine
+
+SIZES = [
+    {},
+    {"steps": 5, "eos_bias": 1.0},
+    {"d": 64, "decoder_heads": 8, "image_layers": 1, "eos_bias": 4.0},
+    {"d": 16, "steps": 40, "text_positions": 77, "eos_bias": 2.0},
+]
+
+
+def images(n, seed=0, size=(32, 64)):
+    return torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+class Fixed:
+    """The model's stages, pretending to be an engine of fixed shapes."""
+
+    def __init__(self, model):
+        self.model = model
+        self.image, self.text, self.stack = model.image, model.text, model.stack
+        self.shapes = set()
+
+    flexible_steps = False
+
+    def visual(self, tokens, attend, kv):
+        self.shapes.add((tokens.shape[1:], attend.shape[1:]))
+        return self.model.visual(tokens, attend, kv)
+
+    def cross(self, tokens, attend, kv, text_kv):
+        self.shapes.add((tokens.shape[1:], attend.shape[1:]))
+        return self.model.cross(tokens, attend, kv, text_kv)
+
+
+@pytest.mark.parametrize("size", range(len(SIZES)))
+def test_equals_step_by_step_greedy_decoding(size, random_model):
+    model = random_model(seed=size, **SIZES[size])
+    steps, pixels = model.config.steps, images(60, seed=size)
+    wanted = [read_alone(model, row[None]) for row in pixels]
+    assert len({len(want["ids"]) for want in wanted}) > 2, "words all of one length would prove little"
+    fixed = Fixed(model)
+    for stages in (model, fixed):
+        with torch.inference_mode():
+            reading = PredictAndRefine(model.charset, model.tokenizer, steps)(stages, pixels)
+        for ids, confidence, want in zip(reading.ids, reading.confidence, wanted):
+            length = len(want["ids"])
+            assert ids[:length].tolist() == want["ids"] or want["margin"] < 1e-4
+            assert (ids[length:] == 0).all()
+            np.testing.assert_allclose(confidence, np.prod(want["probs"]), rtol=1e-3)
+    assert fixed.shapes == {((steps,), (steps, steps))}
+
+
+def test_an_answer_does_not_depend_on_its_batch(random_model):
+    model = random_model(seed=11)
+    pixels = images(24, seed=11)
+    together = model.read(pixels)
+    order = np.random.RandomState(0).permutation(24)
+    shuffled = model.read(pixels[order])
+    assert (shuffled.ids == together.ids[order]).all()
+    for size in (1, 5, 7):
+        parts = [model.read(pixels[i : i + size]) for i in range(0, 24, size)]
+        assert (np.concatenate([p.ids for p in parts]) == together.ids).all()
+        np.testing.assert_allclose(
+            np.concatenate([p.confidence for p in parts]), together.confidence, rtol=1e-3
+        )
+
+
+def test_at_most_26_passes_and_the_stats_count_them(random_model):
+    model = random_model(seed=3, eos_bias=0.0)
+    calls = {"visual": 0, "cross": 0, "text": 0}
+
+    class Counting(Fixed):
+        flexible_steps = True
+
+        def visual(self, *a):
+            calls["visual"] += 1
+            return super().visual(*a)
+
+        def cross(self, *a):
+            calls["cross"] += 1
+            return super().cross(*a)
+
+    stages = Counting(model)
+
+    def text(bpe):
+        calls["text"] += 1
+        return model.text(bpe)
+
+    stages.text = text
+    driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
+    total = Stats()
+    with torch.inference_mode():
+        for row in images(40, seed=5):
+            stats = driver(stages, row[None]).stats
+            assert stats.visual_passes <= 26 and stats.cross_passes <= 26
+            total.add(stats)
+    assert total.images == total.batches == 40
+    assert total.visual_passes + total.cross_passes + total.refine_passes == calls["visual"] + calls["cross"]
+    assert total.text_calls == calls["text"] <= 80
+
+
+class Scripted:
+    """Stages that spell prepared words whatever they are shown, so that every caption is known."""
+
+    flexible_steps = True
+
+    def __init__(self, charset, words, refined):
+        self.charset, self.words, self.refined = charset, words, refined
+        self.encoded = []
+
+    def image(self, pixels):
+        return pixels, pixels
+
+    def visual(self, tokens, attend, kv):
+        cloze = attend.shape[2] > 2 and attend[0, 0, 2]
+        return self.spell(self.refined if cloze else self.words, attend.shape[1], kv)
+
+    def cross(self, tokens, attend, kv, text_kv):
+        assert text_kv.shape == (len(kv), 16)
+        return self.spell(self.words, attend.shape[1], kv)
+
+    def text(self, bpe):
+        self.encoded.append(bpe)
+        return bpe
+
+    def stack(self, rows):
+        return np.stack(rows)
+
+    def spell(self, words, width, kv):
+        from clip4str.runtime.driver import Pass
+
+        ids = np.zeros((len(kv), width), np.int32)
+        for row, i in zip(ids, kv):
+            spelled = self.charset.encode(words[int(i)])[:width]
+            row[: len(spelled)] = spelled
+        return Pass(ids, np.full(ids.shape, 0.5, np.float32))
+
+
+def test_text_runs_again_only_for_rows_whose_caption_changed(random_model):
+    model = random_model()
+    words, refined = ["Exit", "Cafe", "exit!"], ["Exit", "Cafes", "EXIT"]
+    stages = Scripted(model.charset, words, refined)
+    cache = CaptionCache(8)
+    driver = PredictAndRefine(model.charset, model.tokenizer, 26, cache=cache)
+    reading = driver(stages, np.arange(3))
+    assert [model.charset.decode(row) for row in reading.ids] == words
+    # "exit" once for two rows, "cafe"; then only "cafes"
+    assert [len(b) for b in stages.encoded] == [2, 1]
+    assert reading.stats.captions == 6 and reading.stats.captions_encoded == 3
+    np.testing.assert_allclose(reading.confidence, [0.5**5, 0.5**5, 0.5**6])
+    assert driver(stages, np.arange(3)).stats.text_calls == 0, "all three captions are in the cache"
+    driver_without_cache = PredictAndRefine(model.charset, model.tokenizer, 26)
+    assert driver_without_cache(stages, np.arange(3)).stats.captions_encoded == 3
+
+
+def test_the_cache_forgets_the_least_recently_used():
+    cache = CaptionCache(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert (cache.get("b"), cache.get("a"), cache.get("c"), len(cache)) == (None, 1, 3, 2)

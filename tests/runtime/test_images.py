@@ -1,0 +1,117 @@
+"""Every kind of image file and array, good and bad."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip4str.runtime import ImageError
+from clip4str.runtime.images import load_image, prepare
+
+
+def picture(mode="RGB", size=(40, 20)):
+    gradient = np.linspace(0, 255, size[0] * size[1] * 3).reshape(size[1], size[0], 3).astype(np.uint8)
+    return Image.fromarray(gradient).convert(mode)
+
+
+def encoded(image, **options):
+    out = io.BytesIO()
+    image.save(out, **{"format": "PNG", **options})
+    return out.getvalue()
+
+
+def test_preparation_is_pillows_bicubic_resize_then_normalisation():
+    images = [picture(), picture(size=(300, 7))]
+    pixels = prepare(images, (32, 128))
+    assert pixels.shape == (2, 3, 32, 128) and pixels.dtype == np.float32 and pixels.flags["C_CONTIGUOUS"]
+    for row, image in zip(pixels, images):
+        resized = np.asarray(image.resize((128, 32), Image.Resampling.BICUBIC))
+        np.testing.assert_allclose(row.transpose(1, 2, 0), (resized / 255 - 0.5) / 0.5, atol=1e-6)
+    clip = prepare(images[:1], (32, 128), "clip")[0]
+    back = clip * np.array([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+    back += np.array([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+    np.testing.assert_allclose(back * 2 - 1, pixels[0], atol=1e-5)
+
+
+def test_paths_bytes_arrays_and_pil_images_are_the_same(tmp_path):
+    image = picture()
+    path = tmp_path / "a.png"
+    image.save(path)
+    sources = [path, str(path), path.read_bytes(), image, np.asarray(image), np.asarray(image)[:, ::-1][:, ::-1]]
+    for source in sources:
+        assert np.array_equal(load_image(source), image)
+    assert np.array_equal(load_image(np.asarray(image.convert("L"))), image.convert("L").convert("RGB"))
+
+
+def test_unusual_modes():
+    grey = np.linspace(0, 65535, 40 * 20).reshape(20, 40).astype(np.uint16)
+    sixteen = np.asarray(load_image(encoded(Image.fromarray(grey))))
+    np.testing.assert_allclose(sixteen[..., 0], grey / 257, atol=0.6)
+    eight_in_32 = np.asarray(load_image(Image.fromarray((grey // 257).astype(np.int32))))
+    np.testing.assert_allclose(eight_in_32[..., 1], grey // 257, atol=0.6)
+    cmyk = load_image(encoded(picture("CMYK"), format="JPEG", quality=95))
+    assert np.abs(np.asarray(cmyk).astype(int) - np.asarray(picture())).mean() < 8
+    for mode in ("P", "1", "L", "YCbCr", "LAB", "HSV", "F"):
+        assert load_image(picture(mode)).mode == "RGB"
+
+
+def test_transparency_lies_over_white_not_black():
+    text = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
+    text.paste((0, 0, 0, 255), (10, 5, 30, 15))
+    for image in (text, text.convert("LA")):
+        pixels = np.asarray(load_image(encoded(image)))
+        assert pixels[0, 0].tolist() == [255, 255, 255] and pixels[10, 20].tolist() == [0, 0, 0]
+    palette = picture("P")
+    palette.info["transparency"] = 0
+    assert load_image(encoded(palette, transparency=0)).mode == "RGB"
+
+
+def test_exif_rotation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to show
+    sideways = encoded(picture(), format="JPEG", exif=exif)
+    assert load_image(sideways).size == (20, 40)
+
+
+def bomb():
+    """A valid PNG header claiming 30,000 x 30,000 pixels, a kilobyte long."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"certainly no image", "not an image"),
+        (encoded(picture())[:100], "damaged image"),
+        (encoded(picture(size=(1, 1))), "1x1 pixels hold no word"),
+        (encoded(picture(size=(50, 1))), "50x1 pixels hold no word"),
+        (bomb(), "pixels"),
+        (np.zeros((0, 10, 3), np.uint8), "hold no word"),
+        (np.zeros((8, 8, 3), np.float32), r"expected uint8 of shape \(H, W, 3\)"),
+        (np.zeros((8, 8, 4), np.uint8), "expected uint8"),
+        ("no/such/file.png", "no such file"),
+        (".", "is a folder"),
+    ],
+)
+def test_bad_images_are_one_line_errors(source, message):
+    with pytest.raises(ImageError, match=message) as caught:
+        load_image(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_and_a_large_one(tmp_path):
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    with pytest.raises(ImageError, match=r"empty\.jpg: the file is empty"):
+        load_image(empty)
+    with pytest.raises(ImageError, match="64,000,000 pixels allowed"):
+        load_image(Image.new("1", (10_000, 7_000)))
