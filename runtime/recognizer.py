@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Recognizer:
     def __init__(self, bundle: Bundle, stages: Stages, driver: PredictAndRefine, batch_size: int) -> None:
         self.bundle, self.manifest = bundle, bundle.manifest
         self.stages, self.driver, self.batch_size = stages, driver, batch_size
-        self.stats = Stats()
+        self.stats, self._lock = Stats(), threading.Lock()
 
     @classmethod
     def load(
@@ -104,7 +105,8 @@ class Recognizer:
         words: list[Word] = []
         for start in range(0, len(pixels), self.batch_size):
             reading = self.driver(self.stages, pixels[start : start + self.batch_size])
-            self.stats.add(reading.stats)
+            with self._lock:
+                self.stats.add(reading.stats)
             for ids, probs, length, confidence in zip(
                 reading.ids, reading.probs, first_end(reading.ids), reading.confidence
             ):

@@ -1,0 +1,138 @@
+"""clip4str read and info as a user types them, in processes of their own, one of them without torch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "onnx", "safetensors", "lightning", "matplotlib", "lmdb"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+from clip4str.runtime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run(*args, stdin=None, cwd=None, env=None):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, args)],
+        input=stdin, capture_output=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def crops(tmp_path, golden):
+    folder = tmp_path / "crops"
+    (folder / "below").mkdir(parents=True)
+    images = golden("tiny")["images"]
+    for i, name in enumerate(["a.png", "b.png", "below/c.png"]):
+        Image.fromarray(images[i]).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_reads_folders_patterns_and_files_without_torch(tiny_bundle, crops, golden):
+    done = run("read", "--bundle", tiny_bundle, crops, crops / "a.png", crops / "*.png", "--json", "--threads", 1)
+    assert done.returncode == 0, done.stderr.decode()
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    words = golden("tiny")["text"].tolist()
+    order = [("a.png", 0), ("b.png", 1), ("c.png", 2), ("a.png", 0), ("a.png", 0), ("b.png", 1)]
+    assert [(os.path.basename(x["path"]), x["text"]) for x in lines] == [(n, words[i]) for n, i in order]
+    assert set(lines[0]) == {"path", "text", "confidence", "char_confidences"}
+    table = run("read", "--bundle", tiny_bundle, crops / "b.png", "--threads", 1)
+    assert words[1] in table.stdout.decode() and b"%" in table.stdout and b"ms a word" in table.stderr
+
+
+def test_standard_input_as_an_image_or_a_list_of_paths(tiny_bundle, crops, golden):
+    env = {"CLIP4STR_BUNDLE": str(tiny_bundle)}
+    image = run("read", "-", "--json", stdin=(crops / "b.png").read_bytes(), env=env)
+    assert json.loads(image.stdout)["text"] == golden("tiny")["text"][1]
+    paths = run("read", "-", "--json", stdin=f"{crops}/a.png\n{crops}/b.png\n".encode(), env=env)
+    assert len(paths.stdout.splitlines()) == 2
+    nothing = run("read", "-", stdin=b"", env=env)
+    assert nothing.returncode == 2 and nothing.stderr.decode().startswith("clip4str read: error: <bytes>: the file is empty")
+
+
+def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops):
+    (crops / "b.png").write_bytes((crops / "b.png").read_bytes()[:300])
+    done = run("read", "--bundle", tiny_bundle, crops, "--json", "--threads", 1)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 2 and sum("text" in x for x in lines) == 2
+    assert [x["path"] for x in lines if "error" in x] == [str(crops / "b.png")]
+    errors = [line for line in done.stderr.decode().splitlines() if "error" in line]
+    assert len(errors) == 1 and "b.png: damaged image" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["read", "x.png"], "build one with: clip4str build"),
+        (["read", "--bundle", "nowhere", "x.png"], "nowhere: no such bundle folder"),
+        (["read", "empty"], "no images found"),
+        (["read", "*.png"], "matches nothing"),
+        (["info", "nowhere"], "nowhere: no such bundle folder or checkpoint"),
+        (["info", "file.ckpt"], "a checkpoint needs"),
+        (["build"], "it needs"),
+        (["read", "--refine", "-1", "--bundle", "nowhere", "x.png"], "refine is a number of rounds"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(args, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.ckpt").write_bytes(b"x")
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == b""
+    error = done.stderr.decode().strip()
+    assert error.startswith(f"clip4str {args[0]}: error: ") and message in error and "\n" not in error
+
+
+def test_unreadable_folders_and_damaged_bundles(tiny_bundle, tmp_path, crops):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_bundle, damaged)
+    data = bytearray((damaged / "image.onnx").read_bytes())
+    data[len(data) // 2] ^= 255
+    (damaged / "image.onnx").write_bytes(data)
+    done = run("read", "--bundle", damaged, crops)
+    assert done.returncode == 2 and b"its sha256 is not the manifest's" in done.stderr
+    info = run("info", damaged)
+    assert info.returncode == 2 and b"sha256" in info.stderr
+    if os.geteuid() != 0:
+        (crops / "below").chmod(0)
+        assert b"cannot be read" in run("read", "--bundle", tiny_bundle, crops).stderr
+        (crops / "below").chmod(0o755)
+
+
+def test_an_unreadable_folder_is_one_line(tmp_path, monkeypatch):
+    """Root may read anything, so the refusal itself is staged."""
+    from pathlib import Path
+
+    from clip4str.runtime import UsageError
+    from clip4str.runtime.read_command import expand
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UsageError, match="cannot be read \\(Permission denied\\)"):
+        list(expand([str(tmp_path)]))
+
+
+def test_info_shows_the_bundle(tiny_bundle):
+    facts = json.loads(run("info", tiny_bundle, "--json").stdout)
+    assert facts["precision"] == "fp32" and facts["network"]["d"] == 64 and facts["parity"]
+    assert b"image_size" in run("info", tiny_bundle).stdout
+
+
+def test_help_of_every_command_that_needs_nothing():
+    for args in ([], ["--help"], ["read", "--help"], ["info", "--help"]):
+        done = run(*args)
+        assert b"usage: clip4str" in done.stdout and b"Traceback" not in done.stderr
+    assert run("--version").stdout.startswith(b"clip4str ")
+    assert b"invalid choice" in run("fly").stderr

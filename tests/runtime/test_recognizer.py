@@ -1,0 +1,94 @@
+"""Recognizer over a real bundle: the golden tiny network on ONNX Runtime."""
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip4str.runtime import BackendError, CharsetError, Decoding, ImageError, Recognizer, UsageError
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_bundle):
+    return Recognizer.load(tiny_bundle, threads=1)
+
+
+def test_reads_the_published_words(recognizer, golden):
+    want = golden("tiny")
+    words = recognizer.read(list(want["images"]))
+    assert [w.text for w in words] == want["text"].tolist()
+    np.testing.assert_allclose([w.confidence for w in words], want["confidence"], rtol=1e-2, atol=1e-6)
+    for word in words:
+        assert len(word.char_confidences) == len(word.text)
+        assert word.confidence <= min((*word.char_confidences, 1)) + 1e-6
+
+
+def test_an_answer_does_not_depend_on_its_batch(recognizer, tiny_bundle, golden):
+    images = list(golden("tiny")["images"])
+    together = recognizer.read(images)
+    one_by_one = Recognizer.load(tiny_bundle, threads=1, batch_size=1)
+    assert [w.text for w in one_by_one.read(images)] == [w.text for w in together]
+    backwards = recognizer.read(images[::-1])[::-1]
+    assert [w.text for w in backwards] == [w.text for w in together]
+
+
+def test_image_kinds_and_stats(recognizer, golden, tmp_path):
+    array = golden("tiny")["images"][1]
+    path = tmp_path / "word.png"
+    Image.fromarray(array).save(path)
+    recognizer.reset_stats()
+    words = recognizer.read([array, Image.fromarray(array), path, str(path), path.read_bytes()])
+    assert len({w.text for w in words}) == 1
+    assert recognizer.stats.images == 5 and recognizer.stats.batches == 1
+    assert recognizer.read([]) == []
+    assert recognizer.read(image for image in [array])[0] == recognizer.read([array])[0]
+
+
+def test_one_recognizer_in_many_threads(recognizer, golden):
+    images = golden("tiny")["images"]
+    alone = [w.text for w in recognizer.read(list(images))]
+    recognizer.reset_stats()
+    found = {}
+
+    def work(i):
+        found[i] = [w.text for w in recognizer.read(list(np.roll(images, i, axis=0)))]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[i] == alone[-i:] + alone[:-i] for i in range(6))
+    assert recognizer.stats.images == 6 * len(images)
+
+
+def test_the_visual_branch_alone_and_other_modes(tiny_bundle, golden):
+    want = golden("tiny")
+    refined = Recognizer.load(tiny_bundle, threads=1, decoding=Decoding(branch="visual"))
+    assert [w.text for w in refined.read(list(want["images"]))] == want["visual_refined"].tolist()
+    plain = Recognizer.load(tiny_bundle, threads=1, decoding=Decoding(branch="visual", refine=0))
+    assert [w.text for w in plain.read(list(want["images"]))] == want["visual_ar"].tolist()
+    assert plain.stats.text_calls == 0 and plain.stats.cross_passes == 0
+
+
+def test_wrong_arguments(tiny_bundle, recognizer, golden):
+    image = golden("tiny")["images"][0]
+    with pytest.raises(BackendError, match="unknown backend 'tflite'"):
+        Recognizer.load(tiny_bundle, "tflite")
+    with pytest.raises(BackendError, match="it has: .*CPUExecutionProvider"):
+        Recognizer.load(tiny_bundle, providers=["Rocket"])
+    Recognizer.load(tiny_bundle, providers=["cpu"], verify=False)
+    for wrong in ({"threads": 0}, {"batch_size": 0}):
+        with pytest.raises(UsageError):
+            Recognizer.load(tiny_bundle, **wrong)
+    with pytest.raises(CharsetError):
+        Recognizer.load(tiny_bundle, charset_test="äöü")
+    for single in (image, "word.png", b"bytes"):
+        with pytest.raises(UsageError, match=r"read\(\[image\]\)"):
+            recognizer.read(single)
+    with pytest.raises(ImageError, match=r"expected float32 \(N, 3, 64, 64\)"):
+        recognizer.read_pixels(np.zeros((1, 3, 32, 128), np.float32))
+    with pytest.raises(ImageError):
+        recognizer.read([image, b"broken"])
+    assert recognizer.read([image])[0].text == golden("tiny")["text"][0], "usable after every error"
