@@ -115,7 +115,7 @@ class _Inert:
         self.state = state
 
 
-def _stand_ins(path: Path) -> list[tuple[type, str]]:
+def _stand_ins(path: Path) -> list[Any]:
     """Inert classes for the harmless foreign names in the pickle; anything else is refused."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
@@ -134,9 +134,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any("/code/" in name for name in archive.namelist()):
-                raise CheckpointError(
-                    f"{path}: a TorchScript archive (base CLIP weights?), not a CLIP4STR checkpoint"
-                )
+                raise CheckpointError(f"{path}: a TorchScript archive (base CLIP weights?), not a CLIP4STR checkpoint")
     try:
         with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on pickle protocols

@@ -150,5 +150,5 @@ def _image_size(patches: int, patch: tuple[int, int], given: tuple[int, int] | N
     if rows and patches == rows * (4 * patch[0] * rows // patch[1]):
         return patch[0] * rows, patch[1] * (patches // rows)
     raise CheckpointError(
-        f"cannot tell the input size from {patches} patches of {patch[0]}x{patch[1]}; give it (image_size, --image-size)"
+        f"cannot tell the input size from {patches} patches of {patch[0]}x{patch[1]}; give it (--image-size HxW)"
     )

@@ -9,6 +9,7 @@ Shapes: N images, M memory tokens (1 + patches), d features, T = 26 steps, S con
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Attention(nn.Module):
         return kv.unflatten(-1, (2, self.heads, -1)).permute(0, 2, 3, 1, 4)
 
     def attend(self, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attention of q over kv, out-projected: (N, T, width). mask (bool, True = visible) broadcasts to (N, heads, T, S)."""
+        """q over kv, out-projected: (N, T, width). mask (bool, True = visible) broadcasts to (N, heads, T, S)."""
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, kv[:, 0], kv[:, 1], attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
@@ -159,8 +160,14 @@ class DecoderLayer(nn.Module):
         self.cross_attn = Attention(d, heads, dropout)
         self.linear1 = nn.Linear(d, mlp)
         self.linear2 = nn.Linear(mlp, d)
-        self.norm1, self.norm2 = nn.LayerNorm(d, DECODER_LAYER_NORM_EPS), nn.LayerNorm(d, DECODER_LAYER_NORM_EPS)
-        self.norm_q, self.norm_c = nn.LayerNorm(d, DECODER_LAYER_NORM_EPS), nn.LayerNorm(d, DECODER_LAYER_NORM_EPS)
+        self.norm1, self.norm2 = (
+            nn.LayerNorm(d, DECODER_LAYER_NORM_EPS),
+            nn.LayerNorm(d, DECODER_LAYER_NORM_EPS),
+        )
+        self.norm_q, self.norm_c = (
+            nn.LayerNorm(d, DECODER_LAYER_NORM_EPS),
+            nn.LayerNorm(d, DECODER_LAYER_NORM_EPS),
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, content: Tensor, memory_kv: Tensor, attend: Tensor) -> Tensor:
@@ -185,9 +192,13 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.text_embed.embedding.weight, std=0.02)
 
+    @property
+    def layer(self) -> DecoderLayer:
+        return cast(DecoderLayer, self.layers[0])
+
     def project_memory(self, memory: Tensor) -> Tensor:
         """memory (N, M, d) -> cross-attention keys and values (N, 2, heads, M, d / heads)"""
-        return self.layers[0].cross_attn.key_value(memory)
+        return self.layer.cross_attn.key_value(memory)
 
     def forward(self, tokens: Tensor, attend: Tensor, memory_kv: Tensor) -> Tensor:
         """One pass: logits of positions 0..T-1.
@@ -199,7 +210,7 @@ class Decoder(nn.Module):
         content = self.text_embed(tokens) + F.pad(positions, (0, 0, 1, 0))  # the start token gets no position
         query = self.pos_queries[:, : attend.shape[-2]].expand(tokens.shape[0], -1, -1)
         mask = attend[:, None] if attend.dim() == 3 else attend
-        x = self.layers[0](self.dropout(query), self.dropout(content), memory_kv, mask)
+        x = self.layer(self.dropout(query), self.dropout(content), memory_kv, mask)
         return self.head(self.norm(x))
 
 

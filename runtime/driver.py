@@ -247,7 +247,7 @@ class PredictAndRefine:
         stats: Stats,
         full: bool,
     ) -> Pass:
-        """One cloze pass over `[start] + ids[:lengths - 1]` before its end token; all T positions are predicted anew."""
+        """One cloze pass over `[start] + ids[:lengths - 1]` before its end token: every position is predicted anew."""
         keep = np.minimum(first_end(ids), lengths - 1)
         width = self.steps if full else self._width(ids, stages, self.steps)
         while True:

@@ -66,7 +66,7 @@ def prepare(images: Sequence[ImageLike], size: tuple[int, int], normalization: s
     height, width = size
     pixels = np.empty((len(images), height, width, 3), np.float32)
     for row, source in zip(pixels, images):
-        row[:] = load_image(source).resize((width, height), Image.Resampling.BICUBIC)
+        row[:] = np.asarray(load_image(source).resize((width, height), Image.Resampling.BICUBIC))
     mean, std = (np.asarray(v, np.float32) for v in NORMALIZATION[normalization])
     pixels /= 255
     pixels -= mean

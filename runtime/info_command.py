@@ -61,7 +61,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         raise BackendError(f"{path}: a checkpoint needs {error.name}; pip install 'clip4str[export]'") from None
     model = load_checkpoint(path)
     parameters = sum(p.numel() for p in model.parameters())
-    return {"checkpoint": str(path), "parameters": f"{parameters / 1e6:.1f} M", "network": model.config.to_dict()}
+    return {
+        "checkpoint": str(path),
+        "parameters": f"{parameters / 1e6:.1f} M",
+        "network": model.config.to_dict(),
+    }
 
 
 def _print(key: str, value: Any, indent: int = 0) -> None:

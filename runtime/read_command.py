@@ -50,15 +50,32 @@ def build_parser() -> argparse.ArgumentParser:
 def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose and set up a Recognizer, shared by every command that reads words."""
     group = parser.add_argument_group("recogniser")
-    group.add_argument("--bundle", metavar="DIR", help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)")
+    group.add_argument(
+        "--bundle",
+        metavar="DIR",
+        help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
+    )
     group.add_argument("--backend", default="auto", help="auto or onnxruntime (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
-    group.add_argument("--providers", metavar="P,P", help="ONNX Runtime execution providers, e.g. CUDA,CPU (default: CUDA where installed, else CPU)")
+    group.add_argument(
+        "--providers",
+        metavar="P,P",
+        help="ONNX Runtime execution providers, e.g. CUDA,CPU (default: CUDA where installed, else CPU)",
+    )
     group.add_argument("--batch-size", type=int, metavar="N", help="images per batch (default: 16)")
-    group.add_argument("--decode", choices=("ar", "nar"), default="ar", help="left to right, or all at once (default: ar)")
+    group.add_argument(
+        "--decode", choices=("ar", "nar"), default="ar", help="left to right, or all at once (default: ar)"
+    )
     group.add_argument("--refine", type=int, default=1, metavar="N", help="rounds of refinement (default: 1)")
-    group.add_argument("--branch", choices=("cross", "visual"), default="cross", help="visual: no text tower, faster (default: cross)")
-    group.add_argument("--charset-test", metavar="CHARS", help="what the text tower gets to read (default: the bundle's)")
+    group.add_argument(
+        "--branch",
+        choices=("cross", "visual"),
+        default="cross",
+        help="visual: no text tower, faster (default: cross)",
+    )
+    group.add_argument(
+        "--charset-test", metavar="CHARS", help="what the text tower gets to read (default: the bundle's)"
+    )
     group.add_argument("--no-verify", action="store_true", help="skip the sha256 check of the bundle's files")
 
 

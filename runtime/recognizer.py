@@ -99,9 +99,7 @@ class Recognizer:
         """Words of already normalised pixels (N, 3, H, W) float32, any N. Raises ImageError on another shape."""
         height, width = self.manifest.image_size
         if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
-            raise ImageError(
-                f"pixels are {pixels.dtype} {pixels.shape}, expected float32 (N, 3, {height}, {width})"
-            )
+            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, expected float32 (N, 3, {height}, {width})")
         words: list[Word] = []
         for start in range(0, len(pixels), self.batch_size):
             reading = self.driver(self.stages, pixels[start : start + self.batch_size])
@@ -126,7 +124,7 @@ def default_bundle() -> Path:
     built = sorted(Path("bundles").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
     if not built:
         raise BundleError(
-            f"no bundle under ./bundles; build one with: clip4str build (or name one with --bundle, or {BUNDLE_VARIABLE})"
+            f"no bundle under ./bundles; build one with: clip4str build (or name one: --bundle, {BUNDLE_VARIABLE})"
         )
     return built[-1].parent
 

@@ -8,9 +8,7 @@ import numpy as np
 
 from .errors import CharsetError
 
-CHARSET_94 = (
-    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
-)
+CHARSET_94 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 CHARSET_36 = CHARSET_94[:36]
 END = 0
 

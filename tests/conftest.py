@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: networks this small are not worth two threads, least of all on a busy machine
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch: networks this small are not worth two threads, least of all on a busy machine
+)
 sys.path.insert(0, str(Path(__file__).parent))  # golden_weights, oracle
 
 from golden_weights import GOLDEN, golden_array, golden_state
@@ -53,7 +55,6 @@ def random_model() -> Callable[..., object]:
 
     from clip4str.model import Clip4Str, Config
 
-
     def make(seed: int = 0, eos_bias: float = 3.0, **config):
         small = {
             "image_size": (32, 64), "patch_size": (8, 16), "image_width": 64, "image_layers": 2, "text_width": 64,
@@ -61,8 +62,7 @@ def random_model() -> Callable[..., object]:
         }  # fmt: skip
         model = Clip4Str(Config(**{**small, **config}))
         state = {
-            k: torch.from_numpy(golden_array(k, tuple(v.shape), seed, eos_bias))
-            for k, v in model.state_dict().items()
+            k: torch.from_numpy(golden_array(k, tuple(v.shape), seed, eos_bias)) for k, v in model.state_dict().items()
         }
         model.load_state_dict(state)
         return model.eval().requires_grad_(False)

@@ -74,7 +74,13 @@ def read_alone(model, pixels, decode="ar", refine=1, branch="cross"):
     probs = [float(step.softmax(-1)[i]) for step, i in zip(logits, answer)]
     word = until_end(answer)
     margin = min(float(step.topk(2).values.diff().abs()) for step in logits)
-    return {**trace, "ids": word, "probs": probs[: len(word) + 1], "logits": torch.stack(logits), "margin": margin}
+    return {
+        **trace,
+        "ids": word,
+        "probs": probs[: len(word) + 1],
+        "logits": torch.stack(logits),
+        "margin": margin,
+    }
 
 
 def until_end(ids):

@@ -11,18 +11,19 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from clip4str.training.fonts import NoFontsError
+from clip4str.training.fonts import NoFontsError, find_fonts
 from clip4str.training.render import Renderer
 from clip4str.training.words import read_words
 
-CHUNK = 250     # words drawn from one seed: the result does not depend on the number of workers
+CHUNK = 250  # words drawn from one seed: the result does not depend on the number of workers
 Encoded = tuple[bytes, str]
 
 
@@ -57,7 +58,7 @@ def _draw_chunk(job: tuple[str, int, int]) -> list[Encoded]:
     return [(encode(image, quality), label) for image, label in samples]
 
 
-def draw(settings: dict, count: int, seed: int, workers: int, quality: int) -> Iterator[Encoded]:
+def draw(settings: dict, count: int, seed: int, workers: int, quality: int) -> Generator[Encoded, None, None]:
     """`count` encoded crops with their labels, in an order that depends on the seed alone."""
     jobs = [(f"{seed}/{i}", min(CHUNK, count - i), quality) for i in range(0, count, CHUNK)]
     if workers <= 1:
@@ -73,7 +74,7 @@ def draw(settings: dict, count: int, seed: int, workers: int, quality: int) -> I
             yield from chunk
 
 
-def write_lmdb(output: Path, samples: Iterator[Encoded], count: int, force: bool = False) -> None:
+def write_lmdb(output: Path, samples: Iterable[Encoded], count: int, force: bool = False) -> None:
     """Writes `count` samples as a scene-text LMDB; `output` appears complete or not at all."""
     try:
         import lmdb
@@ -81,11 +82,13 @@ def write_lmdb(output: Path, samples: Iterator[Encoded], count: int, force: bool
         raise RenderError("writing a pool needs the lmdb package: pip install lmdb") from error
     if output.exists() and not force:
         raise RenderError(f"{output} exists already: choose another --output, or replace it with --force")
+    if output.exists() and not (output / "data.mdb").is_file():
+        raise RenderError(f"{output} is not an LMDB folder: not replacing it, choose another --output")
     draft = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # The map is only address space; the file is cut to what was used.
-        env = lmdb.open(str(draft), map_size=max(64 << 20, count * 48_000), writemap=False, sync=False)
+        env = lmdb.open(str(draft), map_size=max(1 << 28, count << 18), sync=False)
         try:
             bar = tqdm(samples, total=count, unit=" words", unit_scale=True, disable=not sys.stderr.isatty())
             txn = env.begin(write=True)
@@ -100,11 +103,12 @@ def write_lmdb(output: Path, samples: Iterator[Encoded], count: int, force: bool
             env.sync(True)
         finally:
             env.close()
+        (draft / "lock.mdb").unlink(missing_ok=True)
         if output.exists():
-            shutil.rmtree(output) if output.is_dir() else output.unlink()
+            shutil.rmtree(output)
         draft.rename(output)
-    except OSError as error:
-        raise RenderError(f"cannot write {output}: {error.strerror or error}") from error
+    except (OSError, lmdb.Error) as error:
+        raise RenderError(f"cannot write {output}: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -127,19 +131,53 @@ def contact_sheet(renderer: Renderer, count: int = 100, columns: int = 10) -> Im
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="render.py", description="Render synthetic scene-text words into an LMDB (num-samples, image-%%09d, label-%%09d).",
-        epilog="example: python training/render.py --output words.lmdb --count 100000 --workers 2 --words words.txt")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="LMDB folder to write; appears only when complete")
-    parser.add_argument("--count", type=int, default=10_000, metavar="N", help="words to render (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed and fonts, same words (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: %(default)s)")
-    parser.add_argument("--words", type=Path, nargs="+", default=[], metavar="FILE",
-                        help="word lists, one word a line, most frequent first; the system's dictionary is mixed in when there is one")
-    parser.add_argument("--labels", type=Path, nargs="+", default=[], metavar="FILE", help="texts of real crops, one a line")
-    parser.add_argument("--height", type=int, nargs=2, default=(24, 64), metavar=("MIN", "MAX"), help="heights in pixels (default: 24 64)")
-    parser.add_argument("--quality", type=int, default=92, metavar="Q", help="JPEG quality, 0 for PNG (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace an existing --output")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet of 100 words into this picture")
+        prog="render.py",
+        description="Render synthetic scene-text words into an LMDB (num-samples, image-%09d, label-%09d).",
+        epilog="example: python training/render.py --output words.lmdb --count 100000 --words words.txt",
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="DIR", help="LMDB folder to write; appears only when complete")
+    add("--count", type=int, default=10_000, metavar="N", help="words to render (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="same seed, words and fonts: same crops (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="W",
+        help="processes; the result does not depend on it (default: 1)",
+    )
+    add(
+        "--words",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="word lists, one a line, frequent first",
+    )
+    add("--labels", type=Path, nargs="+", default=[], metavar="FILE", help="texts of real crops, one a line")
+    add(
+        "--height",
+        type=int,
+        nargs=2,
+        default=(24, 64),
+        metavar=("MIN", "MAX"),
+        help="heights in pixels (default: 24 64)",
+    )
+    add(
+        "--quality",
+        type=int,
+        default=92,
+        metavar="Q",
+        help="JPEG quality, or 0 for PNG (default: %(default)s)",
+    )
+    add("--force", action="store_true", help="replace an existing --output")
+    add("--sheet", type=Path, metavar="FILE", help="draw a contact sheet of 100 words into this picture")
     return parser
 
 
@@ -147,9 +185,17 @@ def run(options: argparse.Namespace) -> None:
     if options.output is None and options.sheet is None:
         raise RenderError("nothing to do: name an --output folder or a --sheet picture")
     low, high = options.height
-    if options.count < 1 or options.workers < 1 or not 0 <= options.quality <= 100 or not 12 <= low <= high <= 256:
-        raise RenderError("--count and --workers must be at least 1, --quality 0..100, --height 12 <= MIN <= MAX <= 256")
-    settings = {"words": _lists(options.words), "labels": _lists(options.labels), "height": (low, high)}
+    if options.count < 1 or options.workers < 1:
+        raise RenderError("--count and --workers must be at least 1")
+    if not 0 <= options.quality <= 100 or not 16 <= low <= high <= 256:
+        raise RenderError("--quality must lie within 0..100, --height within 16..256 with MIN <= MAX")
+    # Found here, once: a worker that fails while it starts would be started again for ever.
+    settings: dict[str, Any] = {
+        "fonts": find_fonts(),
+        "words": _lists(options.words),
+        "labels": _lists(options.labels),
+        "height": (low, high),
+    }
     if options.sheet is not None:
         try:
             contact_sheet(Renderer(options.seed, **settings)).save(options.sheet)
@@ -159,10 +205,12 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         start = time.perf_counter()
         # Closed here, so that workers end even when writing fails.
-        with contextlib.closing(draw(settings, options.count, options.seed, options.workers, options.quality)) as samples:
+        drawn = draw(settings, options.count, options.seed, options.workers, options.quality)
+        with contextlib.closing(drawn) as samples:
             write_lmdb(options.output, samples, options.count, options.force)
         seconds = time.perf_counter() - start
-        print(f"{options.output}: {options.count} words in {seconds:.1f} s ({options.count / seconds:.0f} words/s)")
+        speed = options.count / seconds
+        print(f"{options.output}: {options.count} words in {seconds:.1f} s ({speed:.0f} words/s)")
 
 
 def _lists(paths: Sequence[Path]) -> list[str]:

@@ -1,8 +1,9 @@
-"""What synthetic scene text says: mostly English words as signs write them, some numbers, prices, plates, domains."""
+"""What synthetic scene text says: mostly English words as signs write them, also numbers, prices, domains."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,39 +15,61 @@ CHARSET = DIGITS + LOWER + UPPER + PUNCTUATION
 MAX_LENGTH = 25
 DICTIONARIES = ("/usr/share/dict/american-english", "/usr/share/dict/words")
 
-STREETS = ("St", "Ave", "Rd", "Blvd", "Dr", "Ln", "Pl", "Sq", "Hwy", "Ct", "Way", "Inn", "Bar", "Cafe", "Co", "Ltd", "Inc")
-TOP_DOMAINS = ("com", "com", "com", "org", "net", "co.uk", "info", "edu", "gov", "de", "fr", "sg", "in", "au", "tv")
+# fmt: off
+STREETS = (
+    "St", "Ave", "Rd", "Blvd", "Dr", "Ln", "Pl", "Sq", "Hwy", "Ct", "Way", "Inn", "Bar", "Cafe", "Co",
+    "Ltd",
+)
+TOP_DOMAINS = (
+    "com", "com", "com", "org", "net", "co.uk", "info", "edu", "gov", "de", "fr", "sg", "in", "au", "tv",
+)
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-UNITS = ("km", "kg", "ml", "mm", "cm", "m", "g", "L", "th", "st", "nd", "rd", "am", "pm", "AM", "PM", "W", "V", "GB", "x", "hrs", "min")
-# So that `python training/render.py` draws something sensible on a machine without any word list.
-FEW_WORDS = (
-    "the and of to hotel street open sale bank coffee shop house market road exit stop park city center restaurant bar "
-    "food fresh new free welcome school museum library station police fire water north south east west main first "
-    "second company service office building parking entrance closed push pull please danger warning keep clear private "
-    "public national american royal king queen golden silver red blue green white black bread beer wine pizza burger "
-    "chicken fish books music photo print phone mobile computer world time life home love family health care dental "
-    "clinic hospital pharmacy beauty hair nails salon fashion shoes sports golf tennis football theatre cinema studio "
-    "gallery art design garden flowers travel tours airport taxi bus train"
-).split()
+UNITS = (
+    "km", "kg", "ml", "mm", "cm", "m", "g", "L", "th", "st", "nd", "rd", "am", "pm", "AM", "PM", "W", "V",
+    "x",
+)
+AROUND = ("%", "+", "-", ".", ",", ")", "/", "'", '"')
+BEFORE = ("#", "No.", "-", "(", "+", "A", "B", "M", "E", "US-")
+PUNCTUATED = (
+    "{}'s", "{}'S", "{}.", "{}.", "{},", "{},", "{}!", "{}!", "{}?", "{}:", "{}:", '"{}"', '"{}', '{}"',
+    "({})", "({}", "{})", "'{}'", "-{}", "{}-", "*{}", "{}*", "#{}", "@{}", "{}...", "&{}", "{}&",
+    "{}/", "{};", "[{}]", "{}+", "{}_{}", "{}-{}", "{}/{}", "{}&{}", "{}.{}",
+)
+PRICES = ("${}", "${}.{}", "${}.{}", "${},{}", "{}.{}", "{}-", "{}.{}", "${}-", "{}$", "Rs{}", "S${}", "{}%")
+# So that the command draws something sensible on a machine without any word list.
+FEW_WORDS = """
+    the and of to hotel street open sale bank coffee shop house market road exit stop park city center
+    restaurant bar food fresh new free welcome school museum library station police fire water north
+    south east west main first second company service office building parking entrance closed push pull
+    please danger warning keep clear private public national american royal king queen golden silver red
+    blue green white black bread beer wine pizza burger chicken fish books music photo print phone
+    mobile computer world time life love home family health care dental clinic hospital pharmacy beauty
+    hair nails salon fashion shoes sports golf tennis football theatre cinema studio gallery art design
+    garden flowers travel tours airport taxi bus train"""
+# fmt: on
 
 
 class WordSampler:
     """Draws texts of 1 to 25 characters of the 94, now and then with a space inside (the label has none).
 
-    words: frequent words, the most frequent first. rng: source of randomness. extra: further words, all alike (a
-    dictionary). labels: texts of real crops, used as they are.
+    words: frequent words, the most frequent first. rng: source of randomness. extra: further words, all
+    alike (a dictionary). labels: texts of real crops, drawn as they are or in another case.
     """
 
-    def __init__(self, words: Sequence[str], rng: random.Random, extra: Sequence[str] = (), labels: Sequence[str] = ()):
-        self.words = clean(words) or clean(FEW_WORDS)
+    def __init__(
+        self, words: Sequence[str], rng: random.Random, extra: Sequence[str] = (), labels: Sequence[str] = ()
+    ):
+        self.words = clean(words) or clean(re.findall(r"\w+", FEW_WORDS))
         self.extra = clean(extra)
         self.labels = clean(labels)
         self.rng = rng
+        # fmt: off
         kinds: list[tuple[float, Callable[[], str]]] = [
-            (70.0, self.word), (4.0, self.punctuated), (2.5, self.pair), (1.5, self.initials), (6.0, self.number),
-            (2.0, self.price), (1.0, self.phone), (1.0, self.date), (1.0, self.plate), (1.5, self.domain),
-            (5.0, self.random_letters), (3.0, self.random_alnum), (1.0, self.random_any),
+            (70.0, self.word), (4.0, self.punctuated), (2.5, self.pair), (1.5, self.initials),
+            (6.0, self.number), (2.0, self.price), (1.0, self.phone), (1.0, self.date), (1.0, self.plate),
+            (1.5, self.domain), (5.0, self.random_letters), (3.0, self.random_alnum), (1.0, self.random_any),
         ]
+        # fmt: on
         self._kinds = [k for _, k in kinds]
         self._weights = [sum(w for w, _ in kinds[: i + 1]) for i in range(len(kinds))]
 
@@ -63,17 +86,18 @@ class WordSampler:
         """A word as its list has it. Frequency counts, but flattened (density ~ rank ** -0.4)."""
         r = self.rng
         u = r.random()
-        if self.labels and u < 0.2:
+        if self.labels and u < 0.12:
             return r.choice(self.labels)
-        if self.extra and u < 0.35:
+        if self.extra and u < 0.27:
             return r.choice(self.extra)
         return self.words[int(len(self.words) * r.random() ** 1.67)]
 
     def word(self) -> str:
+        if self.labels and self.rng.random() < 0.1:
+            return self.rng.choice(self.labels)  # as people really write
         word = self.plain()
-        # Crops of single characters and very short words are commoner on signs than in word lists.
         if len(word) > 14 and self.rng.random() < 0.6:
-            word = self.plain()
+            word = self.plain()  # long words are rarer on signs than in word lists
         return self.cased(word)
 
     def cased(self, word: str) -> str:
@@ -91,9 +115,7 @@ class WordSampler:
 
     def punctuated(self) -> str:
         r, word = self.rng, self.word()
-        form = r.choice(("{}'s", "{}'S", "{}.", "{}.", "{},", "{},", "{}!", "{}!", "{}?", "{}:", "{}:", '"{}"', '"{}', '{}"',
-                         "({})", "({}", "{})", "'{}'", "-{}", "{}-", "*{}", "{}*", "#{}", "@{}", "{}...", "&{}", "{}&",
-                         "{}/", "{};", "[{}]", "{}_{}", "{}+", "{}-{}", "{}/{}", "{}&{}", "{}.{}"))
+        form = r.choice(PUNCTUATED)
         return form.format(word, self.word()) if form.count("{}") == 2 else form.format(word)
 
     def pair(self) -> str:
@@ -103,12 +125,17 @@ class WordSampler:
         style = r.random()
         if style < 0.6:
             return f"{first}{joiner}{second}".upper()
-        return f"{first.capitalize()}{joiner}{second.capitalize()}" if style < 0.85 else f"{first}{joiner}{second}".lower()
+        return (
+            f"{first.capitalize()}{joiner}{second.capitalize()}"
+            if style < 0.85
+            else f"{first}{joiner}{second}".lower()
+        )
 
     def initials(self) -> str:
         r = self.rng
-        letters = [r.choice(UPPER) for _ in range(r.choice((1, 1, 2, 2, 3)))]
-        return r.choice(("".join(letters), ".".join(letters), ".".join(letters) + ".", "&".join(letters), "".join(letters).lower()))
+        letters = self.letters(r.choice((1, 1, 2, 2, 3)))
+        dotted = ".".join(letters)
+        return r.choice((letters, dotted, dotted + ".", "&".join(letters), letters.lower()))
 
     def number(self) -> str:
         r = self.rng
@@ -119,9 +146,9 @@ class WordSampler:
         if u < 0.72:
             return digits + r.choice(UNITS)
         if u < 0.80:
-            return digits + r.choice(("%", "+", "-", ".", ",", ")", "/", "'", '"'))
+            return digits + r.choice(AROUND)
         if u < 0.86:
-            return r.choice(("#", "No.", "-", "(", "+", "A", "B", "M", "E", "US-")) + digits
+            return r.choice(BEFORE) + digits
         if u < 0.94:
             return digits + r.choice((".", ",", "-", "/", ":")) + self.digits(r.randint(1, 3))
         return str(r.randint(1900, 2030))
@@ -129,35 +156,66 @@ class WordSampler:
     def price(self) -> str:
         r = self.rng
         whole = str(r.randint(0, 10 ** r.randint(1, 4)))
-        return r.choice(("${}", "${}.{}", "${}.{}", "${},{}", "{}.{}", "{}-", "{}.{}", "${}-", "{}$", "Rs{}", "S${}", "{}%")).format(
-            whole, r.choice(("00", "50", "99", "95", "90", "49", self.digits(2))))
+        return r.choice(PRICES).format(whole, r.choice(("00", "50", "99", "95", "90", "49", self.digits(2))))
 
     def phone(self) -> str:
-        r, d = self.rng, self.digits
-        return r.choice((f"{d(3)}-{d(4)}", f"{d(3)}-{d(3)}-{d(4)}", f"({d(3)}){d(3)}-{d(4)}", f"{d(4)} {d(4)}", d(8), d(10),
-                         f"+{d(2)}{d(9)}", f"{d(3)}.{d(3)}.{d(4)}", f"1-800-{d(3)}-{d(4)}", f"1-800-{r.choice(self.words)[:7].upper()}"))
+        d = self.digits
+        forms = (
+            f"{d(3)}-{d(4)}",
+            f"{d(3)}-{d(3)}-{d(4)}",
+            f"({d(3)}){d(3)}-{d(4)}",
+            f"{d(4)} {d(4)}",
+            d(8),
+            d(10),
+            f"+{d(2)}{d(9)}",
+            f"{d(3)}.{d(3)}.{d(4)}",
+            f"1-800-{d(3)}-{d(4)}",
+            f"1-800-{self.rng.choice(self.words)[:7].upper()}",
+        )
+        return self.rng.choice(forms)
 
     def date(self) -> str:
         r = self.rng
         day, month, year = r.randint(1, 31), r.randint(1, 12), r.randint(1900, 2030)
         hour, minute = r.randint(0, 23), r.choice((0, 15, 30, 45, r.randint(0, 59)))
-        return r.choice((f"{day:02d}/{month:02d}/{year % 100:02d}", f"{day}.{month}.{year}", f"{year}-{month:02d}-{day:02d}",
-                         f"{day}{r.choice(MONTHS)}", f"{MONTHS[month - 1]}.{year}", f"'{year % 100:02d}", f"{hour}:{minute:02d}",
-                         f"{hour}:{minute:02d}", f"{hour % 12 + 1}{r.choice(('am', 'pm', 'AM', 'PM'))}",
-                         f"{hour % 12 + 1}-{minute % 12 + 1}", f"{hour:02d}.{minute:02d}", f"{year}-{year + r.randint(1, 40)}"))
+        forms = (
+            f"{day:02d}/{month:02d}/{year % 100:02d}",
+            f"{day}.{month}.{year}",
+            f"{year}-{month:02d}-{day:02d}",
+            f"{day}{MONTHS[month - 1]}",
+            f"{MONTHS[month - 1]}.{year}",
+            f"'{year % 100:02d}",
+            f"{hour}:{minute:02d}",
+            f"{hour:02d}.{minute:02d}",
+            f"{hour % 12 + 1}{r.choice(('am', 'pm', 'AM', 'PM'))}",
+            f"{hour % 12 + 1}-{minute % 12 + 1}",
+            f"{year}-{year + r.randint(1, 40)}",
+        )
+        return r.choice(forms)
 
     def plate(self) -> str:
+        """Licence plates and unit numbers."""
         r, d = self.rng, self.digits
-        letters = "".join(r.choice(UPPER) for _ in range(r.randint(1, 3)))
-        more = "".join(r.choice(UPPER) for _ in range(r.randint(1, 3)))
-        return r.choice((f"{letters}{d(r.randint(1, 4))}", f"{letters} {d(4)}", f"{d(r.randint(1, 4))}{letters}", f"{letters}-{d(3)}",
-                         f"{letters}{d(2)}{more}", f"{letters}{d(4)}{more}", f"{d(1)}{letters}{d(3)}", f"#{d(2)}-{d(2)}"))
+        letters, more = self.letters(r.randint(1, 3)), self.letters(r.randint(1, 3))
+        forms = (
+            f"{letters}{d(r.randint(1, 4))}",
+            f"{letters} {d(4)}",
+            f"{d(r.randint(1, 4))}{letters}",
+            f"{letters}-{d(3)}",
+            f"{letters}{d(2)}{more}",
+            f"{letters}{d(4)}{more}",
+            f"{d(1)}{letters}{d(3)}",
+            f"#{d(2)}-{d(2)}",
+        )
+        return r.choice(forms)
 
     def domain(self) -> str:
-        r = self.rng
-        name = self.plain().lower().replace(".", "") + (self.plain().lower() if r.random() < 0.4 else "")
-        top = r.choice(TOP_DOMAINS)
-        text = r.choice((f"www.{name}.{top}", f"{name}.{top}", f"www.{name}", f".{top}", f"info@{name}.{top}", f"@{name}", f"{name}.{top}"))
+        r, top = self.rng, self.rng.choice(TOP_DOMAINS)
+        name = "".join(c for c in self.plain().lower() if c.isalnum())
+        if r.random() < 0.4:
+            name += self.plain().lower()
+        site = f"{name}.{top}"
+        text = r.choice((f"www.{site}", site, f"www.{name}", f".{top}", f"info@{site}", f"@{name}", site))
         return text.upper() if r.random() < 0.25 else text
 
     def random_letters(self) -> str:
@@ -172,6 +230,9 @@ class WordSampler:
 
     def random_any(self) -> str:
         return "".join(self.rng.choice(CHARSET) for _ in range(self.length()))
+
+    def letters(self, count: int) -> str:
+        return "".join(self.rng.choice(UPPER) for _ in range(count))
 
     def digits(self, count: int) -> str:
         return "".join(self.rng.choice(DIGITS) for _ in range(count))

@@ -93,7 +93,5 @@ def _choose(available: Sequence[str], wanted: Sequence[str] | None) -> list[str]
     by_lower = {p.lower(): p for p in available}
     unknown = [p for p in names if p.lower() not in by_lower]
     if unknown:
-        raise BackendError(
-            f"onnxruntime has no {', '.join(unknown)} here; it has: {', '.join(available)}"
-        )
+        raise BackendError(f"onnxruntime has no {', '.join(unknown)} here; it has: {', '.join(available)}")
     return [by_lower[p.lower()] for p in names]

@@ -70,7 +70,10 @@ def test_hyper_parameters_of_classes_that_are_not_installed(model, tmp_path, mon
     module.ListConfig = ListConfig
     monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
     monkeypatch.setitem(sys.modules, "omegaconf.listconfig", module)
-    torch.save({"state_dict": model.state_dict(), "hyper_parameters": {"img_size": ListConfig()}}, tmp_path / "a.ckpt")
+    torch.save(
+        {"state_dict": model.state_dict(), "hyper_parameters": {"img_size": ListConfig()}},
+        tmp_path / "a.ckpt",
+    )
     assert same(load_checkpoint(tmp_path / "a.ckpt", image_size=(32, 64)), model)
 
 

@@ -1,7 +1,6 @@
 """What a bundle's folder and manifest may be, and what they may not."""
 
 import json
-import os
 
 import pytest
 
@@ -88,7 +87,7 @@ def test_missing_files_links_and_folders(folder, tmp_path):
     with pytest.raises(BundleError, match=r"has no manifest\.json"):
         Bundle.open(tmp_path)
     outside = tmp_path / "outside.onnx"
-    os.rename(folder / "text.onnx", outside)
+    (folder / "text.onnx").rename(outside)
     with pytest.raises(BundleError, match=r"text\.onnx: missing"):
         Bundle.open(folder)
     (folder / "text.onnx").symlink_to(outside)

@@ -58,7 +58,9 @@ def test_standard_input_as_an_image_or_a_list_of_paths(tiny_bundle, crops, golde
     paths = run("read", "-", "--json", stdin=f"{crops}/a.png\n{crops}/b.png\n".encode(), env=env)
     assert len(paths.stdout.splitlines()) == 2
     nothing = run("read", "-", stdin=b"", env=env)
-    assert nothing.returncode == 2 and nothing.stderr.decode().startswith("clip4str read: error: <bytes>: the file is empty")
+    assert nothing.returncode == 2 and nothing.stderr.decode().startswith(
+        "clip4str read: error: <bytes>: the file is empty"
+    )
 
 
 def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops):

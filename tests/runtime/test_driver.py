@@ -67,9 +67,7 @@ def test_an_answer_does_not_depend_on_its_batch(random_model):
     for size in (1, 5, 7):
         parts = [model.read(pixels[i : i + size]) for i in range(0, 24, size)]
         assert (np.concatenate([p.ids for p in parts]) == together.ids).all()
-        np.testing.assert_allclose(
-            np.concatenate([p.confidence for p in parts]), together.confidence, rtol=1e-3
-        )
+        np.testing.assert_allclose(np.concatenate([p.confidence for p in parts]), together.confidence, rtol=1e-3)
 
 
 def test_at_most_26_passes_and_the_stats_count_them(random_model):

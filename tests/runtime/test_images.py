@@ -40,7 +40,14 @@ def test_paths_bytes_arrays_and_pil_images_are_the_same(tmp_path):
     image = picture()
     path = tmp_path / "a.png"
     image.save(path)
-    sources = [path, str(path), path.read_bytes(), image, np.asarray(image), np.asarray(image)[:, ::-1][:, ::-1]]
+    sources = [
+        path,
+        str(path),
+        path.read_bytes(),
+        image,
+        np.asarray(image),
+        np.asarray(image)[:, ::-1][:, ::-1],
+    ]
     for source in sources:
         assert np.array_equal(load_image(source), image)
     assert np.array_equal(load_image(np.asarray(image.convert("L"))), image.convert("L").convert("RGB"))

@@ -76,7 +76,7 @@ def test_wrong_arguments(tiny_bundle, recognizer, golden):
     image = golden("tiny")["images"][0]
     with pytest.raises(BackendError, match="unknown backend 'tflite'"):
         Recognizer.load(tiny_bundle, "tflite")
-    with pytest.raises(BackendError, match="it has: .*CPUExecutionProvider"):
+    with pytest.raises(BackendError, match=r"it has: .*CPUExecutionProvider"):
         Recognizer.load(tiny_bundle, providers=["Rocket"])
     Recognizer.load(tiny_bundle, providers=["cpu"], verify=False)
     for wrong in ({"threads": 0}, {"batch_size": 0}):
