@@ -1,0 +1,285 @@
+"""clip4str eval: word accuracy of a bundle over labelled LMDB folders, by the standard protocol."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from clip4str.benchmarks.lmdb_words import LmdbWords, find_lmdb
+from clip4str.benchmarks.machine_info import describe, machine_info
+from clip4str.benchmarks.protocol import Protocol, closeness
+from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
+from clip4str.runtime import ImageError, Recognizer, UsageError
+from clip4str.runtime.images import load_image
+from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
+
+_EPILOG = """\
+examples:
+  clip4str eval --data data/test                        every set below data/test, with the newest bundle
+  clip4str eval --data data/test --sets SVT CUTE80 --errors wrong.tsv
+  clip4str eval --data data/test --bundle bundles/b --json b.json --decode nar --refine 0
+
+A set is an LMDB folder (data.mdb inside) with the keys num-samples, image-%09d and label-%09d. The standard
+sets are known by folder name in any usual spelling (IIIT5K, SVT, IC13_1015, CUTE ...); those not found are
+listed, other folders are read too. Protocol: whitespace removed, NFKD to ASCII, labels over 25 characters
+left out, lowercase, 0-9a-z kept (--cased, --punctuation keep more), empty labels left out, exact match.
+Captions for the text tower are the bundle's own whatever the protocol; --charset-test changes them. An image
+that cannot be read counts as wrong.
+"""
+_COLUMNS = ("# samples", "Accuracy", "1 - NED", "Confidence", "words/s")
+
+
+@dataclass
+class SetResult:
+    """One data set. accuracy, ned (1 - normalised edit distance) and confidence are means in percent."""
+
+    dataset: str
+    num_samples: int = 0
+    accuracy: float = 0.0
+    ned: float = 0.0
+    confidence: float = 0.0
+    unreadable: int = 0
+    seconds: float = 0.0
+    mistakes: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {k: v for k, v in asdict(self).items() if k != "mistakes"}
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clip4str eval",
+        description="Word accuracy over labelled LMDB folders, by the standard protocol.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder with LMDB data sets at any depth"
+    )
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these sets")
+    parser.add_argument("--cased", action="store_true", help="capitals count")
+    parser.add_argument("--punctuation", action="store_true", help="punctuation counts")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N words of every set")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument(
+        "--errors", type=Path, metavar="FILE", help="write the words read wrong as tab-separated values"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_recognizer_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit is a number of words, 1 or more, not {args.limit}")
+    sets = name_sets(args.data, find_lmdb(args.data))
+    if not sets:
+        raise UsageError(f"{args.data}: no LMDB data set (a folder with data.mdb) in it or below")
+    chosen = _choose(sets, args.sets)
+    skipped = [name for name in STANDARD if name not in sets]
+    for file in (args.json, args.errors):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"{file}: its folder does not exist")  # better now than after an hour of reading
+    recognizer, protocol = load_recognizer(args), Protocol(args.cased, args.punctuation)
+    info = machine_info(getattr(recognizer.stages, "threads", args.threads))
+    print(describe(info))
+    manifest = recognizer.manifest
+    print(f"bundle {manifest.name} ({manifest.precision}), captions of {len(manifest.charset_test)} characters")
+    results = []
+    for name, folder in chosen.items():
+        with LmdbWords(folder) as words:
+            results.append(evaluate(recognizer, words, protocol, name, args.limit, not args.quiet))
+    print_tables(results)
+    if skipped and not args.sets:
+        print(f"\nnot found, skipped: {', '.join(skipped)}")
+    for result in results:
+        if result.unreadable:
+            print(
+                f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong",
+                file=sys.stderr,
+            )
+    if args.json:
+        report = to_json(results, skipped, recognizer, protocol, info, args)
+        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if args.errors:
+        write_errors(args.errors, results)
+    return 0
+
+
+def evaluate(
+    recognizer: Recognizer,
+    words: LmdbWords,
+    protocol: Protocol,
+    name: str,
+    limit: int | None = None,
+    progress: bool = False,
+) -> SetResult:
+    """Read one data set. Every word's answer is the same in any batch, so batches are only a matter of
+    speed."""
+    result = SetResult(name)
+    total = min(len(words), limit) if limit else len(words)
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=total, desc=name, unit="word", disable=not progress))
+        for batch in _batches(_labelled(words, protocol, limit, bar), recognizer.batch_size):
+            _score(recognizer, batch, protocol, result)
+    result.seconds = time.perf_counter() - began
+    if result.num_samples:
+        for measure in ("accuracy", "ned", "confidence"):
+            setattr(result, measure, 100 * getattr(result, measure) / result.num_samples)
+    return result
+
+
+def _labelled(
+    words: LmdbWords, protocol: Protocol, limit: int | None, bar: tqdm
+) -> Iterator[tuple[int, Image.Image | None, str, str]]:
+    """(number, image or None if it cannot be read, label, label as stored) of the words that count."""
+    taken = 0
+    for number, (data, stored) in enumerate(words, 1):
+        label = protocol.label(stored)
+        if label is not None:
+            try:
+                image = load_image(data)
+            except ImageError:
+                image = None
+            yield number, image, label, stored
+            taken += 1
+        if not limit or label is not None:
+            bar.update()
+        if taken == limit:
+            return
+
+
+def _score(
+    recognizer: Recognizer,
+    batch: Sequence[tuple[int, Image.Image | None, str, str]],
+    protocol: Protocol,
+    result: SetResult,
+) -> None:
+    answers = iter(recognizer.read([image for _, image, _, _ in batch if image is not None]))
+    for number, image, label, stored in batch:
+        word = next(answers) if image is not None else None
+        text, confidence = (word.text, word.confidence) if word else ("", 0.0)
+        prediction = protocol.prediction(text)
+        result.num_samples += 1
+        result.unreadable += word is None
+        result.accuracy += prediction == label
+        result.ned += closeness(prediction, label)
+        result.confidence += confidence
+        if prediction != label:
+            result.mistakes.append(
+                {"dataset": result.dataset, "number": number, "label": label, "prediction": prediction,
+                 "confidence": round(confidence, 4), "label_stored": " ".join(stored.split()), "text": text}
+            )  # fmt: skip
+
+
+def combined(results: Sequence[SetResult], name: str, weighted: bool) -> SetResult:
+    """Mean over sets, weighted by their size (the "Combined" row of published tables) or not."""
+    total = SetResult(name, sum(r.num_samples for r in results), seconds=sum(r.seconds for r in results))
+    counted = [r for r in results if r.num_samples]
+    weights = [r.num_samples if weighted else 1 for r in counted]
+    for measure in ("accuracy", "ned", "confidence"):
+        values = [weight * getattr(r, measure) for weight, r in zip(weights, counted)]
+        setattr(total, measure, sum(values) / max(sum(weights), 1))
+    return total
+
+
+def print_tables(results: Sequence[SetResult]) -> None:
+    """Standard sets and other folders in a table each, as their means are not comparable."""
+    for title, group in _groups(results):
+        if not group:
+            continue
+        rows = [*group, combined(group, "Combined", True), combined(group, "Mean over sets", False)]
+        width = max(len(title), *(len(r.dataset) for r in rows))
+        print(f"\n| {title:<{width}} | " + " | ".join(f"{c:>10}" for c in _COLUMNS) + " |")
+        print(f"|:{'-' * width}-|" + "-----------:|" * len(_COLUMNS))
+        for r in rows:
+            speed = r.num_samples / r.seconds if r.seconds else 0.0
+            print(
+                f"| {r.dataset:<{width}} | {r.num_samples:>10} | {r.accuracy:>10.2f} | {r.ned:>10.2f} "
+                f"| {r.confidence:>10.2f} | {speed:>10.1f} |"
+            )
+
+
+def _groups(results: Sequence[SetResult]) -> list[tuple[str, list[SetResult]]]:
+    standard = [r for r in results if r.dataset in STANDARD]
+    return [("Standard sets", standard), ("Other sets", [r for r in results if r.dataset not in STANDARD])]
+
+
+def to_json(
+    results: Sequence[SetResult],
+    skipped: Sequence[str],
+    recognizer: Recognizer,
+    protocol: Protocol,
+    info: dict[str, Any],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """The report: measures in percent, `combined` and `mean` over the standard sets, over all if there are
+    none."""
+    group = next(group for _, group in _groups(results) if group)
+    manifest = recognizer.manifest
+    return {
+        "sets": [r.to_json() for r in results],
+        "combined": combined(group, "Combined", True).to_json(),
+        "mean": combined(group, "Mean over sets", False).to_json(),
+        "skipped": list(skipped),
+        "bundle": {"name": manifest.name, "precision": manifest.precision, "checkpoint": manifest.checkpoint},
+        "protocol": {**asdict(protocol), "charset": protocol.charset, "limit": args.limit},
+        "decoding": asdict(recognizer.driver.decoding),
+        "captions": recognizer.driver.charset.test,
+        "machine": info,
+    }
+
+
+def write_errors(path: Path, results: Sequence[SetResult]) -> None:
+    """Words read wrong, one a line: as compared, then as stored and as read."""
+    columns = ("dataset", "number", "label", "prediction", "confidence", "label_stored", "text")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, columns, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, escapechar="\\"
+        )
+        writer.writeheader()
+        for result in results:
+            writer.writerows(result.mistakes)
+
+
+def _choose(sets: dict[str, Path], wanted: Sequence[str] | None) -> dict[str, Path]:
+    if not wanted:
+        return sets
+    names = [name if name in sets else standard_name(Path(name)) or name for name in wanted]
+    unknown = [name for name in names if name not in sets]
+    if unknown:
+        raise UsageError(f"no set named {', '.join(unknown)}; found: {', '.join(sets)}")
+    return {name: sets[name] for name in names}
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+if __name__ == "__main__":
+    from clip4str.runtime.cli import (
+        main as run_command,
+    )  # one-line errors and exit code 2, as for `clip4str eval`
+
+    sys.exit(run_command(["eval", *sys.argv[1:]]))

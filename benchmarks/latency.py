@@ -1,0 +1,258 @@
+"""clip4str bench: latency of a bundle, side by side with the published way of decoding."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from clip4str.benchmarks.forcing import Forcing
+from clip4str.benchmarks.latency_chart import save_chart
+from clip4str.benchmarks.latency_report import batch_report, print_batch, print_summary
+from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide, Turn
+from clip4str.benchmarks.machine_info import busy, describe, machine_info
+from clip4str.benchmarks.word_images import word_images
+from clip4str.runtime import Recognizer, UsageError
+from clip4str.runtime.backends.ort import available_threads
+from clip4str.runtime.bundle import file_sha256
+from clip4str.runtime.recognizer import default_bundle
+
+_EPILOG = """\
+examples:
+  clip4str bench                                        the newest bundle, batches of 1, 8 and 32
+  clip4str bench --words crops/ --batch 1 --threads 1   your word crops, one thread
+  clip4str bench --random-weights b16 --force-length 20 --chart b16.png
+
+What is compared: `clip4str` is the bundle as Recognizer runs it; `published way` is the same checkpoint
+decoded as in the published code (eager torch, one step at a time, memory projected at every step, text
+tokenised on the host). Both get the same images, threads and preparation, and take turns: A B A B. Captions
+are forgotten before every batch, unless the line says cached. The row `after` adds up all rows below the
+image tower's, in percent of it. The ratio is that of the medians; the quartiles are over turns taken side by
+side.
+
+Random weights read no words: word length and passes are then forced, by computing everything and replacing
+the ids that come out, on both sides alike. --force-length and --force-passes do the same to any bundle.
+"""
+_PAUSE = 0.01  # seconds between turns: one side's thread pool must not spin into the other side's time
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clip4str bench",
+        description="Latency per stage and end to end, side by side with the published way of decoding.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument_group("what to time").add_argument
+    add(
+        "--bundle",
+        metavar="DIR",
+        help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
+    )
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="what the bundle was built from (default: the bundled checkpoint)",
+    )
+    add("--random-weights", metavar="SIZE", help="no bundle: a network of size b16, b32, l14, h14 or small")
+    add("--precision", choices=("fp32", "fp16"), default="fp32", help="of the random bundle (default: fp32)")
+    add("--keep", type=Path, metavar="DIR", help="keep the random checkpoint and bundle here, and reuse them")
+    add("--words", type=Path, metavar="DIR", help="word crops, or an LMDB set of them (default: drawn digits)")
+    add("--no-published", action="store_true", help="time the bundle only; needs no torch")
+    add = parser.add_argument_group("how to time it").add_argument
+    add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="batch sizes (default: 1 8 32)")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads, for both sides (default: all this process may use)",
+    )
+    add("--backend", default="auto", help="backend of the bundle (default: auto)")
+    add("--repeat", type=int, default=30, metavar="N", help="repetitions at most (default: 30)")
+    add(
+        "--seconds",
+        type=float,
+        default=60,
+        metavar="S",
+        help="stop a batch size after this long (default: 60)",
+    )
+    add("--warmup", type=int, default=2, metavar="N", help="untimed repetitions first (default: 2)")
+    add = parser.add_argument_group("forced words").add_argument
+    add("--force-length", type=int, metavar="N", help="characters a word (default with random weights: 6)")
+    add("--force-passes", type=int, nargs=2, metavar=("V", "C"), help="visual and cross passes (default: 3 3)")
+    add("--force-text-calls", type=int, metavar="N", help="2: refining changes the caption (default: 1)")
+    add = parser.add_argument_group("output").add_argument
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    add("--chart", type=Path, metavar="FILE", help="write a bar chart (PNG, SVG or PDF)")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    _check(args)
+    forcing, threads = _forcing(args), args.threads or available_threads()
+    images = word_images(args.words)
+    with ExitStack() as stack:
+        if args.random_weights:
+            folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            bundle, checkpoint = _random(args, folder)
+        else:
+            bundle, checkpoint = Path(args.bundle or default_bundle()), args.checkpoint
+        recognizer = Recognizer.load(bundle, args.backend, threads=threads)
+        most, largest = recognizer.manifest.max_batch, max(args.batch)
+        if largest > most:
+            raise UsageError(f"--batch {largest}: the bundle takes at most {most} images")
+        ours, theirs = BundleSide(recognizer, forcing), None
+        if not args.no_published:
+            theirs = PublishedSide(_checkpoint(recognizer, checkpoint), recognizer, threads, forcing)
+        info, name = machine_info(threads), f"{recognizer.manifest.name} ({recognizer.manifest.precision})"
+        print(f"{describe(info)}\n{name}, {len(images)} images, {_threads(threads)}")
+        if forcing:
+            print(forcing.describe())
+        reports = []
+        for batch in args.batch:
+            turns = _measure(args, batch, images, ours, theirs)
+            reports.append(batch_report(batch, turns, forced=forcing is not None))
+            print_batch(reports[-1])
+    print_summary(reports)
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): not figures to compare")
+    _write(args, recognizer, reports, info, forcing)
+    return 0
+
+
+def _write(
+    args: argparse.Namespace,
+    recognizer: Recognizer,
+    reports: list[dict[str, Any]],
+    info: dict[str, Any],
+    forcing: Forcing | None,
+) -> None:
+    manifest = recognizer.manifest
+    if args.json:
+        figures = {
+            "machine": info,
+            "bundle": manifest.name,
+            "precision": manifest.precision,
+            "checkpoint": manifest.checkpoint,
+            "forced": asdict(forcing) if forcing else None,
+            "batches": reports,
+        }
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if args.chart:
+        words = f", words of {forcing.length} characters (forced)" if forcing else ""
+        title = f"{manifest.name}, {_threads(info['threads'])}{words}\n{info['cpu']}"
+        save_chart(reports, args.chart, title)
+
+
+def _measure(
+    args: argparse.Namespace,
+    batch: int,
+    images: Sequence[np.ndarray],
+    ours: BundleSide,
+    theirs: PublishedSide | None,
+) -> dict[str, list[Turn]]:
+    """Both sides in turn over the same images, which change from one repetition to the next."""
+    turns: dict[str, list[Turn]] = {"bundle": [], "bundle_warm": [], **({"published": []} if theirs else {})}
+    bar = tqdm(total=args.repeat, desc=f"batch {batch}", unit="rep", disable=args.quiet, leave=False)
+    deadline = None
+    gc.collect()
+    gc.disable()
+    try:
+        for repetition in range(-args.warmup, args.repeat):
+            if repetition == 0:
+                deadline = time.perf_counter() + args.seconds
+            chosen = [images[(repetition * batch + i) % len(images)] for i in range(batch)]
+            taken = {"bundle": ours.turn(chosen), "bundle_warm": ours.turn(chosen, warm=True)}
+            time.sleep(_PAUSE)
+            if theirs:
+                taken["published"] = theirs.turn(chosen)
+                time.sleep(_PAUSE)
+            if repetition >= 0:
+                for side, turn in taken.items():
+                    turns[side].append(turn)
+                bar.update()
+            if repetition >= 2 and deadline is not None and time.perf_counter() > deadline:
+                break
+    finally:
+        gc.enable()
+        bar.close()
+    return turns
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, low in (("repeat", 1), ("warmup", 0), ("threads", 1)):
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise UsageError(f"--{name} is {low} or more, not {value}")
+    if min(args.batch) < 1:
+        raise UsageError(f"--batch is 1 or more, not {min(args.batch)}")
+    if args.random_weights or not args.no_published:
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            raise UsageError("this needs torch: pip install 'clip4str[bench]', or give --no-published") from None
+    if args.random_weights and (args.bundle or args.checkpoint):
+        raise UsageError("--random-weights builds its own bundle: leave out --bundle and --checkpoint")
+    for file in (args.json, args.chart):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"{file}: its folder does not exist")
+
+
+def _forcing(args: argparse.Namespace) -> Forcing | None:
+    wanted = (args.force_length, args.force_passes, args.force_text_calls)
+    if not args.random_weights and all(value is None for value in wanted):
+        return None
+    visual, cross = args.force_passes or (3, 3)
+    length = 6 if args.force_length is None else args.force_length
+    return Forcing(length, visual, cross, 1 if args.force_text_calls is None else args.force_text_calls)
+
+
+def _random(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
+    from clip4str.benchmarks.random_weights import SIZES, random_bundle, random_checkpoint
+
+    if args.random_weights not in SIZES:
+        raise UsageError(f"--random-weights is one of {', '.join(SIZES)}, not {args.random_weights!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"clip4str-{args.random_weights}-random.safetensors"
+    bundle = folder / f"{checkpoint.stem}-{args.precision}"
+    if not (checkpoint.is_file() and (bundle / "manifest.json").is_file()):
+        print(f"building a random {args.random_weights} network, about a minute for b16 ...", flush=True)
+        random_bundle(random_checkpoint(args.random_weights, folder), folder, args.precision, max(32, *args.batch))
+    return bundle, str(checkpoint)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _checkpoint(recognizer: Recognizer, given: Any) -> str:
+    """The checkpoint that the bundle was built from: comparing others would compare nothing."""
+    from clip4str.model.checkpoint import BUNDLED
+
+    path, source = Path(given or BUNDLED), recognizer.manifest.checkpoint
+    expected = source.get("sha256")
+    if not path.is_file() or (expected and file_sha256(path) != expected):
+        raise UsageError(
+            f"the bundle was built from {source.get('name', 'another checkpoint')}, not from {path.name}; "
+            f"name it with --checkpoint, or time the bundle alone with --no-published"
+        )
+    return str(path)
+
+
+if __name__ == "__main__":
+    from clip4str.runtime.cli import main as run_command  # one-line errors and exit code 2
+
+    sys.exit(run_command(["bench", *sys.argv[1:]]))

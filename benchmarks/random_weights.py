@@ -1,0 +1,52 @@
+"""Networks of the usual sizes with random weights, to time a size without a checkpoint of it. They read
+nothing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from clip4str.model import Clip4Str, save_checkpoint
+from clip4str.training.start import SIZES
+
+
+def random_checkpoint(size: str, folder: Path, seed: int = 0) -> Path:
+    """Write folder/clip4str-SIZE-random.safetensors; returns its path."""
+    with torch.device("meta"):
+        model = Clip4Str(SIZES[size])
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        name: scaled(name, torch.randn(tensor.shape, generator=generator))
+        for name, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    path = folder / f"clip4str-{size}-random.safetensors"
+    save_checkpoint(model, path)
+    return path
+
+
+def random_bundle(checkpoint: Path, folder: Path, precision: str, max_batch: int) -> Path:
+    """The checkpoint as a bundle in `folder`; returns its path. Its words mean nothing, so none need to
+    agree."""
+    from clip4str.export.build_engine import build_bundle
+
+    target = folder / f"{checkpoint.stem}-{precision}"
+    return build_bundle(checkpoint, target, precision=precision, max_batch=max_batch, min_agreement=0, force=True)
+
+
+def scaled(name: str, x: torch.Tensor) -> torch.Tensor:
+    """Standard normal values -> values of a size at which activations neither vanish nor blow up."""
+    parts = name.split(".")
+    if name.endswith("logit_scale"):
+        return torch.full_like(x, math.log(1 / 0.07))
+    if any(part.startswith(("ln_", "norm")) for part in parts):
+        return 1 + 0.1 * x if parts[-1] == "weight" else 0.05 * x
+    if parts[-1].endswith(("bias", "positional_embedding", "class_embedding")) or "token_embedding" in name:
+        return 0.05 * x
+    if parts[-1] == "pos_queries":
+        return x
+    if parts[-1] in ("proj", "text_projection"):
+        return x / math.sqrt(x.shape[0])
+    return x / math.sqrt(math.prod(x.shape[1:]))

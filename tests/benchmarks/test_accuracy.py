@@ -1,0 +1,114 @@
+"""`clip4str eval` end to end on data sets written here, whose answers the golden file knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from clip4str.benchmarks.accuracy import SetResult, combined, main
+from clip4str.benchmarks.protocol import Protocol, closeness
+from clip4str.runtime.cli import main as run_command
+
+
+@pytest.fixture
+def data(tmp_path, write_lmdb, golden):
+    """SVT: golden images under their golden words; two wrong labels, one unreadable image."""
+    arrays = golden("tiny")
+    words = list(zip(arrays["images"], map(str, arrays["text"])))
+    words[3] = (words[3][0], "wrong")
+    words[5] = (words[5][0], "Wrong Too")
+    words.append((b"no image", "lost"))
+    words.append((arrays["images"][0], "x" * 26))
+    write_lmdb(tmp_path / "data" / "svt", words)
+    write_lmdb(tmp_path / "data" / "extra", [(arrays["images"][0], "a"), (arrays["images"][1], "b")])
+    return tmp_path / "data", words, [*map(str, arrays["text"]), "", None]
+
+
+def run(data, bundle, *options):
+    return main(["--data", str(data), "--bundle", str(bundle), "--quiet", "--threads", "1", *options])
+
+
+def test_report(data, tiny_bundle, tmp_path, capsys):
+    folder, words, texts = data
+    report, errors = tmp_path / "report.json", tmp_path / "errors.tsv"
+    assert run(folder, tiny_bundle, "--json", str(report), "--errors", str(errors)) == 0
+    printed = capsys.readouterr()
+    assert "skipped: IIIT5k, IC13_857" in printed.out and "CUTE80" in printed.out
+    assert "SVT: 1 images cannot be read" in printed.err
+    values = json.loads(report.read_text())
+    assert {
+        "sets",
+        "combined",
+        "mean",
+        "skipped",
+        "bundle",
+        "protocol",
+        "decoding",
+        "machine",
+    } <= values.keys()
+    assert [s["dataset"] for s in values["sets"]] == ["SVT", "extra"]
+    protocol = Protocol()
+    pairs = [(protocol.prediction(t), label) for (_, stored), t in zip(words, texts)
+             if (label := protocol.label(stored)) is not None]  # fmt: skip
+    svt = values["sets"][0]
+    assert svt["num_samples"] == len(pairs) < len(words)
+    assert svt["accuracy"] == pytest.approx(100 * sum(p == t for p, t in pairs) / len(pairs), abs=1e-3)
+    assert svt["ned"] == pytest.approx(100 * sum(closeness(p, t) for p, t in pairs) / len(pairs), abs=1e-3)
+    assert 0 < svt["confidence"] < 100
+    assert values["combined"]["accuracy"] == svt["accuracy"]  # over the standard sets alone
+    assert values["bundle"]["precision"] == "fp32" and values["machine"]["versions"]["numpy"]
+    with errors.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+    wrong = [(row["prediction"], row["label"]) for row in rows if row["dataset"] == "SVT"]
+    assert wrong == [(p, t) for p, t in pairs if p != t]
+
+
+def test_choosing_limiting_and_cased(data, tiny_bundle, tmp_path, capsys):
+    folder, _, _ = data
+    report = tmp_path / "report.json"
+    options = (
+        "--sets",
+        "SVT",
+        "--limit",
+        "3",
+        "--cased",
+        "--punctuation",
+        "--branch",
+        "visual",
+        "--json",
+        str(report),
+    )
+    assert run(folder, tiny_bundle, *options) == 0
+    values = json.loads(report.read_text())
+    assert [(s["dataset"], s["num_samples"]) for s in values["sets"]] == [("SVT", 3)]
+    assert values["decoding"]["branch"] == "visual" and values["protocol"]["cased"] is True
+    assert "not found" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "nowhere"), "nowhere: not a folder"),
+        (("--data", "."), "no LMDB data set"),
+        (("--data", "data", "--sets", "SVTP"), "no set named SVTP; found: SVT, extra"),
+        (("--data", "data", "--limit", "0"), "--limit"),
+        (("--data", "data", "--json", "nowhere/a.json"), "its folder does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, data, tiny_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    if arguments == ("--data", "."):
+        monkeypatch.chdir(tmp_path / "empty")
+    assert run_command(["eval", "--bundle", str(tiny_bundle), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_means():
+    sets = [SetResult("a", 300, 90.0, 95.0, 80.0), SetResult("b", 100, 50.0, 60.0, 40.0), SetResult("c")]
+    assert combined(sets, "Combined", True).accuracy == pytest.approx(80.0)
+    assert combined(sets, "Mean over sets", False).accuracy == pytest.approx(70.0)
+    assert combined([SetResult("c")], "Combined", True).accuracy == 0

@@ -1,0 +1,111 @@
+"""The standard protocol on awkward labels, edit distance against the textbook recursion, names of sets."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from clip4str.benchmarks.protocol import Protocol, closeness, edit_distance
+from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
+
+
+@pytest.mark.parametrize(
+    ("stored", "label"),
+    [
+        ("Ronaldo", "ronaldo"),
+        ("  two words\t", "twowords"),
+        ("Café", "cafe"),
+        ("CAFÉ№2", "cafeno2"),  # NFKD takes compatibility characters apart
+        ("ﬁsh ½", "fish12"),  # a ligature; the fraction slash is not ASCII
+        ("don't!", "dont"),
+        ("10:30", "1030"),
+        ("a" * 25, "a" * 25),
+        ("a" * 26, None),
+        ("a" * 24 + "--", None),  # too long before punctuation goes
+        ("a " * 25, "a" * 25),  # whitespace does not count
+        ("...", None),
+        ("日本", None),
+        ("", None),
+    ],
+)
+def test_labels(stored, label):
+    assert Protocol().label(stored) == label
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "its5pm"),
+        ({"cased": True}, "Its5PM"),
+        ({"punctuation": True}, "it's5pm!"),
+        ({"cased": True, "punctuation": True}, "It's5PM!"),
+    ],
+)
+def test_case_and_punctuation(options, expected):
+    protocol = Protocol(**options)
+    assert protocol.label("It's 5 PM!") == protocol.prediction("It's 5 PM!") == expected
+
+
+def test_predictions_are_never_left_out():
+    assert Protocol().prediction("b" * 26) == "b" * 26
+    assert Protocol().prediction("!?") == ""
+
+
+@cache
+def naive_distance(a: str, b: str) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    return min(
+        naive_distance(a[1:], b) + 1,
+        naive_distance(a, b[1:]) + 1,
+        naive_distance(a[1:], b[1:]) + (a[0] != b[0]),
+    )
+
+
+def test_edit_distance_is_the_textbook_one():
+    draw = random.Random(0)
+    for _ in range(300):
+        a, b = ("".join(draw.choices("abc", k=draw.randrange(9))) for _ in range(2))
+        assert edit_distance(a, b) == naive_distance(a, b), (a, b)
+        longest = max(len(a), len(b))
+        assert closeness(a, b) == pytest.approx(1 - naive_distance(a, b) / longest if longest else 1)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("IIIT5K", "IIIT5k"),
+        ("IIIT5k_3000", "IIIT5k"),
+        ("svt", "SVT"),
+        ("SVT-P", "SVTP"),
+        ("CUTE", "CUTE80"),
+        ("IC13_857", "IC13_857"),
+        ("icdar2013_1015", "IC13_1015"),
+        ("IC15", "IC15_2077"),
+        ("ic15-1811", "IC15_1811"),
+        ("coco_v1.4", "COCOv1.4"),
+        ("art", "ArT"),
+        ("uber-text", "Uber"),
+        ("my_words", None),
+        ("IC03_867", None),
+    ],
+)
+def test_folder_names(folder, name):
+    assert standard_name(Path("data") / folder) == name
+
+
+def test_every_standard_set_knows_its_own_name():
+    assert [standard_name(Path(name)) for name in STANDARD] == list(STANDARD)
+
+
+def test_training_splits_and_doubles_are_not_standard_sets(tmp_path):
+    folders = [tmp_path / f for f in ("test/SVT", "train/SVT", "a/CUTE80", "b/cute", "other")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    named = name_sets(tmp_path, folders)
+    assert list(named) == ["SVT", "a/CUTE80", "b/cute", "other", "train/SVT"]
+    assert named["SVT"] == folders[0]
+    assert name_sets(folders[0], [folders[0]]) == {"SVT": folders[0]}
