@@ -18,8 +18,8 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) $(DEMO_BUNDLE)/manifest.json
-	$(BIN)/clip4str read --bundle $(DEMO_BUNDLE) export/samples
-	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE) --quick
+	$(BIN)/clip4str read --bundle $(DEMO_BUNDLE) export/sample_crops
+	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE) --words export/sample_crops --batch 1 --threads 1 --seconds 20
 
 $(DEMO_BUNDLE)/manifest.json: $(STAMP) model/bundled/clip4str-small.safetensors
 	$(BIN)/python export/build_engine.py --fp32 --output $(DEMO_BUNDLE) --force

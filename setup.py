@@ -17,8 +17,7 @@ RUNTIME = [
 EXPORT = [
     "torch>=2.6",  # the network; 2.6 is the first release whose weights_only loading is safe
     "safetensors>=0.4",  # checkpoints without pickle
-    "onnx>=1.16",  # the exchange format of the four stages
-    "onnxscript>=0.2",  # what torch.onnx.export(dynamo=True) writes with
+    "onnx>=1.16",  # writes and checks the four stage graphs
 ]
 TRAIN = [
     *EXPORT,
@@ -48,6 +47,7 @@ setup(
     package_data={
         "clip4str.runtime": ["data/*", "py.typed"],
         "clip4str.model": ["bundled/*"],
+        "clip4str.export": ["sample_crops/*"],
     },
     install_requires=RUNTIME,
     extras_require={

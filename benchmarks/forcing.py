@@ -1,5 +1,6 @@
 """Words of a wanted length after a wanted number of passes, so that untrained weights can be timed.
- Every stage is computed as ever, then the ids it returned are replaced. Both ways of decoding get the same
+
+Every stage is computed as ever, then the ids it returned are replaced. Both ways of decoding get the same
 words, so both do the work that a trained network would make them do.
 
 Shapes: N images, T = 26 steps.

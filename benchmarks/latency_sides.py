@@ -1,5 +1,6 @@
 """The two sides of the comparison: a bundle as this package runs it, and the published way of decoding.
- Both turn the same images into words, preparation included; time is taken per stage in the very run that is
+
+Both turn the same images into words, preparation included; time is taken per stage in the very run that is
 timed.
 """
 

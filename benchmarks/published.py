@@ -1,5 +1,6 @@
 """The published way of decoding, as the baseline to measure against: eager torch, one step at a time.
- Zhao et al., "CLIP4STR", IEEE TIP 2024 (arXiv 2305.14014), the forward of its published code, over our
+
+Zhao et al., "CLIP4STR", IEEE TIP 2024 (arXiv 2305.14014), the forward of its published code, over our
 modules: decoder memory is projected at every step, text features are concatenated to the image's before that
 projection, captions are tokenised on the host, and the early stop is shared by the batch. So its answers are
 CLIP4STR's at batch 1 and may differ from them at larger batches, as they do in the published code.

@@ -121,7 +121,11 @@ def default_bundle() -> Path:
     named = os.environ.get(BUNDLE_VARIABLE)
     if named:
         return Path(named)
-    built = sorted(Path("bundles").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    built = sorted(
+        # a hidden folder is a build in progress
+        (p for p in Path("bundles").glob("*/manifest.json") if not p.parent.name.startswith(".")),
+        key=lambda p: p.stat().st_mtime,
+    )
     if not built:
         raise BundleError(
             f"no bundle under ./bundles; build one with: clip4str build (or name one: --bundle, {BUNDLE_VARIABLE})"

@@ -1,0 +1,145 @@
+"""One pass of a decoder as an ONNX graph; towers.py has the contract.
+
+The query stream enters self-attention as norm_q(pos_queries) alone, and the keys and values there depend on a
+content token's position and character alone. With one layer both are tables, worked out here in float32: what is
+left of self-attention is a look-up and two small products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto
+
+from clip4str.model.clip4str import Clip4Str
+from clip4str.model.config import Config
+from clip4str.model.network import DECODER_LAYER_NORM_EPS, Decoder
+
+from .blocks import (
+    Weights,
+    gelu,
+    kv_shape,
+    layer_norm,
+    linear,
+    linear_columns,
+    merge_heads,
+    named,
+    scaled_queries,
+    to_rows,
+    weights_of,
+)
+from .graph import MASKED, Graph
+
+FLOAT, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL
+
+
+def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
+    """branch: "visual", over the image's keys and values, or "cross", over the image's and the caption's."""
+    c, w, g = model.config, weights_of(model), Graph(branch, precision)
+    name, layer = f"{branch}_decoder", f"{branch}_decoder.layers.0"
+    tokens = g.input("tokens", INT32, ("N", "S"))
+    attend = g.input("attend", BOOL, ("N", "T", "S"))
+    memory = [g.input(f"{branch}_kv", FLOAT, kv_shape(c, c.memory_tokens))]
+    if branch == "cross":
+        memory.append(g.input("text_kv", FLOAT, kv_shape(c, c.context)))
+
+    def norm(x: str, key: str) -> str:
+        return layer_norm(g, x, w, key, DECODER_LAYER_NORM_EPS)
+
+    with g.scope(layer):
+        batch = g.op("Shape", attend, start=0, end=2, name="batch")  # N, T
+        with g.scope("self_attn"):
+            y = content_attention(g, tokens, attend, tables(getattr(model, name)), w, layer)
+        x = add_positions(g, y, attend, w[f"{name}.pos_queries"][0], name)
+        y = norm(x, f"{layer}.norm1")
+        with g.scope("cross_attn"):
+            y = memory_attention(g, y, batch, memory, w, c, f"{layer}.cross_attn")
+        x = g.op("Add", x, y, name="residual_2")
+        y = gelu(g, linear_columns(g, norm(x, f"{layer}.norm2"), *named(w, f"{layer}.linear1")))
+        y = to_rows(g, linear_columns(g, y, *named(w, f"{layer}.linear2"), rows=False))
+        x = g.op("Add", x, y, name="residual_3")
+    with g.scope(name):
+        logits = linear(g, norm(x, f"{name}.norm"), *named(w, f"{name}.head"))
+        classes = len(c.charset) + 1
+        logits = g.op("Reshape", logits, g.op("Concat", batch, g.integers(classes), axis=0))
+        answer(g, logits, classes)
+    return g
+
+
+@torch.no_grad()
+def tables(decoder: Decoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries (1, h, T, e) by position, scaled; keys and values (T x tokens, h, e) by position and token."""
+    layer: Any = decoder.layers[0]
+    positions = decoder.pos_queries  # [1, T, d]
+    embedded = decoder.text_embed(torch.arange(decoder.text_embed.embedding.num_embeddings))  # [tokens, d]
+    content = embedded + F.pad(positions[0, :-1], (0, 0, 1, 0))[:, None]  # [T, tokens, d]
+    kv = layer.self_attn.key_value(layer.norm_c(content).flatten(0, 1)[None])[0]  # [2, h, T x tokens, e]
+    queries = layer.self_attn.query(layer.norm_q(positions))
+    keys, values = kv.transpose(1, 2).contiguous()
+    return (queries * queries.shape[-1] ** -0.5).numpy(), keys.numpy(), values.numpy()
+
+
+def content_attention(g: Graph, tokens: str, attend: str, table: tuple[np.ndarray, ...], w: Weights, name: str) -> str:
+    """Self-attention of the positions over the content: rows (N x T, d)."""
+    queries, keys, values = table
+    steps, heads, size = queries.shape[2], keys.shape[1], keys.shape[2]
+    first_rows = np.arange(0, len(keys), len(keys) // steps, dtype=np.int32)
+    length = g.op("Shape", tokens, start=1, end=2)
+    rows = g.op("Add", tokens, first_n(g, g.constant("first_rows", first_rows), 0, length), name="rows")
+    k = g.op("Gather", g.weight(f"{name}.content_keys", keys), rows, name="keys")
+    v = g.op("Gather", g.weight(f"{name}.content_values", values), rows, name="values")
+    q = first_n(g, g.weight(f"{name}.queries", queries), 2, g.op("Shape", attend, start=1, end=2))
+    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 3, 1]), name="scores")
+    hidden = g.weight("masked", np.array(MASKED, np.float32))
+    scores = g.op("Where", g.op("Unsqueeze", attend, g.integers(1)), scores, hidden, name="mask")
+    v = g.op("Transpose", v, perm=[0, 2, 1, 3])
+    y = g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended")
+    y = merge_heads(g, y, heads * size)
+    return to_rows(g, linear_columns(g, y, *named(w, f"{name}.self_attn.out_proj")))
+
+
+def add_positions(g: Graph, x: str, attend: str, positions: np.ndarray, name: str) -> str:
+    """rows (N x T, d) + the first T positional queries"""
+    steps, d = g.op("Shape", attend, start=1, end=2), positions.shape[1]
+    x = g.op("Reshape", x, g.op("Concat", g.integers(-1), steps, g.integers(d), axis=0))
+    x = g.op("Add", x, first_n(g, g.weight(f"{name}.pos_queries", positions), 0, steps), name="residual_1")
+    return g.op("Reshape", x, g.integers(-1, d))
+
+
+def memory_attention(g: Graph, x: str, batch: str, memory: list[str], w: Weights, c: Config, name: str) -> str:
+    """Attention over one or two segments of memory under one softmax: only their small scores are joined."""
+    weight, bias = (w[f"{name}.in_proj_{part}"][: c.d] for part in ("weight", "bias"))
+    q = linear_columns(g, x, *scaled_queries(weight, bias, c.decoder_heads), f"{name}.query")
+    shape = g.op("Concat", g.integers(c.decoder_heads, c.d // c.decoder_heads), batch, axis=0)
+    q = g.op("Transpose", g.op("Reshape", q, shape), perm=[2, 0, 3, 1])
+    scores, values = [], []
+    for kv in memory:
+        k, v = (g.op("Squeeze", part, g.integers(1)) for part in g.op("Split", kv, outputs=2, axis=1))
+        scores.append(g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores"))
+        values.append(v)
+    if len(memory) == 1:
+        y = g.op("MatMul", g.op("Softmax", scores[0], axis=-1), values[0], name="attended")
+    else:
+        probs = g.op("Softmax", g.op("Concat", *scores, axis=-1), axis=-1)
+        parts = g.op("Split", probs, g.integers(c.memory_tokens, c.context), outputs=2, axis=-1)
+        y = g.op("Add", *(g.op("MatMul", p, v, name="attended") for p, v in zip(parts, values)))
+    y = merge_heads(g, y, c.d)
+    return to_rows(g, linear_columns(g, y, *named(w, f"{name}.out_proj")))
+
+
+def first_n(g: Graph, value: str, axis: int, n: str) -> str:
+    """value[:n] along an axis; n is a vector of one."""
+    return g.op("Slice", value, g.integers(0), n, g.integers(axis))
+
+
+def answer(g: Graph, logits: str, classes: int) -> None:
+    """The most likely class of every position and its probability, in float32 whatever the precision."""
+    logits = g.float32(logits)
+    probs = g.op("ReduceMax", g.op("Softmax", logits, axis=-1), axes=[-1], keepdims=0)
+    ids = g.op("Cast", g.op("ArgMax", logits, axis=-1, keepdims=0), to=INT32)
+    g.output(ids, "ids", INT32, ("N", "T"))
+    g.output(probs, "probs", FLOAT, ("N", "T"))
+    g.output(logits, "logits", FLOAT, ("N", "T", classes))

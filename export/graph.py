@@ -1,0 +1,157 @@
+"""Writes one ONNX graph, node by node.
+
+Stage graphs are written directly, not traced: what ONNX Runtime and TensorRT get to see is then exactly what
+stands in towers.py and decoders.py, weights keep their published names, nothing is stored twice, and a build
+takes seconds. That it computes what the torch network computes is checked by every build (parity.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from clip4str.runtime.errors import CheckpointError
+
+OPSET = 17  # the first with LayerNormalization as one operator
+IR_VERSION = 8  # the one that came with it: older runtimes read it too
+MASKED = -3e4  # a score no query gives by itself, in range for half precision; exp() of it is exactly 0
+MAX_EMBEDDED_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; beyond this, weights go to NAME.data
+_ALIGNMENT = 4096  # of external tensors, so that they can be mapped
+
+
+class Graph:
+    """One stage. Values are names; `op` returns the names of what a node gives.
+
+    precision: type of every floating-point value between input and output ("fp32" or "fp16"). Inputs and outputs
+    are float32 in both: `input` and `float32` put the casts, the only ones there are. In half precision
+    LayerNormalization still accumulates in float32 (its stash_type).
+    """
+
+    def __init__(self, name: str, precision: str) -> None:
+        self.name, self.precision = name, precision
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self.notes: list[str] = []  # what a reader of the build log should know
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._scope: list[str] = []
+        self._taken: set[str] = set()
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes made inside are called NAME/..., as profilers and engine logs will show them."""
+        self._scope.append(name)
+        yield
+        self._scope.pop()
+
+    def input(self, name: str, dtype: int, shape: Sequence[str | int]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        self._taken.add(name)
+        if dtype == TensorProto.FLOAT and self.precision == "fp16":
+            return self.op("Cast", name, to=TensorProto.FLOAT16, name=name)
+        return name
+
+    def output(self, value: str, name: str, dtype: int, shape: Sequence[str | int]) -> None:
+        """Give `value`, which is of type `dtype` already, out as `name`."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for i, used in enumerate(names):
+                    if used == value:
+                        names[i] = name
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def float32(self, value: str) -> str:
+        """A floating-point value as float32."""
+        return self.op("Cast", value, to=TensorProto.FLOAT) if self.precision == "fp16" else value
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """A floating-point initialiser, in the graph's precision. Raises CheckpointError if it does not fit in half."""
+        if self.precision == "fp16":
+            array = self._halved(name, array)
+        return self.constant(name, array)
+
+    def integers(self, *values: int) -> str:
+        """An int64 vector, as shapes and axes are."""
+        return self.constant("i64_" + "_".join(map(str, values)).replace("-", "m"), np.array(values, np.int64))
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """An initialiser that keeps its own type. A name stands for one array: the first is kept."""
+        self.weights.setdefault(name, array)
+        return name
+
+    def op(self, kind: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: Any) -> Any:
+        """Add a node; returns the name of its output, a list of names if there are several."""
+        path = self._unique("/" + "/".join((*self._scope, name or kind)))
+        results = [f"{path}_{i}" for i in range(outputs)] if outputs > 1 else [path + "_0"]
+        self.nodes.append(helper.make_node(kind, inputs, results, path, **attributes))
+        return results if outputs > 1 else results[0]
+
+    def save(self, path: Path, metadata: Mapping[str, str], doc: str) -> list[Path]:
+        """Write the model, and NAME.data beside it if it is too large for one file; returns the paths. Checked."""
+        graph = helper.make_graph(self.nodes, self.name, self._inputs, self._outputs, doc_string=doc)
+        paths = [path]
+        if sum(array.nbytes for array in self.weights.values()) <= MAX_EMBEDDED_BYTES:
+            for name, array in self.weights.items():
+                graph.initializer.append(_tensor(name, array, raw=np.ascontiguousarray(array).tobytes()))
+        else:
+            paths.append(path.with_name(path.name + ".data"))
+            with paths[1].open("wb") as file:
+                graph.initializer.extend(_external(n, a, file, paths[1].name) for n, a in self.weights.items())
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="clip4str",
+        )
+        helper.set_model_props(model, dict(metadata))
+        with path.open("wb") as file:
+            file.write(model.SerializeToString())
+        del model, graph
+        onnx.checker.check_model(str(path), full_check=True)
+        return paths
+
+    def _unique(self, path: str) -> str:
+        candidate, n = path, 1
+        while candidate in self._taken:
+            candidate, n = f"{path}_{n}", n + 1
+        self._taken.add(candidate)
+        return candidate
+
+    def _halved(self, name: str, array: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise CheckpointError(
+                f"{name} reaches {np.abs(array).max():.3g}: half precision ends at 65504; build with --fp32"
+            )
+        lost = np.count_nonzero(array) - np.count_nonzero(half)
+        if lost > 0.01 * array.size:
+            self.notes.append(f"{name}: {100 * lost / array.size:.1f}% of its values round to 0 in half precision")
+        return half
+
+
+def _tensor(name: str, array: np.ndarray, raw: bytes | None = None) -> TensorProto:
+    tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+    if raw is not None:
+        tensor.raw_data = raw
+    return tensor
+
+
+def _external(name: str, array: np.ndarray, file: BinaryIO, location: str) -> TensorProto:
+    """Append to the data file, one tensor at a time: a network of 4 GB is never in memory twice."""
+    if array.nbytes < 1024:  # shapes and the like: checkers want to see their values
+        return _tensor(name, array, raw=np.ascontiguousarray(array).tobytes())
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    tensor = _tensor(name, array)
+    tensor.data_location = TensorProto.EXTERNAL
+    place = {"location": location, "offset": str(file.tell()), "length": str(array.nbytes)}
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)
+    np.ascontiguousarray(array).tofile(file)
+    return tensor

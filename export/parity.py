@@ -1,0 +1,200 @@
+"""Are the bundle's answers the float32 network's? Measured stage by stage, then word by word.
+
+Every call that the float32 torch network's stages get while it reads the sample images is recorded and replayed
+on the bundle's stages, with the same inputs: differences do not add up, so a bad stage shows by itself. Then the
+bundle reads the images on its own and its words are compared.
+
+On a CPU, ONNX Runtime has no half-precision kernels for most operators and computes half graphs in float32: what
+is measured there is the rounding of weights and of a few values in between, not half-precision arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from clip4str.model.clip4str import Clip4Str
+from clip4str.runtime.bundle import STAGES
+from clip4str.runtime.driver import Pass, PredictAndRefine, Reading, Stages
+from clip4str.runtime.errors import ParityError
+
+BATCH = 8
+
+
+@dataclass
+class StageParity:
+    """One stage against the reference, over `calls` calls with the same inputs.
+
+    max_abs: largest absolute difference of its outputs (decoders: logits). scale: largest reference value.
+    """
+
+    calls: int = 0
+    max_abs: float = 0.0
+    scale: float = 0.0
+
+    @property
+    def relative(self) -> float:
+        return self.max_abs / self.scale if self.scale else self.max_abs
+
+    def add(self, expected: np.ndarray, got: np.ndarray) -> None:
+        if expected.shape != got.shape:
+            raise ParityError(f"a stage gave {got.shape} where the network gives {expected.shape}")
+        self.max_abs = max(self.max_abs, max_difference(expected, got))
+        self.scale = max(self.scale, float(np.abs(expected).max(initial=0)))
+
+
+@dataclass
+class Parity:
+    """What a build's gate measured. words: pairs (network's, bundle's) that differ."""
+
+    images: int = 0
+    agreeing: int = 0
+    max_logits: float = 0.0  # where the words agree: a different word is a different question
+    max_confidence: float = 0.0
+    stages: dict[str, StageParity] = field(default_factory=lambda: {stage: StageParity() for stage in STAGES})
+    words: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def agreement(self) -> float:
+        return self.agreeing / self.images
+
+    @property
+    def worst(self) -> str:
+        return max(self.stages, key=lambda stage: self.stages[stage].relative)
+
+    def to_dict(self) -> dict[str, Any]:
+        stages = {k: {**asdict(s), "relative": s.relative} for k, s in self.stages.items()}
+        values = {"images": self.images, "agreement": self.agreement, "max_confidence": self.max_confidence}
+        return _rounded({**values, "max_logits": self.max_logits, "stages": stages, "differing": self.words[:20]})
+
+    def table(self) -> str:
+        lines = ["stage    calls   max abs diff   of largest value"]
+        for name, s in self.stages.items():
+            lines.append(f"{name:7} {s.calls:6} {s.max_abs:14.2e} {s.relative:18.2e}")
+        lines.append(f"{'words':7} {self.images:6} {self.max_logits:14.2e}   (final logits, where words agree)")
+        lines.append(f"{self.agreeing} of {self.images} words agree ({100 * self.agreement:.1f}%)")
+        lines += [f"  {expected!r} became {got!r}" for expected, got in self.words[:5]]
+        return "\n".join(lines)
+
+    def check(self, minimum: float) -> None:
+        """Raises ParityError, naming the worst stage, if fewer words agree than the `minimum` share."""
+        if self.agreement >= minimum:
+            return
+        worst = self.stages[self.worst]
+        raise ParityError(
+            f"{self.agreeing} of {self.images} words agree with the float32 network ({100 * self.agreement:.1f}%, "
+            f"wanted {100 * minimum:g}%); worst stage: {self.worst} (off by {worst.max_abs:.3g}, "
+            f"{100 * worst.relative:.2g}% of its largest value)"
+        )
+
+
+class Recorder:
+    """Stages that pass calls on to a model and keep them: (stage, inputs, outputs) as arrays."""
+
+    flexible_steps = True
+
+    def __init__(self, model: Clip4Str) -> None:
+        self.model = model
+        self.calls: list[tuple[str, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]] = []
+
+    def image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._keep("image", (pixels,), self.model.image(pixels))
+
+    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: torch.Tensor) -> Pass:
+        return self._keep("visual", (tokens, attend, visual_kv), self.model.visual(tokens, attend, visual_kv))
+
+    def text(self, bpe: np.ndarray) -> torch.Tensor:
+        return self._keep("text", (bpe,), self.model.text(bpe))
+
+    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: torch.Tensor, text_kv: torch.Tensor) -> Pass:
+        inputs = (tokens, attend, cross_kv, text_kv)
+        return self._keep("cross", inputs, self.model.cross(*inputs))
+
+    def stack(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self.model.stack(rows)
+
+    def _keep(self, stage: str, inputs: tuple[Any, ...], result: Any) -> Any:
+        self.calls.append((stage, tuple(map(_array, inputs)), compared(result)))
+        return result
+
+
+class _Seen:
+    """Stages that have seen the images already: reading them again would be most of the work."""
+
+    def __init__(self, stages: Stages, memory: tuple[Any, Any]) -> None:
+        self.flexible_steps, self.memory = stages.flexible_steps, memory
+        self.visual, self.text, self.cross, self.stack = stages.visual, stages.text, stages.cross, stages.stack
+
+    def image(self, pixels: Any) -> tuple[Any, Any]:
+        return self.memory
+
+
+def compared(result: Any) -> tuple[np.ndarray, ...]:
+    """What of a stage's result is compared: keys and values as they are, of a pass its logits."""
+    if isinstance(result, Pass):
+        return (_array(result.logits),)
+    return tuple(map(_array, result if isinstance(result, (tuple, list)) else (result,)))
+
+
+@torch.inference_mode()
+def measure(
+    model: Clip4Str, stages: Stages, pixels: np.ndarray, progress: Callable[[int], object] = lambda _: None
+) -> Parity:
+    """Compare a bundle's stages with the float32 network over normalised pixels (N, 3, H, W).
+
+    progress: called with the number of images done since the last call.
+    """
+    parity = Parity()
+    driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
+    for start in range(0, len(pixels), BATCH):
+        batch = pixels[start : start + BATCH]
+        recorder = Recorder(model)
+        expected = driver(recorder, torch.from_numpy(batch), full_logits=True)
+        memory: Any = None
+        for stage, inputs, outputs in recorder.calls:
+            figures = parity.stages[stage]
+            figures.calls += 1
+            result = getattr(stages, stage)(*inputs)
+            memory = result if stage == "image" else memory
+            for want, got in zip(outputs, compared(result)):
+                figures.add(want, got)
+        _compare_words(parity, driver, expected, driver(_Seen(stages, memory), batch, full_logits=True))
+        progress(len(batch))
+    return parity
+
+
+def _compare_words(parity: Parity, driver: PredictAndRefine, expected: Reading, got: Reading) -> None:
+    parity.images += len(expected.ids)
+    for row, (a, b) in enumerate(zip(expected.ids, got.ids)):
+        words = driver.charset.decode(a), driver.charset.decode(b)
+        if words[0] != words[1]:
+            parity.words.append(words)
+            continue
+        parity.agreeing += 1
+        logits = max_difference(_array(expected.logits[row]), _array(got.logits[row]))
+        confidence = max_difference(expected.confidence[row], got.confidence[row])
+        parity.max_logits = max(parity.max_logits, logits)
+        parity.max_confidence = max(parity.max_confidence, confidence)
+
+
+def max_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest absolute difference; infinite if either has a value that is no number."""
+    difference = float(np.abs(np.asarray(a, np.float32) - b).max(initial=0))
+    return difference if np.isfinite(difference) else float("inf")
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits are enough for a manifest; JSON has no infinity."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
