@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     recognizer = load_recognizer(args)
     width = min(60, max(len(name) for name, _ in sources))
     failed, milliseconds = 0, []
-    bar = tqdm(total=len(sources), unit="img", disable=args.quiet or len(sources) <= recognizer.batch_size)
+    silent = args.quiet or len(sources) <= recognizer.batch_size
+    bar = tqdm(total=len(sources), unit="img", disable=silent or None)  # None: only where stderr is a terminal
     for start in range(0, len(sources), recognizer.batch_size):
         names, images = [], []
         for name, source in sources[start : start + recognizer.batch_size]:
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if milliseconds and not args.quiet:
         print(
             f"{len(milliseconds)} words, median {statistics.median(milliseconds):.1f} ms a word "
-            f"(batches of up to {recognizer.batch_size}, {recognizer.manifest.name} {recognizer.manifest.precision})",
+            f"(batches of up to {recognizer.batch_size}, bundle {recognizer.manifest.name})",
             file=sys.stderr,
         )
     return 2 if failed else 0
