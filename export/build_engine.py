@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import signal
 import sys
@@ -29,6 +28,7 @@ from clip4str.model.checkpoint import BUNDLED, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import STAGES, Bundle, Manifest, describe_file, file_sha256, write_manifest
+from clip4str.runtime.cli import Parser, fail
 from clip4str.runtime.errors import CheckpointError, Clip4StrError, UsageError
 from clip4str.runtime.images import NORMALIZATION, prepare
 
@@ -46,6 +46,7 @@ def build_bundle(
     precision: str = "fp32",
     max_batch: int = 32,
     normalization: str = "half",
+    charset: str | None = None,
     charset_test: str | None = None,
     image_size: tuple[int, int] | None = None,
     sample_folder: Path | str | None = None,
@@ -69,7 +70,7 @@ def build_bundle(
     target = Path(target.absolute())
     check_target(target, force)
     samples = sample_images(Path(sample_folder) if sample_folder is not None else None)
-    model = load_checkpoint(source, image_size=image_size, charset_test=charset_test)
+    model = load_checkpoint(source, image_size, charset, charset_test)
     say(f"{source.name}: {_describe(model)}")
     with atomic_folder(target, force) as folder:
         files = write_stages(model, folder, precision, say, detail)
@@ -146,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 precision=options.precision,
                 max_batch=options.max_batch,
                 normalization=options.normalization,
+                charset=options.charset,
                 charset_test=options.charset_test,
                 image_size=_size(options.image_size) if options.image_size else None,
                 sample_folder=options.sample_images,
@@ -158,8 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: interrupted, nothing was written", file=sys.stderr)
         return 130
     except (Clip4StrError, OSError) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return 2
+        return fail("build", error)
+    except MemoryError:
+        return fail("build", "not enough memory")
     print(f"wrote {_shown(folder)} in {time.perf_counter() - start:.0f} s")
     return 0
 
@@ -177,13 +180,8 @@ def _terminated_is_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Turn a CLIP4STR checkpoint into a bundle: four ONNX stage graphs and a manifest. Ends by "
         "comparing the bundle's words with the float32 network's on sample images, and refuses to write one that "
@@ -207,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-batch", metavar="N", type=int, default=32, help="most images per call (default 32)")
     add("--normalization", choices=sorted(NORMALIZATION), default="half",
         help="half: mean = std = 0.5, as published accuracy was measured (default); clip: CLIP's own")  # fmt: skip
+    add("--charset", metavar="S", help="characters the network was trained on, where the checkpoint does not tell")
     add(
         "--charset-test",
         metavar="S",

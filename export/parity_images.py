@@ -8,9 +8,9 @@ from PIL import Image
 
 from clip4str.runtime.errors import UsageError
 from clip4str.runtime.images import load_image
+from clip4str.runtime.read_command import IMAGE_SUFFIXES
 
 BUNDLED_CROPS = Path(__file__).resolve().parent / "sample_crops"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 
 
 def sample_images(folder: Path | None = None) -> list[Image.Image]:
@@ -22,7 +22,7 @@ def sample_images(folder: Path | None = None) -> list[Image.Image]:
         raise UsageError(f"{folder}: no such folder of sample images")
     crops = folder or BUNDLED_CROPS
     paths = sorted(crops.iterdir()) if crops.is_dir() else []
-    images = [load_image(path) for path in paths if path.suffix.lower() in SUFFIXES]
+    images = [load_image(path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        raise UsageError(f"{crops}: no images in it (looked for {', '.join(SUFFIXES)}); name some: --sample-images DIR")
+        raise UsageError(f"{crops}: no images in it; name a folder of word crops with --sample-images")
     return images

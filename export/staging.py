@@ -6,7 +6,7 @@ import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clip4str.runtime.bundle import MANIFEST
@@ -34,6 +34,7 @@ def atomic_folder(target: Path, force: bool) -> Iterator[Path]:
     What stood at `target` before stays until then. Raises UsageError as check_target does.
     """
     check_target(target, force)
+    made = [p for p in target.parents if not p.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     staging = target.with_name(f".{target.name}.building-{os.getpid()}")
@@ -45,6 +46,9 @@ def atomic_folder(target: Path, force: bool) -> Iterator[Path]:
         _replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        for parent in made:  # the nearest first; those that hold something stay
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -18,13 +18,18 @@ from clip4str.runtime.driver import Decoding
 from clip4str.runtime.errors import CheckpointError, UnsafeCheckpointError
 
 from .clip4str import Clip4Str
-from .config import Config, config_from_shapes
+from .config import config_from_shapes
 
 BUNDLED = Path(__file__).resolve().parent / "bundled" / "clip4str-small.safetensors"
-# Hyper-parameters of published checkpoints hold objects of these packages. They are read as inert stand-ins.
-_INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "hydra.", "strhub.")
-_HARMLESS = ("typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float", "builtins.str",
-             "collections.defaultdict", "pathlib.PosixPath", "pathlib.Path", "pathlib.PurePosixPath")  # fmt: skip
+# Published checkpoints hold objects of these beside the weights (hyper-parameters, the schedule). They are read as
+# inert stand-ins: whatever is not listed is refused.
+_INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "hydra.", "strhub.", "torch.optim.")
+_HARMLESS = {
+    "typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float", "builtins.str",
+    "builtins.getattr", "collections.defaultdict", "argparse.Namespace", "numpy.dtype",
+    "numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar",
+    "pathlib.PosixPath", "pathlib.Path", "pathlib.PurePosixPath",
+}  # fmt: skip
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
@@ -97,11 +102,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            hints = json.loads((file.metadata() or {}).get("clip4str", "{}"))
-            if not isinstance(hints, dict):
-                raise CheckpointError(f"{path}: its clip4str metadata is not an object")
+            hints = _plain(json.loads((file.metadata() or {}).get("clip4str", "{}")))
             return {key: file.get_tensor(key) for key in file.keys()}, hints  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or damaged safetensors file ({_first_line(error)})") from None
 
 
@@ -113,6 +116,15 @@ class _Inert:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Items of what would have been a dict."""
+
+    def append(self, item: Any) -> None:
+        """Items of what would have been a list."""
+
+    def extend(self, items: Any) -> None:
+        """Likewise."""
 
 
 def _stand_ins(path: Path) -> list[Any]:
@@ -131,20 +143,18 @@ def _stand_ins(path: Path) -> list[Any]:
 
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in name for name in archive.namelist()):
-                raise CheckpointError(f"{path}: a TorchScript archive (base CLIP weights?), not a CLIP4STR checkpoint")
     try:
+        _check_archive(path)
         with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on pickle protocols
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UnsafeCheckpointError:
+    except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "not allowed" in str(error):
-            raise UnsafeCheckpointError(f"{path}: refused, reading it would run code ({_first_line(error)})") from None
-        raise CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})") from None
+        reason = _first_line(error)
+        if "GLOBAL" in reason or "nsupported" in reason:
+            raise UnsafeCheckpointError(f"{path}: refused, reading it would run code ({reason})") from None
+        raise CheckpointError(f"{path}: truncated or damaged ({reason})") from None
     except Exception as error:  # torch raises many kinds for damaged archives
         raise CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})") from None
     hints: dict[str, Any] = {}
@@ -156,17 +166,35 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
         raise CheckpointError(f"{path}: its state_dict holds no tensors")
+    odd = next((k for k, v in state.items() if v.layout != torch.strided or not v.is_floating_point()), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: {odd} is {state[odd].dtype}, {state[odd].layout}; expected plain float weights")
+    if sum(v.nbytes for v in state.values()) > 2 * path.stat().st_size:  # views that repeat a few numbers
+        raise CheckpointError(f"{path}: claims more numbers than it holds")
     return state, hints
 
 
+def _check_archive(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any("/code/" in name for name in archive.namelist()):
+                raise CheckpointError(f"{path}: a TorchScript archive (base CLIP weights?), not a CLIP4STR checkpoint")
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise CheckpointError(f"{path}: a compressed archive; torch writes none, so it was not read")
+
+
 def _plain(hyper_parameters: Any) -> dict[str, Any]:
-    """The hyper-parameters that are plain values of the kind expected; stand-ins and surprises are left out."""
-    kinds = {"charset_train": str, "charset_test": str, "context_length": int, "dec_num_heads": int}
+    """The hints that are plain values of the kind expected; stand-ins and surprises are left out."""
+    kinds = {
+        "charset_train": str, "charset_test": str, "context_length": int, "dec_num_heads": int,
+        "charset": str, "context": int, "decoder_heads": int,
+    }  # fmt: skip
     values = hyper_parameters if isinstance(hyper_parameters, Mapping) else {}
-    plain = {k: values[k] for k, kind in kinds.items() if isinstance(values.get(k), kind)}
-    size = values.get("img_size")
-    if isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(s, int) for s in size):
-        plain["img_size"] = tuple(size)
+    plain: dict[str, Any] = {k: values[k] for k, kind in kinds.items() if type(values.get(k)) is kind}
+    for name in ("img_size", "image_size"):
+        size = values.get(name)
+        if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int for s in size):
+            plain[name] = tuple(size)
     return plain
 
 
@@ -199,10 +227,8 @@ def _some(names: list[str], most: int = 6) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """The line of a library's error that says what is wrong: torch's first lines advise on unpickling."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    telling = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
-    return telling.strip()[:200]
-
-
-__all__ = ["BUNDLED", "Config", "load_checkpoint", "save_checkpoint"]
+    """The line of a library's error that says what is wrong: torch wraps it in advice on unpickling."""
+    text = str(error).replace("WeightsUnpickler error:", "\n")
+    advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(advice)]
+    return (lines or [type(error).__name__])[0][:200]

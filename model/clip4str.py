@@ -36,7 +36,7 @@ class Clip4Str(Network):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(config, dropout)
-        self.charset = Charset(config.charset, charset_test or config.charset_test)
+        self.charset = Charset(config.charset, config.charset_test if charset_test is None else charset_test)
         self.tokenizer = BytePairTokenizer(config.vocabulary, config.context)
         self.decoding = decoding or Decoding()
 
@@ -62,9 +62,11 @@ class Clip4Str(Network):
     def read(self, pixels: Tensor, full_logits: bool = False) -> Reading:
         """Normalised pixels (N, 3, H, W) -> Reading, see runtime.driver."""
         expected = (3, *self.config.image_size)
-        if pixels.dim() != 4 or tuple(pixels.shape[1:]) != expected:
+        dtype = self.clip_model.visual.conv1.weight.dtype
+        if pixels.dim() != 4 or not len(pixels) or tuple(pixels.shape[1:]) != expected or pixels.dtype != dtype:
             raise ImageError(
-                f"pixels are {tuple(pixels.shape)}, the network takes (N, {expected[0]}, {expected[1]}, {expected[2]})"
+                f"pixels are {pixels.dtype} {tuple(pixels.shape)}, the network takes {dtype} "
+                f"(N, {expected[0]}, {expected[1]}, {expected[2]}), N at least 1"
             )
         driver = PredictAndRefine(self.charset, self.tokenizer, self.config.steps, self.decoding)
         return driver(self, pixels, full_logits)

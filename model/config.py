@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from clip4str.runtime.errors import CheckpointError
@@ -57,11 +57,6 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Config:
-        pairs = {k: tuple(values[k]) for k in ("image_size", "patch_size") if k in values}
-        return replace(Config(), **{**values, **pairs})
-
 
 def config_from_shapes(
     shapes: Shapes, hints: Mapping[str, Any] | None = None, image_size: tuple[int, int] | None = None
@@ -82,14 +77,16 @@ def config_from_shapes(
     head = _shape(shapes, "visual_decoder.head.weight", 2)
     size = image_size or _pair(hints.get("image_size", hints.get("img_size")))
     charset = hints.get("charset_train", hints.get("charset", CHARSET_94))
+    if min(patch) < 1:
+        raise CheckpointError(f"not a CLIP4STR checkpoint: clip_model.visual.conv1.weight has shape {patch}")
     if len(charset) + 1 != head[0]:
         if "charset_train" in hints or "charset" in hints or len(CHARSET_94) + 1 < head[0]:
             raise CheckpointError(
                 f"visual_decoder.head.weight predicts {head[0]} classes but the charset has {len(charset)} "
-                f"characters and an end token; give the charset the network was trained with"
+                f"characters and an end token; give the one it was trained with (--charset)"
             )
         charset = CHARSET_94[: head[0] - 1]
-    return Config(
+    config = Config(
         image_size=_image_size(positions[0] - 1, (patch[2], patch[3]), size),
         patch_size=(patch[2], patch[3]),
         image_width=patch[0],
@@ -106,6 +103,22 @@ def config_from_shapes(
         charset=charset,
         charset_test=hints.get("charset_test", _default_test(charset)),
     )
+    _check(config)
+    return config
+
+
+def _check(c: Config) -> None:
+    """Raises CheckpointError for dimensions that no network can have."""
+    sizes = {k: v for k, v in c.to_dict().items() if isinstance(v, int)}
+    small = [name for name, value in sizes.items() if value < 1]
+    if small or min(c.image_size) < 1:
+        raise CheckpointError(f"{', '.join(small) or 'image_size'} must be at least 1")
+    if not 2 <= c.context <= c.text_positions:
+        raise CheckpointError(f"a text context of {c.context} does not fit {c.text_positions} text positions")
+    widths = {"decoder": (c.d, c.decoder_heads), "image": (c.image_width, c.image_heads)}
+    for what, (width, heads) in {**widths, "text": (c.text_width, c.text_heads)}.items():
+        if width % heads:
+            raise CheckpointError(f"the {what} width {width} is not a multiple of its {heads} heads")
 
 
 def _default_test(charset: str) -> str:

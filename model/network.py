@@ -124,7 +124,6 @@ class Clip(nn.Module):
 
     def __init__(self, c: Config) -> None:
         super().__init__()
-        self.context = c.context
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(c.text_positions, c.text_width))
         self.text_projection = nn.Parameter(c.text_width**-0.5 * torch.randn(c.text_width, c.d))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # unused; kept for the checkpoint's sake

@@ -1,4 +1,7 @@
-"""CLIP's byte-pair encoding, exactly, in the standard library alone.
+"""CLIP's byte-pair encoding in the standard library alone.
+
+Token for token CLIP's own for printable ASCII. Of what CLIP does to other text first, HTML entities are undone as
+html.unescape does; ftfy's repairs (curly quotes, ligatures, full-width letters, entities in capitals) are not made.
 
 The merges (data/bpe_merges.txt.xz) are OpenAI CLIP's: Radford et al., "Learning Transferable Visual Models
 From Natural Language Supervision", 2021; see data/NOTICE.

@@ -22,9 +22,11 @@ MANIFEST = "manifest.json"
 STAGES = ("image", "visual", "text", "cross")
 PRECISIONS = ("fp32", "fp16", "int8")
 _MAX_MANIFEST_BYTES = 1_000_000
+_MAX_CHARSET = 10_000
 # What a manifest may make us allocate: generous for any network of this kind, small for a machine.
 _BOUNDS = {
-    "image_height": 4096, "image_width": 4096, "steps": 256, "context": 77, "vocabulary": 49408, "max_batch": 4096
+    "image_height": 4096, "image_width": 4096, "steps": 256, "context": 77, "vocabulary": 49408, "max_batch": 4096,
+    "patch_height": 4096, "patch_width": 4096, "d": 65536, "decoder_heads": 1024,
 }  # fmt: skip
 
 
@@ -80,6 +82,10 @@ class Bundle:
         bundle = Bundle(folder, manifest)
         for name, entry in manifest.files.items():
             _check_file(bundle, name, entry, verify)
+        # A graph may name further files beside it as its weights: none may be there that was not checked.
+        extra = sorted({p.name for p in folder.iterdir()} - {*manifest.files, MANIFEST})
+        if extra:
+            raise BundleError(f"{folder}: {extra[0]!r} is not in its manifest; remove it")
         return bundle
 
     def path(self, stage: str) -> Path:
@@ -88,6 +94,28 @@ class Bundle:
             return self.folder / self.manifest.stages[stage]
         except KeyError:
             raise BundleError(f"{self.folder}: the bundle has no {stage} stage") from None
+
+
+def stage_shapes(manifest: Manifest) -> dict[str, dict[str, tuple[int | str, ...]]]:
+    """Every stage's inputs and outputs by name, with their shapes: N images, T positions, S content positions."""
+    c, (height, width) = manifest.config, manifest.image_size
+    memory = 1 + (height // c["patch_size"][0]) * (width // c["patch_size"][1])
+    kv, text_kv = (
+        ("N", 2, c["decoder_heads"], length, c["d"] // c["decoder_heads"]) for length in (memory, c["context"])
+    )
+    step: dict[str, tuple[int | str, ...]] = {
+        "tokens": ("N", "S"),
+        "attend": ("N", "T", "S"),
+        "ids": ("N", "T"),
+        "probs": ("N", "T"),
+        "logits": ("N", "T", len(manifest.charset) + 1),
+    }
+    return {
+        "image": {"pixels": ("N", 3, height, width), "visual_kv": kv, "cross_kv": kv},
+        "visual": {**step, "visual_kv": kv},
+        "text": {"bpe": ("N", c["context"]), "text_kv": text_kv},
+        "cross": {**step, "cross_kv": kv, "text_kv": text_kv},
+    }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -116,9 +144,13 @@ def file_sha256(path: Path) -> str:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise BundleError(f"{path}: is not a plain file")
+        with path.open("rb") as file:
+            text = file.read(_MAX_MANIFEST_BYTES + 1)
+        if len(text) > _MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: larger than any manifest")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}") from None
     except OSError as error:
@@ -152,13 +184,17 @@ def _check_manifest(m: Manifest) -> None:
     for name in ("config", "files", "stages", "parity", "built_by", "checkpoint"):
         if not isinstance(getattr(m, name), Mapping):
             raise BundleError(f"damaged ({name} is not an object)")
+    for name in ("charset", "charset_test"):
+        if len(getattr(m, name)) > _MAX_CHARSET:
+            raise BundleError(f"{name} has {len(getattr(m, name))} characters, expected at most {_MAX_CHARSET}")
     if m.normalization not in NORMALIZATION:
         raise BundleError(f"unknown normalization {m.normalization!r}")
     if m.precision not in PRECISIONS:
         raise BundleError(f"unknown precision {m.precision!r}")
     height, width = m.config["image_size"]
     sizes = {"image_height": height, "image_width": width, "max_batch": m.max_batch}
-    sizes.update({k: m.config[k] for k in ("steps", "context", "vocabulary")})
+    sizes["patch_height"], sizes["patch_width"] = m.config["patch_size"]
+    sizes.update({k: m.config[k] for k in ("steps", "context", "vocabulary", "d", "decoder_heads")})
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _BOUNDS[name]:
             raise BundleError(f"{name} is {value!r}, expected 1 to {_BOUNDS[name]}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from .errors import Clip4StrError
+from .errors import Clip4StrError, UsageError
 
 COMMANDS = {  # name: (module, what it does)
     "read": ("clip4str.runtime.read_command", "read the words in images"),
@@ -28,10 +30,23 @@ every command explains itself: clip4str COMMAND --help
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Options are spelled out, and a wrong one is a one-line UsageError."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (try --help)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0, or 2 after a one-line error on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that no encoding has
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    parser = Parser(
         prog="clip4str",
         description="Scene text recognition with CLIP4STR checkpoints: cropped word images in, words out.",
         epilog=_EPILOG,
@@ -44,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv:
         parser.print_help()
         return 2
-    chosen = parser.parse_args(argv[:1]).command
+    try:
+        chosen = parser.parse_args(argv[:1]).command
+    except UsageError as error:
+        return fail("", error)
     try:
         module = importlib.import_module(COMMANDS[chosen][0])
     except ModuleNotFoundError as error:
@@ -62,12 +80,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        return fail(chosen, f"{error.filename or 'output'}: {error.strerror or error}")
+    except MemoryError:
+        return fail(chosen, "not enough memory")
 
 
 def fail(command: str, error: object) -> int:
     """Print the one-line error of a command; returns its exit code, 2."""
-    print(f"clip4str {command}: error: {error}", file=sys.stderr)
+    print(f"{f'clip4str {command}'.strip()}: error: {one_line(error)}", file=sys.stderr)
     return 2
+
+
+def one_line(text: object) -> str:
+    """Control characters (line breaks, terminal escapes out of a stranger's file) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def _version() -> str:

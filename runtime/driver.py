@@ -114,6 +114,9 @@ class CaptionCache:
     """Least recently used text features by caption: video repeats words. Safe to share between threads."""
 
     def __init__(self, size: int = 512) -> None:
+        """size: captions kept. Raises UsageError if it is negative."""
+        if size < 0:
+            raise UsageError(f"the caption cache's size must be 0 or more, not {size}")
         self.size = size
         self._rows: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -176,7 +179,8 @@ class PredictAndRefine:
         last = self._guess(visual, n, stages)
         stats.visual_passes += 1
         if how.decode == "ar":
-            last, passes = self._fixed_point(visual, last.ids, np.full(n, self.steps), stages)
+            # the guess was exact for position 0: one pass less to go
+            last, passes = self._fixed_point(visual, last.ids, np.full(n, self.steps), stages, self.steps - 1)
             stats.visual_passes += passes
         words = last.ids
         # Steps that the published loop has run when it stops; one parallel pass always runs all of them.
@@ -190,7 +194,7 @@ class PredictAndRefine:
                 return stages.cross(tokens, attend, cross_kv, text_kv)
 
             if how.decode == "ar":
-                last, passes = self._fixed_point(reread, words, lengths, stages)
+                last, passes = self._fixed_point(reread, words, lengths, stages, self.steps)
                 stats.cross_passes += passes
             else:
                 last = self._guess(reread, n, stages)
@@ -216,14 +220,14 @@ class PredictAndRefine:
         return decode(self._tokens(none, content), self._attend(self._start_only, none[:, 0], self.steps, content))
 
     def _fixed_point(
-        self, decode: Callable[..., Pass], ids: np.ndarray, limits: np.ndarray, stages: Stages
+        self, decode: Callable[..., Pass], ids: np.ndarray, limits: np.ndarray, stages: Stages, most_passes: int
     ) -> tuple[Pass, int]:
         """Greedy autoregression from a guess. Row r decodes exactly limits[r] steps: (N,) int, at most T.
 
         Positions past a row's first end token or limit are no part of the answer.
         """
         most = int(limits.max())
-        for passes in range(1, self.steps + 1):
+        for passes in range(1, max(1, most_passes) + 1):  # noqa: B007  (returned: the stats count them)
             width = self._width(ids, stages, most)
             visible = np.full(len(ids), width - 1)
             out = decode(self._tokens(ids, width), self._attend(self._causal, visible, width, width))
@@ -232,7 +236,7 @@ class PredictAndRefine:
             # Position i was computed from `before` up to i - 1, so it holds if those did not change.
             needed = np.minimum(first_end(ids), limits - 1)
             settled = ((before == ids) | (np.arange(self.steps) >= needed[:, None])).all(axis=1)
-            if (settled & (needed < width)).all() or passes == self.steps:
+            if (settled & (needed < width)).all():
                 break
         probs = np.ones(ids.shape, np.float32)
         probs[:, :width] = out.probs
@@ -292,8 +296,9 @@ class PredictAndRefine:
             features = stages.text(self.tokenizer(missing))
             stats.text_calls += 1
             for i, caption in enumerate(missing):
-                rows[caption] = features[i]
-                self.cache.put(caption, features[i])
+                row = stages.stack([features[i]])[0]  # its own memory: a slice would keep the whole batch
+                rows[caption] = row
+                self.cache.put(caption, row)
         stats.captions += len(captions)
         stats.captions_encoded += len(missing)
         return stages.stack([rows[c] for c in captions]), {**known, **rows}

@@ -10,6 +10,7 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Union
 
@@ -27,6 +28,16 @@ NORMALIZATION = {
 }
 
 
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Of Pillow's formats those that are pictures: some of the others start programs (EPS runs Ghostscript)."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def load_image(source: ImageLike) -> Image.Image:
     """An RGB image, upright (EXIF orientation applied), transparency laid over white, 16 bits reduced to 8.
 
@@ -42,7 +53,7 @@ def load_image(source: ImageLike) -> Image.Image:
         data = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: _to_rgb refuses well below it
-            with Image.open(data) as image:
+            with Image.open(data, formats=_formats()) as image:
                 return _to_rgb(image, name)
     except ImageError:
         raise
@@ -85,8 +96,14 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # the picture is good, only its EXIF is damaged
+        upright = image
+    image = upright
+    if image.mode == "F":
+        raise ImageError(f"{name}: floating-point pixels; save it with 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
         image = _to_eight_bits(image)
     if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -98,9 +115,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
-    if values.max(initial=0) > 255:
+    if image.mode.startswith("I;16") or values.max(initial=0) > 255:
         values /= 257  # 65535 -> 255
-    return Image.fromarray(np.clip(np.nan_to_num(values), 0, 255).round().astype(np.uint8))
+    return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8))
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .cli import Parser, one_line
 from .errors import BackendError, BundleError
 from .recognizer import default_bundle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="clip4str info",
         description="Show what a bundle (folder) or a checkpoint (file) is. A bundle's files are checked on the way.",
     )
@@ -79,4 +79,4 @@ def _print(key: str, value: Any, indent: int = 0) -> None:
         for row in value:
             print(f"{pad}  " + "  ".join(f"{k}={v}" for k, v in row.items()))
     else:
-        print(f"{pad}{key:<{18 - len(pad)}}  {value}")
+        print(f"{pad}{key:<{18 - len(pad)}}  {one_line(value)}")

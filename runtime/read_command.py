@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from .cli import fail
+from .cli import Parser, fail, one_line
 from .driver import Decoding
 from .errors import ImageError, UsageError
 from .images import ImageLike, load_image
@@ -34,7 +35,7 @@ code is 2.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="clip4str read",
         description="Read the word in every image.",
         epilog=_EPILOG,
@@ -104,10 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     silent = args.quiet or len(sources) <= recognizer.batch_size
     bar = tqdm(total=len(sources), unit="img", disable=silent or None)  # None: only where stderr is a terminal
     for start in range(0, len(sources), recognizer.batch_size):
-        names, images = [], []
+        began = time.perf_counter()
+        names, pixels = [], []
         for name, source in sources[start : start + recognizer.batch_size]:
             try:
-                images.append(load_image(source))
+                pixels.append(recognizer.prepare([source]))  # at once: full-size images are not kept
                 names.append(name)
             except ImageError as error:
                 failed += 1
@@ -115,10 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     fail("read", error)
                     if args.json:
                         print(json.dumps({"path": name, "error": str(error)}), flush=True)
-        began = time.perf_counter()
-        words = recognizer.read(images)
-        if images:
-            milliseconds += [(time.perf_counter() - began) * 1000 / len(images)] * len(images)
+        words = recognizer.read_pixels(np.concatenate(pixels)) if pixels else []
+        if words:
+            milliseconds += [(time.perf_counter() - began) * 1000 / len(words)] * len(words)
         with tqdm.external_write_mode():
             for name, word in zip(names, words):
                 print(_line(name, word, args.json, width), flush=True)
@@ -137,6 +138,8 @@ def expand(paths: Sequence[str]) -> Iterator[tuple[str, ImageLike]]:
     """(name, source) of everything the arguments name: files as they are, folders searched for images, patterns
     expanded, "-" an image or a list of paths on standard input. Raises UsageError where nothing is meant."""
     for path in paths:
+        if not path:
+            raise UsageError("an empty path names nothing; for this folder: .")
         if path == "-":
             yield from _standard_input()
         elif Path(path).is_dir():
@@ -178,4 +181,4 @@ def _line(name: str, word: Word, as_json: bool, width: int) -> str:
     if as_json:
         fields = {"path": name, "text": word.text, "confidence": word.confidence}
         return json.dumps({**fields, "char_confidences": word.char_confidences}, ensure_ascii=False)
-    return f"{name:<{width}}  {word.confidence:6.1%}  {word.text}"
+    return f"{one_line(name):<{width}}  {word.confidence:6.1%}  {one_line(word.text)}"

@@ -68,12 +68,12 @@ class Recognizer:
         """
         opened = Bundle.open(bundle, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be 1 or more, not {threads}")
+        if threads is not None and not 1 <= threads <= 1024:
+            raise UsageError(f"threads must be 1 to 1024, not {threads}")
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch size must be 1 or more, not {batch_size}")
         driver = PredictAndRefine(
-            Charset(manifest.charset, charset_test or manifest.charset_test),
+            Charset(manifest.charset, manifest.charset_test if charset_test is None else charset_test),
             BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"]),
             manifest.config["steps"],
             decoding,
@@ -89,7 +89,7 @@ class Recognizer:
         """
         if isinstance(images, (str, bytes, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise UsageError("read takes a list of images; for one image: read([image])")
-        return [word for batch in _batches(images, self.batch_size) for word in self.read_pixels(self.prepare(batch))]
+        return [word for batch in batches(images, self.batch_size) for word in self.read_pixels(self.prepare(batch))]
 
     def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Normalised pixels (N, 3, H, W) float32 of the network's input size."""
@@ -133,7 +133,8 @@ def default_bundle() -> Path:
     return built[-1].parent
 
 
-def _batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
+def batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
+    """Lists of at most `size`, in order."""
     batch: list[ImageLike] = []
     for image in images:
         batch.append(image)

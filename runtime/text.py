@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -27,26 +28,23 @@ class Charset:
         for name, value in (("charset", characters), ("test charset", test)):
             if not value:
                 raise CharsetError(f"the {name} is empty")
-            repeated = sorted({c for c in value if value.count(c) > 1})
+            repeated = sorted(c for c, n in Counter(value).items() if n > 1)
             if repeated:
                 raise CharsetError(f"the {name} repeats {''.join(repeated)!r}")
+            if not value.isprintable():
+                raise CharsetError(f"the {name} has characters that cannot be printed: {value!a}")
         self.characters, self.test = characters, test
         self.start, self.pad = len(characters) + 1, len(characters) + 2
         self._ids = {c: i + 1 for i, c in enumerate(characters)}
-        self._folded = [self._fold(c) for c in characters]
+        fold = str.lower if test == test.lower() else str.upper if test == test.upper() else str
+        kept = set(test)
+        self._folded = ["".join(c for c in fold(character) if c in kept) for character in characters]
         unknown = sorted(set(test) - set("".join(self._folded)))
         if unknown:
             raise CharsetError(
                 f"the test charset has {''.join(unknown)!r}, which the network was not trained for; "
                 f"it knows {characters!r}"
             )
-
-    def _fold(self, character: str) -> str:
-        if self.test == self.test.lower():
-            character = character.lower()
-        elif self.test == self.test.upper():
-            character = character.upper()
-        return "".join(c for c in character if c in self.test)
 
     def encode(self, word: str) -> list[int]:
         """Token ids of a word, without start and end. Raises CharsetError on a character it lacks."""

@@ -8,13 +8,13 @@ from ..bundle import Bundle
 from ..driver import Stages
 from ..errors import BackendError
 
-BACKENDS = ("onnxruntime",)  # in the order "auto" tries them
+BACKENDS = ("onnxruntime",)  # best first
 
 
 def open_stages(
     bundle: Bundle, backend: str, threads: int | None, providers: Sequence[str] | None, visual_only: bool
 ) -> Stages:
-    """The stages of a bundle on a backend ("auto": the first of BACKENDS that can run it here).
+    """The stages of a bundle on a backend ("auto": the best one there is).
 
     Raises BackendError if the backend is unknown, not installed, or cannot run the bundle.
     """

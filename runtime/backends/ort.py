@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import Bundle, stage_shapes
 from ..driver import Pass
 from ..errors import BackendError, BundleError
 
@@ -62,28 +62,49 @@ class OrtStages:
         # Each session has its own pool: threads that spin in one would steal the cores of the next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return onnxruntime.InferenceSession(str(bundle.path(stage)), options, providers=self.providers)
+            session = onnxruntime.InferenceSession(str(bundle.path(stage)), options, providers=self.providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            reason = str(error).strip().splitlines()[0]
-            raise BundleError(f"{bundle.path(stage)}: onnxruntime cannot run it ({reason})") from None
+            raise BundleError(f"{bundle.path(stage)}: onnxruntime cannot run it ({_reason(error)})") from None
+        found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+        for name, shape in stage_shapes(bundle.manifest)[stage].items():
+            if not _fits(found.get(name), shape):
+                raise BundleError(f"{bundle.path(stage)}: {name} is {found.get(name)}, the manifest means {shape}")
+        return session
+
+    def _run(self, stage: str, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return self._sessions[stage].run(outputs, feed)
+        except Exception as error:
+            raise BackendError(f"the {stage} stage failed in onnxruntime ({_reason(error)})") from None
 
     def image(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        visual_kv, cross_kv = self._sessions["image"].run(["visual_kv", "cross_kv"], {"pixels": pixels})
+        visual_kv, cross_kv = self._run("image", ["visual_kv", "cross_kv"], {"pixels": pixels})
         return visual_kv, cross_kv
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray) -> Pass:
         feed = {"tokens": tokens, "attend": attend, "visual_kv": visual_kv}
-        return Pass(*self._sessions["visual"].run(["ids", "probs", "logits"], feed))
+        return Pass(*self._run("visual", ["ids", "probs", "logits"], feed))
 
     def text(self, bpe: np.ndarray) -> np.ndarray:
-        return self._sessions["text"].run(["text_kv"], {"bpe": bpe})[0]
+        return self._run("text", ["text_kv"], {"bpe": bpe})[0]
 
     def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: np.ndarray, text_kv: np.ndarray) -> Pass:
         feed = {"tokens": tokens, "attend": attend, "cross_kv": cross_kv, "text_kv": text_kv}
-        return Pass(*self._sessions["cross"].run(["ids", "probs", "logits"], feed))
+        return Pass(*self._run("cross", ["ids", "probs", "logits"], feed))
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(rows)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _fits(found: Sequence[Any] | None, wanted: Sequence[int | str]) -> bool:
+    """Same rank, and the same numbers where both have numbers: names stand for any size."""
+    if found is None or len(found) != len(wanted):
+        return False
+    return all(a == b for a, b in zip(found, wanted) if isinstance(a, int) and isinstance(b, int))
 
 
 def _choose(available: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

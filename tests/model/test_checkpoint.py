@@ -1,5 +1,6 @@
 """Every published form of checkpoint, every size, and everything that is not a checkpoint."""
 
+import argparse
 import collections
 import io
 import json
@@ -9,6 +10,7 @@ import sys
 import types
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from golden_weights import GOLDEN, golden_state
@@ -118,25 +120,96 @@ def torch_bytes(value):
 
 
 class Malicious:
+    """Pickles as a call of the system's shell that would leave a file behind."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/clip4str-was-here-$PPID",)
+        return os.system, (f"touch '{self.trace}'",)
 
 
-def test_malicious_pickles_are_refused_and_not_run(tmp_path, model, monkeypatch):
-    ran = []
-    monkeypatch.setattr(os, "system", ran.append)
-    payload = {"state_dict": {**model.state_dict(), "x": Malicious()}}
-    for name, data in (("zip.ckpt", torch_bytes(payload)), ("raw.pt", pickle.dumps(Malicious(), protocol=2))):
-        with pytest.raises(UnsafeCheckpointError, match="refused") as caught:
-            load_checkpoint(write(tmp_path / name, data))
-        assert "\n" not in str(caught.value)
-    old = io.BytesIO()
-    torch.save(payload, old, _use_new_zipfile_serialization=False)
-    with pytest.raises(UnsafeCheckpointError):
-        load_checkpoint(write(tmp_path / "old.pt", old.getvalue()))
+@pytest.mark.parametrize("name", ["zip.ckpt", "legacy.pt", "raw.pt", "raw5.pt"])
+def test_malicious_pickles_are_refused_and_not_run(name, tmp_path, model):
+    trace = tmp_path / "was-here"
+    payload = {"state_dict": {**model.state_dict(), "x": Malicious(trace)}}
+    legacy = io.BytesIO()
+    torch.save(payload, legacy, _use_new_zipfile_serialization=False)
+    data = {
+        "zip.ckpt": torch_bytes(payload),
+        "legacy.pt": legacy.getvalue(),
+        "raw.pt": pickle.dumps(Malicious(trace), protocol=2),
+        "raw5.pt": pickle.dumps(Malicious(trace), protocol=5),
+    }[name]
+    assert b"system" in data and b"touch" in data
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(write(tmp_path / name, data))
+    assert not trace.exists() and "\n" not in str(caught.value)
+    if name != "raw5.pt":  # torch reads no such pickle at all
+        assert isinstance(caught.value, UnsafeCheckpointError) and "refused" in str(caught.value)
+
+
+def test_what_else_stands_in_published_checkpoints(model, tmp_path):
+    """The old schedule's state holds a bound method, pickled as a call of getattr; callbacks hold numpy scalars."""
+
+    class OneCycle:
+        def __reduce__(self):
+            return getattr, (torch.optim.lr_scheduler.OneCycleLR, "_annealing_cos")
+
+    hyper = argparse.Namespace(lr=1.0)
+    extra = {
+        "lr_schedulers": [{"anneal_func": OneCycle()}],
+        "callbacks": np.float64(3),
+        "loops": collections.defaultdict(list),
+    }
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": hyper, **extra}, tmp_path / "a.ckpt")
+    assert same(load_checkpoint(tmp_path / "a.ckpt", image_size=(32, 64)), model)
+
+
+def test_small_files_that_claim_large_tensors(model, tmp_path):
+    state = {k: torch.zeros((), dtype=torch.float16).expand(v.shape) for k, v in model.state_dict().items()}
+    torch.save(state, tmp_path / "stride0.pt")
+    with pytest.raises(CheckpointError, match="claims more numbers than it holds"):
+        load_checkpoint(tmp_path / "stride0.pt", image_size=(32, 64))
+    plain = io.BytesIO(torch_bytes(model.state_dict()))
+    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as deflated:
+        for entry in archive.infolist():
+            deflated.writestr(entry.filename, archive.read(entry))
+    with pytest.raises(CheckpointError, match="compressed archive"):
+        load_checkpoint(tmp_path / "z.pt")
+    sparse = {**model.state_dict(), "cross_decoder.head.bias": torch.zeros(95).to_sparse()}
+    torch.save(sparse, tmp_path / "sparse.pt")
     with pytest.raises(CheckpointError):
-        load_checkpoint(write(tmp_path / "new.pt", pickle.dumps(Malicious(), protocol=5)))
-    assert ran == []
+        load_checkpoint(tmp_path / "sparse.pt", image_size=(32, 64))
+
+
+@pytest.mark.parametrize(
+    ("hints", "message"),
+    [
+        ({"decoder_heads": 0}, "must be at least 1"),
+        ({"decoder_heads": 7}, "not a multiple of its 7 heads"),
+        ({"context": 100}, "context of 100"),
+        ({"context": 1}, "context of 1"),
+        ({"image_size": [-32, -64]}, "image size|at least 1"),
+    ],
+)
+def test_hints_that_cannot_be(model, tmp_path, hints, message):
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, tmp_path / "a.safetensors", {"clip4str": json.dumps({"image_size": [32, 64], **hints})})
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", ["5", '{"charset": 5}', '{"image_size": "abc"}', '{"context": null}', "{", "[" * 99999]
+)
+def test_metadata_of_the_wrong_kind_is_no_crash(model, tmp_path, text):
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, tmp_path / "a.safetensors", {"clip4str": text})
+    try:
+        assert same(load_checkpoint(tmp_path / "a.safetensors", image_size=(32, 64)), model)
+    except CheckpointError as error:
+        assert "\n" not in str(error)
 
 
 def test_truncated_and_foreign_files(tmp_path, model):

@@ -57,8 +57,10 @@ def test_a_test_charset_the_network_was_not_trained_for(random_model):
 
 def test_wrong_pixels_and_options(random_model):
     model = random_model()
-    with pytest.raises(ImageError, match=r"takes \(N, 3, 32, 64\)"):
-        model(torch.zeros(1, 3, 64, 32))
+    wrong_pixels = [torch.zeros(1, 3, 64, 32), torch.zeros(0, 3, 32, 64), torch.zeros(1, 3, 32, 64).half()]
+    for pixels in wrong_pixels:
+        with pytest.raises(ImageError, match=r"takes torch\.float32 \(N, 3, 32, 64\)"):
+            model(pixels)
     for wrong in ({"decode": "beam"}, {"branch": "text"}, {"refine": -1}):
         with pytest.raises(UsageError):
             Decoding(**wrong)

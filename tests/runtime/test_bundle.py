@@ -1,6 +1,7 @@
 """What a bundle's folder and manifest may be, and what they may not."""
 
 import json
+import os
 
 import pytest
 
@@ -8,7 +9,10 @@ from clip4str.runtime import BundleError, Recognizer
 from clip4str.runtime.bundle import Bundle, Manifest, describe_file, write_manifest
 from clip4str.runtime.text import CHARSET_36, CHARSET_94
 
-CONFIG = {"image_size": [32, 128], "steps": 26, "context": 16, "vocabulary": 1024}
+CONFIG = {
+    "image_size": [32, 128], "patch_size": [8, 8], "steps": 26, "context": 16, "vocabulary": 1024, "d": 64,
+    "decoder_heads": 8,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -66,6 +70,8 @@ def test_a_changed_byte(folder):
         (lambda m: m["files"].update({"image.onnx": 5}), "no sha256"),
         (lambda m: m.pop("files"), "damaged"),
         (lambda m: m.update(max_batch=0), "max_batch is 0"),
+        (lambda m: m.update(charset="".join(map(chr, range(300, 20300)))), "charset has 20000 characters"),
+        (lambda m: m["config"].update(decoder_heads=0), "decoder_heads is 0"),
         (lambda m: m.update(max_batch=True), "max_batch is True"),
     ],
 )
@@ -99,6 +105,25 @@ def test_missing_files_links_and_folders(folder, tmp_path):
 def test_manifests_that_are_no_json_object(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match=r"manifest\.json: damaged"):
+        Bundle.open(folder)
+
+
+def test_a_file_that_no_sha256_covers(folder):
+    """A graph may name any file beside it as its weights."""
+    (folder / "weights.data").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"'weights\.data' is not in its manifest"):
+        Bundle.open(folder)
+
+
+def test_a_manifest_that_is_a_link_or_a_pipe(folder):
+    manifest = folder / "manifest.json"
+    manifest.unlink()
+    manifest.symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="not a plain file"):
+        Bundle.open(folder)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(BundleError, match="not a plain file"):
         Bundle.open(folder)
 
 

@@ -83,6 +83,10 @@ def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops)
         (["info", "nowhere"], "nowhere: no such bundle folder or checkpoint"),
         (["info", "file.ckpt"], "a checkpoint needs"),
         (["build"], "it needs"),
+        (["read", ""], "an empty path names nothing"),
+        (["read", "a" * 300 + ".png", "--bundle", "nowhere"], "File name too long"),
+        (["read"], "the following arguments are required: PATH"),
+        (["read", "--thread", "1", "x.png"], "unrecognized arguments: --thread"),
         (["read", "--refine", "-1", "--bundle", "nowhere", "x.png"], "refine is a number of rounds"),
     ],
 )
@@ -137,4 +141,17 @@ def test_help_of_every_command_that_needs_nothing():
         done = run(*args)
         assert b"usage: clip4str" in done.stdout and b"Traceback" not in done.stderr
     assert run("--version").stdout.startswith(b"clip4str ")
-    assert b"invalid choice" in run("fly").stderr
+    unknown = run("fly")
+    assert unknown.returncode == 2 and b"invalid choice: 'fly'" in unknown.stderr
+    assert unknown.stderr.count(b"\n") == 1
+
+
+def test_file_names_of_any_bytes(tiny_bundle, golden, tmp_path):
+    image = Image.fromarray(golden("tiny")["images"][1])
+    names = [b"caf\xe9.png", b"two\nlines.png", b"\x1b[31mred.png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            image.save(file, "PNG")
+    done = run("read", "--bundle", tiny_bundle, tmp_path, "--threads", 1)
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 3 and b"\x1b" not in done.stdout
+    assert b"two\\nlines.png" in done.stdout

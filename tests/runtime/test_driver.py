@@ -5,8 +5,8 @@ import pytest
 import torch
 from oracle import read_alone
 
-from clip4str.runtime import Stats
-from clip4str.runtime.driver import CaptionCache, PredictAndRefine
+from clip4str.runtime import Decoding, Stats, UsageError
+from clip4str.runtime.driver import CaptionCache, Pass, PredictAndRefine
 
 SIZES = [
     {},
@@ -104,6 +104,43 @@ def test_at_most_26_passes_and_the_stats_count_them(random_model):
     assert total.text_calls == calls["text"] <= 80
 
 
+class Chain:
+    """A decoder whose every character hangs on the one before it and whose words never end: no guess is right, and
+    every pass settles one position alone."""
+
+    flexible_steps = True
+
+    def image(self, pixels):
+        return pixels, pixels
+
+    def visual(self, tokens, attend, kv):
+        seen = np.where(attend, np.arange(tokens.shape[1]), -1).max(axis=2)
+        ids = np.take_along_axis(tokens, seen, 1) * 7 % 94 + 1
+        return Pass(ids, np.ones(ids.shape, np.float32))
+
+    def text(self, bpe):
+        return bpe
+
+    def cross(self, tokens, attend, kv, text_kv):
+        ids, probs, _ = self.visual(tokens, attend, kv)
+        return Pass(ids % 94 + 1, probs)
+
+    def stack(self, rows):
+        return np.stack(rows)
+
+
+def test_the_worst_case_takes_26_passes_a_branch(random_model):
+    model = random_model()
+    driver = PredictAndRefine(model.charset, model.tokenizer, 26, Decoding(refine=0))
+    reading = driver(Chain(), np.zeros(2))
+    word, character = [], model.charset.start
+    for _ in range(26):
+        character = (character * 7 % 94 + 1) % 94 + 1
+        word.append(character)
+    assert reading.ids.tolist() == [word, word]
+    assert reading.stats.visual_passes == 26 and reading.stats.cross_passes == 26
+
+
 class Scripted:
     """Stages that spell prepared words whatever they are shown, so that every caption is known."""
 
@@ -132,8 +169,6 @@ class Scripted:
         return np.stack(rows)
 
     def spell(self, words, width, kv):
-        from clip4str.runtime.driver import Pass
-
         ids = np.zeros((len(kv), width), np.int32)
         for row, i in zip(ids, kv):
             spelled = self.charset.encode(words[int(i)])[:width]
@@ -165,3 +200,14 @@ def test_the_cache_forgets_the_least_recently_used():
     assert cache.get("a") == 1
     cache.put("c", 3)
     assert (cache.get("b"), cache.get("a"), cache.get("c"), len(cache)) == (None, 1, 3, 2)
+    with pytest.raises(UsageError, match="0 or more"):
+        CaptionCache(-1)
+
+
+def test_a_cached_caption_does_not_keep_its_batch_alive(random_model):
+    model = random_model()
+    cache = CaptionCache(8)
+    stages = Scripted(model.charset, ["Exit", "Cafe", "exit!"], ["Exit", "Cafes", "EXIT"])
+    PredictAndRefine(model.charset, model.tokenizer, 26, cache=cache)(stages, np.arange(3))
+    row = cache.get("cafe")
+    assert row.shape == (16,) and (row.base is None or row.base.nbytes == row.nbytes)

@@ -57,11 +57,13 @@ def test_unusual_modes():
     grey = np.linspace(0, 65535, 40 * 20).reshape(20, 40).astype(np.uint16)
     sixteen = np.asarray(load_image(encoded(Image.fromarray(grey))))
     np.testing.assert_allclose(sixteen[..., 0], grey / 257, atol=0.6)
+    dark = np.asarray(load_image(encoded(Image.fromarray(grey // 300))))
+    np.testing.assert_allclose(dark[..., 0], grey // 300 / 257, atol=0.6)  # not stretched: 16 bits are 16 bits
     eight_in_32 = np.asarray(load_image(Image.fromarray((grey // 257).astype(np.int32))))
     np.testing.assert_allclose(eight_in_32[..., 1], grey // 257, atol=0.6)
     cmyk = load_image(encoded(picture("CMYK"), format="JPEG", quality=95))
     assert np.abs(np.asarray(cmyk).astype(int) - np.asarray(picture())).mean() < 8
-    for mode in ("P", "1", "L", "YCbCr", "LAB", "HSV", "F"):
+    for mode in ("P", "1", "L", "YCbCr", "LAB", "HSV"):
         assert load_image(picture(mode)).mode == "RGB"
 
 
@@ -81,6 +83,8 @@ def test_exif_rotation_is_applied():
     exif[0x0112] = 6  # rotate 90 degrees clockwise to show
     sideways = encoded(picture(), format="JPEG", exif=exif)
     assert load_image(sideways).size == (20, 40)
+    damaged = encoded(picture(), exif=b"Exif\x00\x00no exif at all")
+    assert load_image(damaged).size == (40, 20)
 
 
 def bomb():
@@ -102,6 +106,8 @@ def bomb():
         (encoded(picture(size=(1, 1))), "1x1 pixels hold no word"),
         (encoded(picture(size=(50, 1))), "50x1 pixels hold no word"),
         (bomb(), "pixels"),
+        (encoded(picture(), format="EPS"), "not an image"),  # Pillow would start Ghostscript
+        (encoded(picture("F"), format="TIFF"), "floating-point pixels"),
         (np.zeros((0, 10, 3), np.uint8), "hold no word"),
         (np.zeros((8, 8, 3), np.float32), r"expected uint8 of shape \(H, W, 3\)"),
         (np.zeros((8, 8, 4), np.uint8), "expected uint8"),

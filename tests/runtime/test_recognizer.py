@@ -1,12 +1,14 @@
 """Recognizer over a real bundle: the golden tiny network on ONNX Runtime."""
 
+import json
+import shutil
 import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clip4str.runtime import BackendError, CharsetError, Decoding, ImageError, Recognizer, UsageError
+from clip4str.runtime import BackendError, BundleError, CharsetError, Decoding, ImageError, Recognizer, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,27 @@ def test_the_visual_branch_alone_and_other_modes(tiny_bundle, golden):
     assert plain.stats.text_calls == 0 and plain.stats.cross_passes == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["config"].update(image_size=[64, 128]), "pixels is .* the manifest means"),
+        (lambda m: m["config"].update(context=20), "text_kv is|bpe is"),
+        (lambda m: m.update(charset=m["charset"][:40]), "logits is .* the manifest means"),
+        (lambda m: m["stages"].update(visual="cross.onnx"), "visual_kv is None"),
+        (lambda m: m["config"].update(steps=40), "visual stage failed in onnxruntime"),
+    ],
+)
+def test_a_manifest_that_is_not_of_its_graphs(change, message, tiny_bundle, tmp_path, golden):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises((BundleError, BackendError), match=message) as caught:
+        Recognizer.load(bundle, threads=1).read(list(golden("tiny")["images"][:2]))
+    assert "\n" not in str(caught.value)
+
+
 def test_wrong_arguments(tiny_bundle, recognizer, golden):
     image = golden("tiny")["images"][0]
     with pytest.raises(BackendError, match="unknown backend 'tflite'"):
@@ -79,11 +102,12 @@ def test_wrong_arguments(tiny_bundle, recognizer, golden):
     with pytest.raises(BackendError, match=r"it has: .*CPUExecutionProvider"):
         Recognizer.load(tiny_bundle, providers=["Rocket"])
     Recognizer.load(tiny_bundle, providers=["cpu"], verify=False)
-    for wrong in ({"threads": 0}, {"batch_size": 0}):
+    for wrong in ({"threads": 0}, {"threads": 10**11}, {"batch_size": 0}, {"cache_size": -1}):
         with pytest.raises(UsageError):
             Recognizer.load(tiny_bundle, **wrong)
-    with pytest.raises(CharsetError):
-        Recognizer.load(tiny_bundle, charset_test="äöü")
+    for charset in ("äöü", ""):
+        with pytest.raises(CharsetError):
+            Recognizer.load(tiny_bundle, charset_test=charset)
     for single in (image, "word.png", b"bytes"):
         with pytest.raises(UsageError, match=r"read\(\[image\]\)"):
             recognizer.read(single)
