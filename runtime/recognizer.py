@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from .driver import CaptionCache, Decoding, PredictAndRefine, Stages, Stats
 from .errors import BundleError, ImageError, UsageError
 from .images import ImageLike, prepare
 from .text import Charset, first_end
+
+T = TypeVar("T")
 
 BUNDLE_VARIABLE = "CLIP4STR_BUNDLE"
 
@@ -133,11 +136,11 @@ def default_bundle() -> Path:
     return built[-1].parent
 
 
-def batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most `size`, in order."""
-    batch: list[ImageLike] = []
-    for image in images:
-        batch.append(image)
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []

@@ -150,8 +150,7 @@ def test_file_names_of_any_bytes(tiny_bundle, golden, tmp_path):
     image = Image.fromarray(golden("tiny")["images"][1])
     names = [b"caf\xe9.png", b"two\nlines.png", b"\x1b[31mred.png"]
     for name in names:
-        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
-            image.save(file, "PNG")
+        image.save(tmp_path / os.fsdecode(name))
     done = run("read", "--bundle", tiny_bundle, tmp_path, "--threads", 1)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 3 and b"\x1b" not in done.stdout
     assert b"two\\nlines.png" in done.stdout
