@@ -16,6 +16,7 @@ from typing import Any
 
 from .errors import BundleError
 from .images import NORMALIZATION
+from .onnx_files import external_files
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -82,10 +83,9 @@ class Bundle:
         bundle = Bundle(folder, manifest)
         for name, entry in manifest.files.items():
             _check_file(bundle, name, entry, verify)
-        # A graph may name further files beside it as its weights: none may be there that was not checked.
-        extra = sorted({p.name for p in folder.iterdir()} - {*manifest.files, MANIFEST})
-        if extra:
-            raise BundleError(f"{folder}: {extra[0]!r} is not in its manifest; remove it")
+        for stage in manifest.stages:
+            for name in sorted(external_files(bundle.path(stage)) - manifest.files.keys()):
+                raise BundleError(f"{bundle.path(stage)}: reads {name!r}, which is not in the manifest")
         return bundle
 
     def path(self, stage: str) -> Path:

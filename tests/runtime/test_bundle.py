@@ -3,7 +3,9 @@
 import json
 import os
 
+import onnx
 import pytest
+from onnx import helper
 
 from clip4str.runtime import BundleError, Recognizer
 from clip4str.runtime.bundle import Bundle, Manifest, describe_file, write_manifest
@@ -21,7 +23,7 @@ def folder(tmp_path):
     folder.mkdir()
     stages = {}
     for stage in ("image", "visual", "text", "cross"):
-        (folder / f"{stage}.onnx").write_bytes(stage.encode() * 50)
+        onnx.save_model(helper.make_model(helper.make_graph([], stage, [], [])), folder / f"{stage}.onnx")
         stages[stage] = f"{stage}.onnx"
     files = {name: describe_file(folder / name) for name in stages.values()}
     write_manifest(folder, Manifest("test", CONFIG, CHARSET_94, CHARSET_36, "half", "fp32", 64, files, stages))
@@ -108,10 +110,40 @@ def test_manifests_that_are_no_json_object(folder, text):
         Bundle.open(folder)
 
 
-def test_a_file_that_no_sha256_covers(folder):
-    """A graph may name any file beside it as its weights."""
-    (folder / "weights.data").write_bytes(b"x")
-    with pytest.raises(BundleError, match=r"'weights\.data' is not in its manifest"):
+@pytest.mark.parametrize("place", ["initializer", "constant", "branch", "sparse"])
+@pytest.mark.parametrize("location", ["../outside.data", "/etc/passwd", "beside.data"])
+def test_a_graph_that_reads_files_the_manifest_does_not_cover(place, location, folder):
+    """Wherever in a graph the tensor stands; written by the onnx package."""
+    tensor = onnx.TensorProto(name="w", dims=[4], data_type=1, data_location=1)
+    tensor.external_data.add(key="location", value=location)
+    graph = helper.make_graph([], "g", [], [])
+    if place == "initializer":
+        graph.initializer.append(tensor)
+    elif place == "sparse":
+        graph.sparse_initializer.add(values=tensor)
+    else:
+        constant = helper.make_node("Constant", [], ["c"])
+        constant.attribute.append(onnx.AttributeProto(name="value", type=4, t=tensor))
+        branch = helper.make_graph([constant], "branch", [], [])
+        graph.node.append(constant if place == "constant" else helper.make_node("If", ["x"], ["y"], then_branch=branch))
+    onnx.save_model(helper.make_model(graph), folder / "text.onnx")
+    (folder / "beside.data").write_bytes(bytes(16))
+
+    def cover(manifest):
+        manifest["files"]["text.onnx"] = describe_file(folder / "text.onnx")
+
+    edit(folder, cover)
+    with pytest.raises(BundleError, match=r"text\.onnx: reads '.*', which is not in the manifest"):
+        Bundle.open(folder)
+    if location == "beside.data":
+        edit(folder, lambda m: m["files"].update({location: describe_file(folder / location)}))
+        Bundle.open(folder)
+
+
+def test_stage_files_that_are_no_protobuf(folder):
+    (folder / "text.onnx").write_bytes(b"\xff" * 300)
+    edit(folder, lambda m: m["files"].update({"text.onnx": describe_file(folder / "text.onnx")}))
+    with pytest.raises(BundleError, match=r"text\.onnx: not an ONNX file"):
         Bundle.open(folder)
 
 
@@ -134,6 +166,6 @@ def test_a_huge_manifest_is_not_read(folder):
 
 
 def test_stage_files_that_are_no_graphs(folder):
-    with pytest.raises(BundleError, match=r"image\.onnx: onnxruntime cannot run it") as caught:
+    with pytest.raises(BundleError, match=r"image\.onnx: (onnxruntime cannot run it|pixels is None)") as caught:
         Recognizer.load(folder)
     assert "\n" not in str(caught.value)
