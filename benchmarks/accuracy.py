@@ -7,7 +7,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,24 +18,32 @@ from tqdm import tqdm
 
 from clip4str.benchmarks.lmdb_words import LmdbWords, find_lmdb
 from clip4str.benchmarks.machine_info import describe, machine_info
+from clip4str.benchmarks.output_files import check_output
 from clip4str.benchmarks.protocol import Protocol, closeness
-from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
+from clip4str.benchmarks.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
 from clip4str.runtime import ImageError, Recognizer, UsageError
+from clip4str.runtime.cli import Parser
 from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
+from clip4str.runtime.recognizer import batches
 
 _EPILOG = """\
 examples:
-  clip4str eval --data data/test                        every set below data/test, with the newest bundle
+  clip4str eval --data data/test          every set, with the newest bundle
   clip4str eval --data data/test --sets SVT CUTE80 --errors wrong.tsv
-  clip4str eval --data data/test --bundle bundles/b --json b.json --decode nar --refine 0
+  clip4str eval --data data/test --bundle bundles/mine-fp16 --json fp16.json
 
-A set is an LMDB folder (data.mdb inside) with the keys num-samples, image-%09d and label-%09d. The standard
-sets are known by folder name in any usual spelling (IIIT5K, SVT, IC13_1015, CUTE ...); those not found are
-listed, other folders are read too. Protocol: whitespace removed, NFKD to ASCII, labels over 25 characters
-left out, lowercase, 0-9a-z kept (--cased, --punctuation keep more), empty labels left out, exact match.
-Captions for the text tower are the bundle's own whatever the protocol; --charset-test changes them. An image
-that cannot be read counts as wrong.
+A set is an LMDB folder (data.mdb inside) with the keys num-samples,
+image-%09d and label-%09d. The standard sets are known by the folder's name in
+any usual spelling (IIIT5K, SVT, IC13_1015, CUTE ...). Those not found are
+listed; other folders are read too, and go by their path. If two folders claim
+a standard set, neither is taken for it.
+
+The standard protocol: whitespace goes, accents go (NFKD to ASCII), words of
+over 25 characters are left out, then case and all but 0-9a-z goes (--cased and
+--punctuation keep more), and words with nothing left are left out. Right is
+what then matches exactly. An image that cannot be read counts as wrong.
+The protocol changes nothing of how a word is read; --charset-test does.
 """
 _COLUMNS = ("# samples", "Accuracy", "1 - NED", "Confidence", "words/s")
 
@@ -59,23 +67,19 @@ class SetResult:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="clip4str eval",
         description="Word accuracy over labelled LMDB folders, by the standard protocol.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder with LMDB data sets at any depth"
-    )
-    parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these sets")
-    parser.add_argument("--cased", action="store_true", help="capitals count")
-    parser.add_argument("--punctuation", action="store_true", help="punctuation counts")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with LMDB sets at any depth")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these sets (default: all that are found)")
+    parser.add_argument("--cased", action="store_true", help="capitals and small letters differ")
+    parser.add_argument("--punctuation", action="store_true", help="compare punctuation too")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N words of every set")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
-    parser.add_argument(
-        "--errors", type=Path, metavar="FILE", help="write the words read wrong as tab-separated values"
-    )
+    parser.add_argument("--errors", type=Path, metavar="FILE", help="write the words read wrong, tab-separated")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recognizer_options(parser)
     return parser
@@ -85,14 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit is a number of words, 1 or more, not {args.limit}")
-    sets = name_sets(args.data, find_lmdb(args.data))
+    check_output(args.json)
+    check_output(args.errors)
+    folders = find_lmdb(args.data)
+    sets, claims = name_sets(args.data, folders), claimed_sets(args.data, folders)
     if not sets:
         raise UsageError(f"{args.data}: no LMDB data set (a folder with data.mdb) in it or below")
     chosen = _choose(sets, args.sets)
     skipped = [name for name in STANDARD if name not in sets]
-    for file in (args.json, args.errors):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"{file}: its folder does not exist")  # better now than after an hour of reading
+    for name in () if args.sets else skipped:
+        if found := claims.get(name):
+            names = ", ".join(other for other, folder in sets.items() if folder in found)
+            print(f"{name}: claimed by {names}, so none of them is it", file=sys.stderr)
     recognizer, protocol = load_recognizer(args), Protocol(args.cased, args.punctuation)
     info = machine_info(getattr(recognizer.stages, "threads", args.threads))
     print(describe(info))
@@ -103,14 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with LmdbWords(folder) as words:
             results.append(evaluate(recognizer, words, protocol, name, args.limit, not args.quiet))
     print_tables(results)
-    if skipped and not args.sets:
-        print(f"\nnot found, skipped: {', '.join(skipped)}")
+    missing = [] if args.sets else [name for name in skipped if name not in claims]
+    if missing:
+        print(f"\nnot found, skipped: {', '.join(missing)}")
     for result in results:
         if result.unreadable:
-            print(
-                f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong",
-                file=sys.stderr,
-            )
+            print(f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong", file=sys.stderr)
     if args.json:
         report = to_json(results, skipped, recognizer, protocol, info, args)
         args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -127,14 +133,13 @@ def evaluate(
     limit: int | None = None,
     progress: bool = False,
 ) -> SetResult:
-    """Read one data set. Every word's answer is the same in any batch, so batches are only a matter of
-    speed."""
+    """Read one data set. Every word's answer is the same in any batch: batches are only a matter of speed."""
     result = SetResult(name)
     total = min(len(words), limit) if limit else len(words)
     began = time.perf_counter()
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=total, desc=name, unit="word", disable=not progress))
-        for batch in _batches(_labelled(words, protocol, limit, bar), recognizer.batch_size):
+        for batch in batches(_labelled(words, protocol, limit, bar), recognizer.batch_size):
             _score(recognizer, batch, protocol, result)
     result.seconds = time.perf_counter() - began
     if result.num_samples:
@@ -227,8 +232,7 @@ def to_json(
     info: dict[str, Any],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """The report: measures in percent, `combined` and `mean` over the standard sets, over all if there are
-    none."""
+    """The report: measures in percent, `combined` and `mean` over the standard sets, or over all if there are none."""
     group = next(group for _, group in _groups(results) if group)
     manifest = recognizer.manifest
     return {
@@ -266,20 +270,7 @@ def _choose(sets: dict[str, Path], wanted: Sequence[str] | None) -> dict[str, Pa
     return {name: sets[name] for name in names}
 
 
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 if __name__ == "__main__":
-    from clip4str.runtime.cli import (
-        main as run_command,
-    )  # one-line errors and exit code 2, as for `clip4str eval`
+    from clip4str.runtime.cli import main as run_command  # one-line errors and exit code 2, as for `clip4str eval`
 
     sys.exit(run_command(["eval", *sys.argv[1:]]))

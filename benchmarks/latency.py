@@ -18,83 +18,74 @@ import numpy as np
 from tqdm import tqdm
 
 from clip4str.benchmarks.forcing import Forcing
-from clip4str.benchmarks.latency_chart import save_chart
+from clip4str.benchmarks.latency_chart import check_chart, save_chart
 from clip4str.benchmarks.latency_report import batch_report, print_batch, print_summary
 from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide, Turn
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
+from clip4str.benchmarks.output_files import check_output
 from clip4str.benchmarks.word_images import word_images
 from clip4str.runtime import Recognizer, UsageError
 from clip4str.runtime.backends.ort import available_threads
 from clip4str.runtime.bundle import file_sha256
+from clip4str.runtime.cli import Parser
 from clip4str.runtime.recognizer import default_bundle
 
 _EPILOG = """\
 examples:
-  clip4str bench                                        the newest bundle, batches of 1, 8 and 32
-  clip4str bench --words crops/ --batch 1 --threads 1   your word crops, one thread
-  clip4str bench --random-weights b16 --force-length 20 --chart b16.png
+  clip4str bench                          the newest bundle, batches of 1, 8, 32
+  clip4str bench --words crops/ --batch 1 --threads 1
+                                          your word crops, one thread
+  clip4str bench --bundle bundles/mine --checkpoint mine.ckpt
+                                          your own network
+  clip4str bench --random-weights b16 --chart b16.png
+                                          a size you have no checkpoint of
 
-What is compared: `clip4str` is the bundle as Recognizer runs it; `published way` is the same checkpoint
-decoded as in the published code (eager torch, one step at a time, memory projected at every step, text
-tokenised on the host). Both get the same images, threads and preparation, and take turns: A B A B. Captions
-are forgotten before every batch, unless the line says cached. The row `after` adds up all rows below the
-image tower's, in percent of it. The ratio is that of the medians; the quartiles are over turns taken side by
-side.
+What is compared: `clip4str` is the bundle as Recognizer runs it; `published
+way` is the same checkpoint decoded as in the published code (eager torch, one
+step at a time, memory projected at every step, text tokenised on the host).
+Both get the same images, threads and preparation, and take turns: A B A B.
+The text features of captions are forgotten before every batch, unless the line
+says cached. The row `after` adds up the rows below the image tower's, in
+percent of it. The ratio is that of the medians; its quartiles are over turns
+taken side by side.
 
-Random weights read no words: word length and passes are then forced, by computing everything and replacing
-the ids that come out, on both sides alike. --force-length and --force-passes do the same to any bundle.
+Forced words: random weights read no words, so what they read is replaced, on
+both sides alike, after everything has been computed. --force-length and
+--force-passes do the same to any bundle; how long a word is, and how often
+clip4str looks at it again, decides what either way costs.
 """
 _PAUSE = 0.01  # seconds between turns: one side's thread pool must not spin into the other side's time
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="clip4str bench",
         description="Latency per stage and end to end, side by side with the published way of decoding.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("what to time").add_argument
-    add(
-        "--bundle",
-        metavar="DIR",
-        help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
-    )
-    add(
-        "--checkpoint",
-        metavar="FILE",
-        help="what the bundle was built from (default: the bundled checkpoint)",
-    )
-    add("--random-weights", metavar="SIZE", help="no bundle: a network of size b16, b32, l14, h14 or small")
-    add("--precision", choices=("fp32", "fp16"), default="fp32", help="of the random bundle (default: fp32)")
-    add("--keep", type=Path, metavar="DIR", help="keep the random checkpoint and bundle here, and reuse them")
-    add("--words", type=Path, metavar="DIR", help="word crops, or an LMDB set of them (default: drawn digits)")
-    add("--no-published", action="store_true", help="time the bundle only; needs no torch")
+    add("--bundle", metavar="DIR", help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)")
+    add("--checkpoint", metavar="FILE", help="what the bundle was built from (default: the bundled network)")
+    add("--random-weights", metavar="SIZE", help="no bundle: an untrained small, b16, b32, l14 or h14")
+    add("--precision", choices=("fp32", "fp16"), default="fp32", help="with --random-weights (default: fp32)")
+    add("--keep", type=Path, metavar="DIR", help="with --random-weights: keep what was built here, and reuse it")
+    add("--words", type=Path, metavar="DIR", help="word crops, or an LMDB set of them (default: the bundled crops)")
+    add("--no-published", action="store_true", help="time the bundle alone; needs no torch")
     add = parser.add_argument_group("how to time it").add_argument
     add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="batch sizes (default: 1 8 32)")
-    add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="CPU threads, for both sides (default: all this process may use)",
-    )
-    add("--backend", default="auto", help="backend of the bundle (default: auto)")
-    add("--repeat", type=int, default=30, metavar="N", help="repetitions at most (default: 30)")
-    add(
-        "--seconds",
-        type=float,
-        default=60,
-        metavar="S",
-        help="stop a batch size after this long (default: 60)",
-    )
+    add("--threads", type=int, metavar="N", help="CPU threads of both sides (default: all this process may use)")
+    add("--backend", default="auto", help="auto or onnxruntime (default: auto)")
+    add("--repeat", type=int, default=30, metavar="N", help="timed repetitions of a batch size (default: 30)")
+    add("--seconds", type=float, default=60, metavar="S", help="fewer, if they take longer than this (default: 60)")
     add("--warmup", type=int, default=2, metavar="N", help="untimed repetitions first (default: 2)")
-    add = parser.add_argument_group("forced words").add_argument
-    add("--force-length", type=int, metavar="N", help="characters a word (default with random weights: 6)")
-    add("--force-passes", type=int, nargs=2, metavar=("V", "C"), help="visual and cross passes (default: 3 3)")
-    add("--force-text-calls", type=int, metavar="N", help="2: refining changes the caption (default: 1)")
+    add = parser.add_argument_group("forced words", "what random weights seem to read").add_argument
+    add("--force-length", type=int, metavar="N", help="characters a word (default: 6)")
+    add("--force-passes", type=int, nargs=2, metavar=("V", "C"), help="visual and cross-modal passes (default: 3 3)")
+    add("--force-text-calls", type=int, metavar="N", help="1, or 2: refining changes the caption (default: 1)")
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    add("--chart", type=Path, metavar="FILE", help="write a bar chart (PNG, SVG or PDF)")
+    add("--chart", type=Path, metavar="FILE", help="draw a bar chart (.png, .svg or .pdf)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -154,6 +145,7 @@ def _write(
     if args.chart:
         words = f", words of {forcing.length} characters (forced)" if forcing else ""
         title = f"{manifest.name}, {_threads(info['threads'])}{words}\n{info['cpu']}"
+        title += " (taken while other work ran: not figures to compare)" if busy(info) else ""
         save_chart(reports, args.chart, title)
 
 
@@ -206,9 +198,10 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError("this needs torch: pip install 'clip4str[bench]', or give --no-published") from None
     if args.random_weights and (args.bundle or args.checkpoint):
         raise UsageError("--random-weights builds its own bundle: leave out --bundle and --checkpoint")
-    for file in (args.json, args.chart):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"{file}: its folder does not exist")
+    check_output(args.json)
+    check_chart(args.chart)
+    if args.keep is not None and args.keep.exists() and not args.keep.is_dir():
+        raise UsageError(f"{args.keep}: is not a folder to keep a checkpoint and bundle in")
 
 
 def _forcing(args: argparse.Namespace) -> Forcing | None:

@@ -1,5 +1,4 @@
-"""Turns into figures and tables. Latency columns are named as trtexec names them; all times in
-milliseconds."""
+"""Turns into figures and tables. Times are in milliseconds; latency columns are named as trtexec names them."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ def _latency(batch: int, turns: Sequence[Turn]) -> dict[str, float]:
 
 
 def _stages(turns: Sequence[Turn]) -> dict[str, dict[str, float]]:
-    """Per stage: mean calls a batch; milliseconds a batch (median), a call, and in percent of the image
-    tower."""
+    """Per stage: mean calls a batch; milliseconds a batch (median), a call, and in percent of the image tower."""
     medians = {stage: 1000 * float(np.median([turn.stages[stage] for turn in turns])) for stage in STAGES}
     rows = {}
     for stage, ms in medians.items():
@@ -90,7 +88,7 @@ def print_batch(report: dict[str, Any]) -> None:
     if "ratio" in report:
         same = report["same_words"]
         agreement = f"; {same['same']} of {same['words']} words are the same" if same else ""
-        print(f"{_times(report['ratio'])} as fast as the published way{agreement}")
+        print(f"{_times(report['ratio'])}{agreement}")
     _print_stages(report)
     p = {name: f"{value:g}" for name, value in report["passes"].items()}
     passes = f"{p['visual_passes']} visual, {p['cross_passes']} cross, {p['refine_passes']} refining"
@@ -117,7 +115,7 @@ def _print_stages(report: dict[str, Any]) -> None:
 
 def _times(ratio: dict[str, float]) -> str:
     quartiles = f"{ratio['quartile_1']:.2f} to {ratio['quartile_3']:.2f}"
-    return f"{ratio['of_medians']:.2f} times (quartiles over pairs: {quartiles})"
+    return f"{ratio['of_medians']:.2f} times as fast as the published way (quartiles over pairs: {quartiles})"
 
 
 def print_summary(reports: Sequence[dict[str, Any]]) -> None:
@@ -125,6 +123,6 @@ def print_summary(reports: Sequence[dict[str, Any]]) -> None:
     print()
     for report in reports:
         ms = report["bundle"]["median"] / report["batch"]
-        ratio = f", {_times(report['ratio'])} as fast as the published way" if "ratio" in report else ""
+        ratio = f", {_times(report['ratio'])}" if "ratio" in report else ""
         after = report["bundle"]["after_image_percent"]
-        print(f"batch {report['batch']}: {ms:.2f} ms a word, {after:.1f}% of the image tower after it{ratio}")
+        print(f"batch {report['batch']}: {ms:.2f} ms a word, after the image tower {after:.1f}% of its time{ratio}")

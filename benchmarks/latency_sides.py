@@ -1,7 +1,6 @@
 """The two sides of the comparison: a bundle as this package runs it, and the published way of decoding.
 
-Both turn the same images into words, preparation included; time is taken per stage in the very run that is
-timed.
+Both turn the same images into words, preparation included. Stages are timed in the very runs that are timed whole.
 """
 
 from __future__ import annotations

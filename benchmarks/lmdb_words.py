@@ -1,5 +1,7 @@
-"""Word image data sets as scene text recognition keeps them: an LMDB folder with the keys `num-samples`,
-`image-%09d` (an encoded image) and `label-%09d` (UTF-8), counted from 1."""
+"""Word image data sets as scene text recognition keeps them: LMDB folders, read without torch.
+
+The keys are `num-samples`, `image-%09d` (an encoded image) and `label-%09d` (UTF-8), counted from 1.
+"""
 
 from __future__ import annotations
 
@@ -10,73 +12,94 @@ from typing import Any
 
 from clip4str.runtime.errors import DataError
 
+_MOST = 999_999_999  # nine digits number a sample
+
 
 class LmdbWords:
-    """One open data set: `len()` and iteration over (encoded image, label as stored). Close it, or use
-    `with`.
+    """One data set: `len()`, iteration over (encoded image, label as stored), and samples by number.
 
+    It can be pickled and used after a fork: every process opens the folder for itself, when it first reads.
     Raises DataError if the folder is missing or damaged, a sample is missing, or a label is not UTF-8.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        try:
-            import lmdb
-        except ImportError:
-            raise DataError("reading data sets needs lmdb: pip install 'clip4str[bench]'") from None
         self.folder = Path(folder)
         if not (self.folder / "data.mdb").is_file():
             what = "has no data.mdb" if self.folder.is_dir() else "is not a folder"
             raise DataError(f"{self.folder}: {what}; a data set is an LMDB folder holding data.mdb")
-        self._error = lmdb.Error
+        stored = self._get("num-samples")
         try:
-            # lock=False: data sets often lie on read-only disks, where no lock file can be made.
-            self._environment = lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False, meminit=False)
-        except lmdb.Error as error:
-            raise DataError(f"{self.folder}: not a readable LMDB ({error})") from None
-        try:
-            self._samples = self._count()
-        except DataError:
-            self.close()
-            raise
-
-    def _count(self) -> int:
-        try:
-            with self._environment.begin() as transaction:
-                count = self._get(transaction, "num-samples")
-            return int(count)
-        except (ValueError, self._error) as error:
-            raise DataError(f"{self.folder}: its num-samples cannot be read ({error})") from None
-
-    def _get(self, transaction: Any, key: str) -> bytes:
-        value = transaction.get(key.encode())
-        if value is None:
-            raise DataError(f"{self.folder}: has no {key}; is the copy complete?")
-        return bytes(value)
+            self._samples = int(stored)
+        except ValueError:
+            self._samples = -1
+        if not 0 <= self._samples <= _MOST:
+            raise DataError(f"{self.folder}: its num-samples is {stored[:40]!r}, not a number from 0 to {_MOST}")
 
     def __len__(self) -> int:
         return self._samples
 
     def __iter__(self) -> Iterator[tuple[bytes, str]]:
+        return ((self.image(number), self.label(number)) for number in range(1, len(self) + 1))
+
+    def image(self, number: int) -> bytes:
+        """The encoded image of sample `number`, 1 to len()."""
+        return self._get(f"image-{number:09d}")
+
+    def label(self, number: int, errors: str = "strict") -> str:
+        """The label of sample `number`. errors: as in bytes.decode."""
         try:
-            with self._environment.begin() as transaction:
-                for number in range(1, len(self) + 1):
-                    image = self._get(transaction, f"image-{number:09d}")
-                    label = self._get(transaction, f"label-{number:09d}")
-                    try:
-                        yield image, label.decode("utf-8")
-                    except UnicodeDecodeError:
-                        raise DataError(f"{self.folder}: label-{number:09d} is not UTF-8") from None
-        except self._error as error:
-            raise DataError(f"{self.folder}: damaged LMDB ({error})") from None
+            return self._get(f"label-{number:09d}").decode("utf-8", errors)
+        except UnicodeDecodeError:
+            raise DataError(f"{self.folder}: label-{number:09d} is not UTF-8") from None
+
+    def _get(self, key: str) -> bytes:
+        try:
+            import lmdb
+        except ImportError:
+            raise DataError("reading data sets needs lmdb: pip install 'clip4str[bench]'") from None
+        try:
+            with _environment(self.folder).begin() as transaction:
+                value = transaction.get(key.encode())
+        except lmdb.Error as error:
+            raise DataError(f"{self.folder}: not a readable LMDB ({error})") from None
+        if value is None:
+            raise DataError(f"{self.folder}: has no {key}; is the copy complete?")
+        return bytes(value)
 
     def close(self) -> None:
-        self._environment.close()
+        """Close the folder in this process. Reading on opens it anew."""
+        _, environment = _OPEN.pop(self.folder.resolve(), (0, None))
+        if environment is not None:
+            environment.close()
 
     def __enter__(self) -> LmdbWords:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+_OPEN: dict[Path, tuple[int, Any]] = {}  # folder -> process that opened it, its environment
+
+
+def _environment(folder: Path) -> Any:
+    """The open LMDB: a process may open a folder only once, and must not use what it inherited from its parent."""
+    import lmdb
+
+    place = folder.resolve()
+    process, environment = _OPEN.get(place, (0, None))
+    if process == os.getpid():
+        return environment
+    if environment is not None:
+        environment.close()  # the parent's own stays open
+    # lock=False: data sets often lie on read-only disks, where no lock file can be made.
+    environment = lmdb.open(str(place), readonly=True, lock=False, readahead=False, meminit=False)
+    pages, page_size = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
+    if pages * page_size > (place / "data.mdb").stat().st_size:  # reading past its end would kill the process
+        environment.close()
+        raise DataError(f"{folder}: data.mdb is shorter than it says; is the copy complete?")
+    _OPEN[place] = os.getpid(), environment
+    return environment
 
 
 def find_lmdb(root: str | os.PathLike[str]) -> list[Path]:

@@ -13,8 +13,7 @@ _PACKAGES = ("clip4str", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "t
 
 
 def machine_info(threads: int | None = None) -> dict[str, Any]:
-    """CPU, cores, threads used, GPU if any, load before the start (of all processes, one minute),
-    versions."""
+    """CPU, cores, threads used, GPU if any, load of the machine over the last minute, versions."""
     info: dict[str, Any] = {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

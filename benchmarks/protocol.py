@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """cased: capitals count. punctuation: ASCII punctuation counts. max_length: in characters, before
-    filtering."""
+    """cased: capitals count. punctuation: ASCII punctuation counts. max_length: in characters, before filtering."""
 
     cased: bool = False
     punctuation: bool = False

@@ -29,8 +29,7 @@ def greedy(logits: Tensor, first: int) -> Tensor:
 
 
 class Published:
-    """The published forward of a network. `pick` chooses ids from logits; the stopwatch times the four
-    parts."""
+    """The published forward of a network. `pick` chooses ids from logits; the stopwatch times the four parts."""
 
     def __init__(self, model: Clip4Str, pick: Pick = greedy, stopwatch: Stopwatch | None = None) -> None:
         self.model, self.pick = model, pick
@@ -54,8 +53,7 @@ class Published:
         return self._refine("cross", cross, both)
 
     def _autoregress(self, branch: str, memory: Tensor, steps: int | None = None) -> Tensor:
-        """Greedy logits (N, L, C): exactly `steps`, or, without, up to where every word of the batch has
-        ended."""
+        """Greedy logits (N, L, C): of exactly `steps` steps, or else until every word of the batch has ended."""
         decoder, most = self._decoders[branch], steps or self.model.config.steps
         tokens = torch.full((len(memory), most), self.model.charset.pad, device=memory.device)
         tokens[:, 0] = self.model.charset.start

@@ -1,5 +1,4 @@
-"""Networks of the usual sizes with random weights, to time a size without a checkpoint of it. They read
-nothing."""
+"""Networks of the usual sizes with random weights: they read nothing, but show how fast a size is."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ def random_checkpoint(size: str, folder: Path, seed: int = 0) -> Path:
 
 
 def random_bundle(checkpoint: Path, folder: Path, precision: str, max_batch: int) -> Path:
-    """The checkpoint as a bundle in `folder`; returns its path. Its words mean nothing, so none need to
-    agree."""
+    """The checkpoint as a bundle in `folder`; returns its path. Its words mean nothing, so none need to agree."""
     from clip4str.export.build_engine import build_bundle
 
     target = folder / f"{checkpoint.stem}-{precision}"

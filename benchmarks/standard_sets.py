@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 STANDARD = (
@@ -21,8 +21,7 @@ _NOT_TEST = {"train", "training", "val", "valid", "validation"}
 
 
 def standard_name(folder: Path) -> str | None:
-    """The standard set that a folder's name stands for, whatever its case, dashes and dots; None if none
-    does."""
+    """The standard set that a folder's name stands for, whatever its case, dashes and dots, or None."""
     plain = _plain(folder.name)
     known = {_plain(name): name for name in STANDARD}
     known.update({_plain(spelling): name for spelling, name in _SPELLINGS.items()})
@@ -33,23 +32,32 @@ def name_sets(root: Path, folders: Iterable[Path]) -> dict[str, Path]:
     """A name for every LMDB folder below root: standard sets in their usual order, then the rest by path.
 
     A training split is never a standard set, and of two folders of one name neither can be trusted to be it:
-    these go by their path below root.
+    these go by their path below root, with ./ before it where it would read like a standard set.
     """
     folders = list(folders)
-    named: dict[str, list[Path]] = {}
+    claims = claimed_sets(root, folders)
+    sets = {name: found[0] for name in STANDARD if len(found := claims.get(name, [])) == 1}
+    others = {_path_name(root, folder, folders): folder for folder in folders if folder not in sets.values()}
+    return {**sets, **dict(sorted(others.items()))}
+
+
+def claimed_sets(root: Path, folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """The folders whose names stand for a standard set, by set. Training splits claim none."""
+    claims: dict[str, list[Path]] = {}
     for folder in folders:
         parts = {part.lower() for part in folder.relative_to(root).parts}
         name = None if parts & _NOT_TEST else standard_name(folder.resolve())
-        named.setdefault(name or _path_name(root, folder), []).append(folder)
-    sets = {name: found[0] for name in STANDARD if len(found := named.get(name, [])) == 1}
-    others = {_path_name(root, folder): folder for folder in folders if folder not in sets.values()}
-    return {**sets, **dict(sorted(others.items()))}
+        if name:
+            claims.setdefault(name, []).append(folder)
+    return claims
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _path_name(root: Path, folder: Path) -> str:
+def _path_name(root: Path, folder: Path, folders: Sequence[Path]) -> str:
     below = folder.relative_to(root).as_posix()
-    return folder.resolve().name if below == "." else below
+    if below == ".":
+        return below if len(folders) > 1 else folder.resolve().name
+    return f"./{below}" if below in STANDARD else below

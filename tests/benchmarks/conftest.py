@@ -20,12 +20,17 @@ def tiny_bundle(golden_checkpoint, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def write_lmdb() -> Callable[..., Path]:
-    """write_lmdb(folder, [(image array or bytes, label), ...], without=()) -> folder"""
+    """write_lmdb(folder, [(image array or bytes, label), ...], without=(keys), num_samples=None) -> folder"""
     lmdb = pytest.importorskip("lmdb")
 
-    def write(folder: Path, words: Sequence[tuple[np.ndarray | bytes, str]], without: Sequence[str] = ()) -> Path:
+    def write(
+        folder: Path,
+        words: Sequence[tuple[np.ndarray | bytes, str | bytes]],
+        without: Sequence[str] = (),
+        num_samples: str | None = None,
+    ) -> Path:
         folder.mkdir(parents=True)
-        entries = {"num-samples": str(len(words)).encode()}
+        entries = {"num-samples": (str(len(words)) if num_samples is None else num_samples).encode()}
         for number, (image, label) in enumerate(words, 1):
             entries[f"image-{number:09d}"] = image if isinstance(image, bytes) else png(image)
             entries[f"label-{number:09d}"] = label if isinstance(label, bytes) else label.encode()

@@ -95,6 +95,11 @@ def test_choosing_limiting_and_cased(data, tiny_bundle, tmp_path, capsys):
         (("--data", "data", "--sets", "SVTP"), "no set named SVTP; found: SVT, extra"),
         (("--data", "data", "--limit", "0"), "--limit"),
         (("--data", "data", "--json", "nowhere/a.json"), "its folder does not exist"),
+        (("--data", "data", "--json", "data"), "data: is a folder; name a file"),
+        (("--data", "data", "--errors", "data"), "data: is a folder; name a file"),
+        (("--data", "data", "--limit", "few"), "argument --limit: invalid int value: 'few'"),
+        (("--data", "data", "--lim", "1"), "unrecognized arguments: --lim 1"),
+        ((), "required: --data"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, data, tiny_bundle, tmp_path, monkeypatch, capsys):
@@ -105,6 +110,20 @@ def test_mistakes_are_one_line(arguments, message, data, tiny_bundle, tmp_path, 
     assert run_command(["eval", "--bundle", str(tiny_bundle), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_set_claimed_twice(data, tiny_bundle, tmp_path, write_lmdb, golden, capsys):
+    folder, _, _ = data
+    write_lmdb(folder / "old" / "SVT", [(golden("tiny")["images"][0], "a")])
+    (folder / "svt").rename(folder / "SVT")
+    report = tmp_path / "report.json"
+    assert run(folder, tiny_bundle, "--json", str(report)) == 0
+    printed = capsys.readouterr()
+    assert "SVT: claimed by ./SVT, old/SVT, so none of them is it" in printed.err
+    assert "Standard sets" not in printed.out and "skipped: IIIT5k, IC13_857" in printed.out
+    values = json.loads(report.read_text())
+    assert [s["dataset"] for s in values["sets"]] == ["./SVT", "extra", "old/SVT"]
+    assert "SVT" in values["skipped"]
 
 
 def test_means():

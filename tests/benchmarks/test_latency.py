@@ -7,11 +7,17 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
+from clip4str.benchmarks import latency
 from clip4str.benchmarks.forcing import ForcedStages, ForcedWords, Forcing
 from clip4str.benchmarks.latency import main
+from clip4str.benchmarks.latency_chart import save_chart
+from clip4str.benchmarks.latency_sides import STAGES
 from clip4str.benchmarks.random_weights import SIZES
+from clip4str.benchmarks.word_images import word_images
+from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.model import Config
 from clip4str.runtime import Recognizer
 from clip4str.runtime.cli import main as run_command
@@ -98,6 +104,30 @@ def test_without_torch(tiny_bundle, monkeypatch, capsys):
     assert main(["--bundle", str(tiny_bundle), "--batch", "1", "--no-published", *ONCE]) == 0
 
 
+def test_a_chart_needs_matplotlib(tiny_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latency, "_measure", lambda *_: pytest.fail("timed before it was checked"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = ("--no-published", "--batch", "1", "--chart", str(tmp_path / "a.png"))
+    assert run_command(["bench", "--bundle", str(tiny_bundle), *options]) == 2
+    assert "a chart needs matplotlib" in capsys.readouterr().err
+
+
+def test_bars_are_as_long_as_their_medians(tmp_path, monkeypatch):
+    """On a busy machine, medians of stages add up to anything."""
+    side = {"median": 80.0, "stages": {stage: {"ms": 5.0} for stage in STAGES}}
+    drawn = []
+    monkeypatch.setattr(Axes, "barh", lambda self, place, width, **options: drawn.append(width))
+    save_chart([{"batch": 8, "bundle": side}], tmp_path / "chart.svg", "title")
+    assert sum(drawn) == pytest.approx(10)
+    assert (tmp_path / "chart.svg").read_text().startswith("<?xml")
+
+
+def test_without_words_the_bundled_crops_are_timed():
+    images = word_images(None)
+    assert len(images) == len(list(BUNDLED_CROPS.glob("*.jpg"))) > 8
+    assert all(image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 for image in images)
+
+
 def test_random_weights_need_no_checkpoint(tmp_path, monkeypatch, capsys):
     shape = {"image_size": (32, 64), "patch_size": (16, 16), "image_width": 64, "image_layers": 1, "d": 64}
     small = Config(**shape, text_width=64, text_layers=1, vocabulary=600, decoder_mlp=64)
@@ -121,11 +151,20 @@ def test_random_weights_need_no_checkpoint(tmp_path, monkeypatch, capsys):
         (("--force-passes", "1", "1"), "visual passes to force: 2 to 26"),
         (("--random-weights", "b16"), "leave out --bundle"),
         (("--chart", "nowhere/a.png"), "its folder does not exist"),
+        (("--chart", "."), ".: is a folder; name a file"),
+        (("--json", "."), ".: is a folder; name a file"),
+        (("--chart", "a.foo"), "a.foo: its name must end in .png, .svg or .pdf"),
+        (("--chart", "a"), "a: its name must end in .png, .svg or .pdf"),
+        (("--keep", "other.safetensors"), "other.safetensors: is not a folder"),
+        (("--batch", "one"), "argument --batch: invalid int value: 'one'"),
+        (("--rep", "1"), "unrecognized arguments: --rep 1"),
         (("--words", "nowhere"), "nowhere"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tiny_bundle, tmp_path, monkeypatch, capsys):
+    """And are found before anything is timed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(latency, "_measure", lambda *_: pytest.fail("timed before it was checked"))
     (tmp_path / "other.safetensors").write_bytes(b"something else")
     assert run_command(["bench", "--bundle", str(tiny_bundle), *arguments]) == 2
     error = capsys.readouterr().err

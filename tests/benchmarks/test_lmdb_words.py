@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from clip4str.benchmarks.lmdb_words import LmdbWords, find_lmdb
+from clip4str.benchmarks.lmdb_words import LmdbWords, _environment, find_lmdb
 from clip4str.runtime import DataError
 
 PIXELS = np.zeros((8, 16, 3), np.uint8)
@@ -31,6 +36,67 @@ def test_labels_must_be_utf8(tmp_path, write_lmdb):
     folder = write_lmdb(tmp_path / "set", [(PIXELS, b"caf\xe9")])
     with pytest.raises(DataError, match="label-000000001 is not UTF-8"), LmdbWords(folder) as words:
         list(words)
+
+
+def test_training_reads_them_leniently(tmp_path, write_lmdb):
+    with LmdbWords(write_lmdb(tmp_path / "set", [(PIXELS, b"caf\xe9")])) as words:
+        assert words.label(1, errors="replace") == "caf\ufffd"
+        assert words.image(np.int64(1)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", ["-3", "9" * 30, "1000000000", "many", ""])
+def test_number_of_samples_is_checked(tmp_path, write_lmdb, count):
+    folder = write_lmdb(tmp_path / "set", [(PIXELS, "a")], num_samples=count)
+    with pytest.raises(DataError, match=r"num-samples is .*not a number from 0 to 999999999"):
+        LmdbWords(folder)
+
+
+def test_incomplete_copy(tmp_path, write_lmdb):
+    """Reading past the end of the file would kill the process."""
+    folder = write_lmdb(tmp_path / "set", [(bytes(9000), f"word {i}") for i in range(20)])
+    file = folder / "data.mdb"
+    whole = file.read_bytes()
+    for kept in (len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:kept])
+        with pytest.raises(DataError, match=r"data\.mdb is shorter than it says; is the copy complete\?"):
+            LmdbWords(folder)
+    file.write_bytes(whole)
+    with LmdbWords(folder) as words:
+        assert len(list(words)) == 20
+
+
+def test_two_readers_of_one_folder(tmp_path, write_lmdb):
+    folder = write_lmdb(tmp_path / "set", [(PIXELS, "a"), (PIXELS, "b")])
+    (tmp_path / "link").symlink_to(folder)
+    first, second = LmdbWords(folder), LmdbWords(tmp_path / "link")
+    left = iter(first)
+    assert next(left)[1] == "a"
+    second.close()
+    assert next(left)[1] == "b"  # opened anew
+    first.close()
+
+
+def test_pickled(tmp_path, write_lmdb):
+    with LmdbWords(write_lmdb(tmp_path / "set", [(PIXELS, "a")])) as words:
+        copy = pickle.loads(pickle.dumps(words))
+        assert (len(copy), copy.label(1)) == (1, "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_opened_anew_after_a_fork(tmp_path, write_lmdb):
+    with LmdbWords(write_lmdb(tmp_path / "set", [(PIXELS, "a")])) as words:
+        before = _environment(words.folder)
+        child = os.fork()
+        if child == 0:  # no assert may return into pytest from here
+            fine = words.label(1) == "a" and _environment(words.folder) is not before
+            os._exit(0 if fine else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert words.label(1) == "a" and _environment(words.folder) is before
+
+
+def test_no_torch_needed():
+    code = "import sys; import clip4str.benchmarks.lmdb_words; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_not_an_lmdb(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clip4str.benchmarks.protocol import Protocol, closeness, edit_distance
-from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
+from clip4str.benchmarks.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,28 @@ def test_training_splits_and_doubles_are_not_standard_sets(tmp_path):
     assert list(named) == ["SVT", "a/CUTE80", "b/cute", "other", "train/SVT"]
     assert named["SVT"] == folders[0]
     assert name_sets(folders[0], [folders[0]]) == {"SVT": folders[0]}
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("SVT", "b/svt"), ["./SVT", "b/svt"]),
+        (("SVT", "SVT/svt"), ["./SVT", "SVT/svt"]),
+        (("SVT", "b/svt", "CUTE"), ["CUTE80", "./SVT", "b/svt"]),
+    ],
+)
+def test_a_set_claimed_twice_is_never_the_one_on_top(folders, names, tmp_path):
+    places = [tmp_path / folder for folder in folders]
+    for place in places:
+        place.mkdir(parents=True)
+    named = name_sets(tmp_path, places)
+    assert list(named) == names
+    assert named["./SVT"] == tmp_path / "SVT"
+    assert claimed_sets(tmp_path, places)["SVT"] == places[:2]
+
+
+def test_the_root_itself_hides_no_set_below_it(tmp_path):
+    root = tmp_path / "words"
+    (root / "words").mkdir(parents=True)
+    assert name_sets(root, [root]) == {"words": root}
+    assert name_sets(root, [root, root / "words"]) == {".": root, "words": root / "words"}
