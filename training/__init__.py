@@ -1,0 +1,1 @@
+"""Data to checkpoint: words real and rendered, permuted sequence modelling, the command that trains."""

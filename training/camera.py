@@ -55,9 +55,7 @@ def blur(rng: random.Random, picture: Image.Image, letters: float) -> Image.Imag
         return picture.filter(ImageFilter.BoxBlur(unit * rng.uniform(0.4, 1.4)))
     length, angle = max(2, round(unit * rng.uniform(2, 5))), rng.uniform(0, math.pi)
     wide, high = picture.size
-    padded = np.pad(
-        np.asarray(picture, np.float32), ((length, length), (length, length), (0, 0)), mode="edge"
-    )
+    padded = np.pad(np.asarray(picture, np.float32), ((length, length), (length, length), (0, 0)), mode="edge")
     total = np.zeros((high, wide, 3), np.float32)
     for k in range(length):
         t = k - (length - 1) / 2
@@ -79,9 +77,7 @@ def sensor(rng: random.Random, picture: Image.Image, letters: float) -> Image.Im
     picture = grain(rng, picture, 0.3)
     if rng.random() < 0.55:
         buffer = io.BytesIO()
-        picture.save(
-            buffer, "JPEG", quality=rng.randint(15, 60) if rng.random() < 0.4 else rng.randint(60, 92)
-        )
+        picture.save(buffer, "JPEG", quality=rng.randint(15, 60) if rng.random() < 0.4 else rng.randint(60, 92))
         picture = Image.open(buffer).convert("RGB")
     return picture
 

@@ -210,9 +210,7 @@ def find_fonts(
     changed = False
     fonts: list[Font] = []
     # A first look at a thousand fonts takes some ten seconds.
-    for path in tqdm(
-        font_files(folders), "looking at fonts", delay=2, leave=False, disable=not sys.stderr.isatty()
-    ):
+    for path in tqdm(font_files(folders), "looking at fonts", delay=2, leave=False, disable=not sys.stderr.isatty()):
         try:
             stamp = _stamp(path)
         except OSError:

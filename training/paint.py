@@ -23,9 +23,7 @@ def paint(rng: random.Random, mask: Image.Image, outline: Image.Image | None, si
     if rng.random() < 0.28:
         surfaces.clutter(rng, picture, text_colour)
     text_colour = _readable(text_colour, picture, mask)
-    fill = surfaces.surface(
-        rng, wide, high, text_colour, 0.0 if rng.random() < 0.6 else rng.uniform(0.1, 0.7)
-    )
+    fill = surfaces.surface(rng, wide, high, text_colour, 0.0 if rng.random() < 0.6 else rng.uniform(0.1, 0.7))
     dark = surfaces.jitter(rng, surfaces.scaled(ground_colour, 0.35), 8)
     _cast(rng, picture, mask, outline, text_colour, dark, max(1, round(size * rng.uniform(0.03, 0.1))))
     if outline is not None:

@@ -74,9 +74,7 @@ class Renderer:
             yield self.sample()
 
 
-def render_word(
-    text: str, font: Font, rng: random.Random, height: int = 48, others: Sequence[str] = ()
-) -> np.ndarray:
+def render_word(text: str, font: Font, rng: random.Random, height: int = 48, others: Sequence[str] = ()) -> np.ndarray:
     """Draws `text` as a camera might have seen it on a sign.
 
     others: words drawn above, below or beside it, most of them cut off by the edges of the crop.
@@ -118,13 +116,7 @@ def _spacing(rng: random.Random) -> float:
 def _margin(rng: random.Random) -> float:
     """Space between ink and edge, in text heights; a little below 0 when the crop is too tight."""
     u = rng.random()
-    return (
-        rng.uniform(-0.05, 0.03)
-        if u < 0.22
-        else rng.uniform(0.02, 0.14)
-        if u < 0.8
-        else rng.uniform(0.1, 0.3)
-    )
+    return rng.uniform(-0.05, 0.03) if u < 0.22 else rng.uniform(0.02, 0.14) if u < 0.8 else rng.uniform(0.1, 0.3)
 
 
 def _crop(warp: Warp, margins: Sequence[float]) -> tuple[float, float, float, float]:

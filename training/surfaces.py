@@ -179,9 +179,7 @@ def clutter(rng: random.Random, ground: Image.Image, colour: Colour) -> None:
     wide, high = ground.size
     for _ in range(rng.choice((1, 1, 2, 3))):
         like_text = rng.random() < 0.4
-        tone = ink(
-            jitter(rng, colour, 20) if like_text else colour_at(rng, rng.uniform(5, 250), rng.random() * 0.7)
-        )
+        tone = ink(jitter(rng, colour, 20) if like_text else colour_at(rng, rng.uniform(5, 250), rng.random() * 0.7))
         kind = rng.random()
         if kind < 0.35:
             _sign_edge(rng, pen, wide, high, tone)
@@ -200,18 +198,14 @@ def clutter(rng: random.Random, ground: Image.Image, colour: Colour) -> None:
             pen.rounded_rectangle(box, radius=high * rng.uniform(0, 0.3), outline=tone, width=line)
         elif kind < 0.9:  # something big behind
             x, y, r = rng.uniform(0, wide), rng.uniform(-0.2, 1.2) * high, high * rng.uniform(0.2, 1)
-            pen.ellipse(
-                (x - r, y - r * 0.7, x + r, y + r * 0.7), fill=_mixed(ground, (wide // 2, 0), tone, 0.4)
-            )
+            pen.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=_mixed(ground, (wide // 2, 0), tone, 0.4))
         else:
             x, top, foot = (rng.uniform(0, wide), high * rng.uniform(0.2, 2), high * rng.uniform(-1, 2))
             corners = [(x, -2), (x + top, -2), (x + foot, high + 2), (x - high * 0.4, high + 2)]
             pen.polygon(corners, fill=_mixed(ground, (0, high // 2), tone, 0.3))
 
 
-def _sign_edge(
-    rng: random.Random, pen: ImageDraw.ImageDraw, wide: int, high: int, tone: tuple[int, int, int]
-) -> None:
+def _sign_edge(rng: random.Random, pen: ImageDraw.ImageDraw, wide: int, high: int, tone: tuple[int, int, int]) -> None:
     """The edge of the sign along one side, and what lies beyond."""
     side, depth, tilt = rng.randint(0, 3), rng.uniform(0.03, 0.2) * high, rng.uniform(-0.06, 0.06) * high
     if side < 2:
@@ -222,9 +216,7 @@ def _sign_edge(
         pen.polygon([(edge, -5), (edge, high + 5), (x - tilt, high + 5), (x + tilt, -5)], fill=tone)
 
 
-def _mixed(
-    ground: Image.Image, at: tuple[int, int], tone: tuple[int, int, int], share: float
-) -> tuple[int, int, int]:
+def _mixed(ground: Image.Image, at: tuple[int, int], tone: tuple[int, int, int], share: float) -> tuple[int, int, int]:
     under = ground.getpixel(at)
     assert isinstance(under, tuple)
     r, g, b = ((1 - share) * u + share * t for u, t in zip(under, tone))

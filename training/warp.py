@@ -60,9 +60,7 @@ class Warp:
         x, y = self.forward(np.concatenate([edge, edge]), np.concatenate([side, -side]))
         return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
-    def apply(
-        self, layer: Image.Image, centre: tuple[float, float], crop: Box, size: tuple[int, int]
-    ) -> Image.Image:
+    def apply(self, layer: Image.Image, centre: tuple[float, float], crop: Box, size: tuple[int, int]) -> Image.Image:
         """The area `crop` of the warped plane, as a picture of `size` (width, height).
 
         centre: where the middle of the text box lies in `layer`.
@@ -73,9 +71,7 @@ class Warp:
         if not self.bend and not self.sag:
             to_layer = np.array([[1, 0, centre[0]], [0, 1, centre[1]], [0, 0, 1]])
             m = to_layer @ np.linalg.inv(self.matrix) @ to_target
-            return layer.transform(
-                size, Image.Transform.PERSPECTIVE, (m / m[2, 2]).ravel()[:8].tolist(), bicubic
-            )
+            return layer.transform(size, Image.Transform.PERSPECTIVE, (m / m[2, 2]).ravel()[:8].tolist(), bicubic)
         # A curve is a mesh of quadrilaterals; straight across the line of text, so two rows are enough.
         columns, rows = max(4, min(20, wide // 8)), 2
         xs, ys = np.linspace(0, wide, columns + 1).round(), np.linspace(0, high, rows + 1).round()
@@ -111,9 +107,7 @@ def random_warp(rng: random.Random, width: float, height: float) -> Warp:
     spread = 0.0 if v < 0.3 else 2.5 if v < 0.7 else 6.0
     angle = math.radians(rng.gauss(0, spread) if v < 0.93 else rng.uniform(-32, 32))
     c, s = math.cos(angle), math.sin(angle)
-    matrix = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array(
-        [[stretch, slant, 0], [0, 1, 0], [0, 0, 1]]
-    )
+    matrix = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[stretch, slant, 0], [0, 1, 0], [0, 0, 1]])
     if rng.random() < 0.3:  # a wall seen from the side: lines climb, letters stay upright
         matrix = np.array([[1, 0, 0], [rng.gauss(0, 0.11), 1, 0], [0, 0, 1]]) @ matrix
     if rng.random() < 0.4:  # one end nearer than the other

@@ -56,9 +56,7 @@ class WordSampler:
     alike (a dictionary). labels: texts of real crops, drawn as they are or in another case.
     """
 
-    def __init__(
-        self, words: Sequence[str], rng: random.Random, extra: Sequence[str] = (), labels: Sequence[str] = ()
-    ):
+    def __init__(self, words: Sequence[str], rng: random.Random, extra: Sequence[str] = (), labels: Sequence[str] = ()):
         self.words = clean(words) or clean(re.findall(r"\w+", FEW_WORDS))
         self.extra = clean(extra)
         self.labels = clean(labels)
@@ -126,9 +124,7 @@ class WordSampler:
         if style < 0.6:
             return f"{first}{joiner}{second}".upper()
         return (
-            f"{first.capitalize()}{joiner}{second.capitalize()}"
-            if style < 0.85
-            else f"{first}{joiner}{second}".lower()
+            f"{first.capitalize()}{joiner}{second.capitalize()}" if style < 0.85 else f"{first}{joiner}{second}".lower()
         )
 
     def initials(self) -> str:

@@ -287,9 +287,7 @@ def test_errors_are_one_line(arguments, message, command, tmp_path, monkeypatch,
     assert len(lines) == 1 and message in lines[0]
 
 
-def test_no_fonts_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_no_fonts_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(render_command, "find_fonts", lambda: find_fonts((str(tmp_path),), cache=False))
     assert render_command.main(["--output", str(tmp_path / "pool")]) == 1
     error = capsys.readouterr().err

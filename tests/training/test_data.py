@@ -1,0 +1,124 @@
+"""LMDB folders, labels, held-out words, and batches that depend on nothing but the seed and their number."""
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from tiny import draw, write_lmdb
+
+from clip4str.runtime.errors import DataError
+from clip4str.runtime.text import Charset
+from clip4str.training.augment import distort, recolour, resize
+from clip4str.training.data import RENDERED_STRENGTH, Stream, clean_label, encode_words, find_lmdbs, load_words
+
+CHARSET = Charset()
+WORDS = ["sign", "EXIT", "No.7", "cafe", "a", "longerword", "x1", "Taxi"]
+
+
+@pytest.mark.parametrize(
+    "label, word",
+    [("Hello", "Hello"), (" two words\t", "twowords"), ("Café", "Cafe"), ("ﬁx", "fix"), ("２４", "24"), ("日本", None),
+     ("", None), (" ", None), ("x" * 25, "x" * 25), ("x" * 26, None), ("a\u200bb", "ab")],
+)  # fmt: skip
+def test_labels(label, word):
+    assert clean_label(label, CHARSET) == word
+
+
+def test_characters_outside_the_charset_are_left_out():
+    assert clean_label("A-1 b", Charset("0123456789abcdefghijklmnopqrstuvwxyz")) == "1b"
+
+
+def test_folders_are_walked(tmp_path):
+    write_lmdb(tmp_path / "b" / "deep", ["x"])
+    write_lmdb(tmp_path / "a", ["y"])
+    write_lmdb(tmp_path / ".part", ["z"])
+    assert [p.name for p in find_lmdbs(tmp_path)] == ["a", "deep"]
+    train, held = load_words([tmp_path], CHARSET)
+    assert train.labels == ["y", "x"] and len(held) == 0
+    assert train.picture(1).size == (64, 16)
+
+
+def test_held_out_words_are_chosen_by_their_pictures(tmp_path):
+    words = [f"w{i}" for i in range(300)]
+    write_lmdb(tmp_path / "one", words)
+    write_lmdb(tmp_path / "copy", words)
+    train, held = load_words([tmp_path / "one"], CHARSET, 0.2)
+    assert 30 <= len(held) <= 90 and sorted(train.labels + held.labels) == sorted(words)
+    both_train, both_held = load_words([tmp_path], CHARSET, 0.2)
+    assert set(both_held.labels) == set(held.labels) and not set(both_train.labels) & set(both_held.labels)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        load_words([tmp_path / "missing"], CHARSET)
+    with pytest.raises(DataError, match="no LMDB"):
+        load_words([tmp_path], CHARSET)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "data.mdb").write_bytes(b"\0" * 5000)
+    with pytest.raises(DataError, match="damaged"):
+        load_words([tmp_path / "bad"], CHARSET)
+    with lmdb.open(str(tmp_path / "other")) as environment, environment.begin(write=True) as txn:
+        txn.put(b"key", b"value")
+    with pytest.raises(DataError, match="num-samples"):
+        load_words([tmp_path / "other"], CHARSET)
+    write_lmdb(tmp_path / "foreign", ["日本"])
+    with pytest.raises(DataError, match="no word"):
+        load_words([tmp_path / "foreign"], CHARSET)
+
+
+def stream(folder, **options):
+    words, _ = load_words([folder], CHARSET)
+    return Stream([(words, 1.0, 1.0)], CHARSET, (16, 64), batch=5, **options)
+
+
+def test_a_batch_depends_on_seed_and_number_alone(tmp_path):
+    write_lmdb(tmp_path / "words", WORDS)
+    a, b = stream(tmp_path), stream(tmp_path)
+    run = iter(a)
+    first = [next(run) for _ in range(12)]
+    b.start = 7
+    again = next(iter(b))
+    assert again.number == 7
+    assert torch.equal(again.pixels, first[7].pixels) and torch.equal(again.tokens, first[7].tokens)
+    assert again.pixels.shape == (5, 16, 64, 3) and again.pixels.dtype == torch.uint8
+    assert not torch.equal(stream(tmp_path, seed=1).make(7).pixels, again.pixels)
+
+
+def test_processes_share_out_the_stream(tmp_path):
+    write_lmdb(tmp_path / "words", WORDS)
+    whole = stream(tmp_path)
+    for rank in range(3):
+        part = stream(tmp_path, rank=rank, world=3)
+        assert torch.equal(part.make(2).pixels, whole.make(6 + rank).pixels)
+
+
+def test_a_picture_that_is_none_gives_way(tmp_path):
+    write_lmdb(tmp_path / "words", WORDS)
+    with lmdb.open(str(tmp_path / "words")) as environment, environment.begin(write=True) as txn:
+        txn.put(b"image-%09d" % 3, b"not a picture")
+    batches = [stream(tmp_path).make(n) for n in range(10)]
+    read = {CHARSET.decode(row[1:].tolist()) for batch in batches for row in batch.tokens}
+    assert "No.7" not in read and {"cafe", "EXIT"} <= read
+
+
+def test_mixing(tmp_path):
+    write_lmdb(tmp_path / "real", ["real"] * 20)
+    write_lmdb(tmp_path / "made", ["made"] * 20)
+    parts = [load_words([tmp_path / name], CHARSET)[0] for name in ("real", "made")]
+    mixed = Stream([(parts[0], 0.25, 1.0), (parts[1], 0.75, RENDERED_STRENGTH)], CHARSET, (16, 64), batch=50)
+    words = [CHARSET.decode(row[1:].tolist()) for n in range(8) for row in mixed.make(n).tokens]
+    assert 0.15 < words.count("real") / len(words) < 0.35
+
+
+def test_tokens():
+    tokens = encode_words(["ab", "1"], CHARSET)
+    assert tokens.tolist() == [[CHARSET.start, 11, 12, 0], [CHARSET.start, 2, 0, CHARSET.pad]]
+
+
+def test_augmentation_keeps_shapes_and_strength_zero_changes_nothing():
+    rng = np.random.default_rng(0)
+    pixels = np.stack([distort(draw("word", i), (16, 64), rng) for i in range(64)])
+    assert pixels.shape == (64, 16, 64, 3) and pixels.dtype == np.uint8
+    assert recolour(pixels, rng, np.ones(64)).shape == pixels.shape
+    assert np.array_equal(recolour(pixels, rng, np.zeros(64)), pixels)
+    assert resize(draw("x"), (32, 128)).shape == (32, 128, 3)

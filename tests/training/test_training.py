@@ -1,0 +1,260 @@
+"""The run: learns, stops and goes on, writes checkpoints that load_checkpoint reads; the schedule and the optimizer."""
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY, draw, write_lmdb
+
+from clip4str.model import load_checkpoint, save_checkpoint
+from clip4str.model.clip4str import Clip4Str
+from clip4str.runtime.errors import CheckpointError, UsageError
+from clip4str.training import start
+from clip4str.training.data import Stream, load_words
+from clip4str.training.module import Settings, Training, one_cycle, word_accuracy
+from clip4str.training.muon import MuonAdamW, orthogonalize
+from clip4str.training.psm import draw_orders, psm_losses
+from clip4str.training.train import main
+
+WORDS = ["stop", "Exit", "24", "taxi"]
+
+
+@pytest.fixture
+def small_is_tiny(monkeypatch):
+    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_lmdb(folder / "words", WORDS * 12)
+    return folder
+
+
+def run(words, output, *extra):
+    return main(["--data", str(words), "--output", str(output), "--batch", "4", "--workers", "0", "--threads", "1",
+                 "--precision", "32", "--accelerator", "cpu", "--seed", "1", *extra])  # fmt: skip
+
+
+def test_four_words_are_learned_to_zero_error(words):
+    torch.manual_seed(0)
+    model = Clip4Str(TINY)
+    start.initialize(model)
+    data, _ = load_words([words], model.charset)
+    stream = Stream([(data, 1.0, 0.0)], model.charset, TINY.image_size, batch=8, augment=False)
+    parameters = [p for n, p in model.named_parameters() if "logit_scale" not in n]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3)
+    for number in range(150):
+        batch = stream.make(number)
+        memory = model.clip_model.visual(batch.pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        orders = draw_orders(batch.tokens.shape[1] - 2, 6, np.random.default_rng(number))
+        losses = psm_losses(model, memory, batch.tokens, orders)
+        optimizer.zero_grad()
+        (losses.visual + losses.cross).backward()
+        optimizer.step()
+        if losses.visual + losses.cross < 0.02:
+            break
+    model.eval()
+    reading = model.read(batch.pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    assert [model.charset.decode(row) for row in reading.ids] == [
+        model.charset.decode(row[1:].tolist()) for row in batch.tokens
+    ]
+
+
+def test_a_run_writes_what_it_promises(words, tmp_path, small_is_tiny, capsys):
+    assert run(words, tmp_path / "run", "--steps", "5", "--validate-every", "2", "--cross-start", "0.5") == 0
+    assert "5 steps, 20 words" in capsys.readouterr().out
+    raw = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    averaged = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert raw.config == averaged.config == TINY
+    pixels = torch.randn(2, 3, *TINY.image_size)
+    assert raw(pixels).shape == averaged(pixels).shape == (2, 26, 95)
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["step"] for r in rows] == ["2", "4", "5"]
+    assert rows[0]["validation_visual"] and not rows[0]["validation_cross"]
+    assert rows[1]["validation_cross"] and rows[2]["validation_visual"]
+    assert (tmp_path / "run" / "log.png").read_bytes()[:4] == b"\x89PNG"
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "optimizer, stop, code", [("adamw", KeyboardInterrupt, 130), ("muon", UsageError("power cut"), 2)]
+)
+def test_going_on_equals_never_stopping(words, tmp_path, small_is_tiny, monkeypatch, optimizer, stop, code):
+    # With 0 minutes between checkpoints, the run that is stopped goes on from one written in full flow.
+    options = ("--steps", "6", "--dropout", "0.1", "--cross-start", "0.3", "--optimizer", optimizer)
+    options = (*options, "--save-minutes", "0")
+    assert run(words, tmp_path / "whole", *options) == 0
+
+    step = Training.training_step
+
+    def interrupted(self, batch, number):
+        if self.global_step == 3:
+            raise stop
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Training, "training_step", interrupted)
+    assert run(words, tmp_path / "parts", *options) == code
+    monkeypatch.setattr(Training, "training_step", step)
+    assert run(words, tmp_path / "parts", *options) == 0
+
+    whole, parts = (torch.load(tmp_path / n / "last.ckpt", weights_only=True) for n in ("whole", "parts"))
+    assert whole["global_step"] == parts["global_step"] == 6
+    for key in ("state_dict", "clip4str_training"):
+        torch.testing.assert_close(_tensors(parts[key]), _tensors(whole[key]), rtol=0, atol=0)
+    # Finished runs have nothing more to do.
+    assert run(words, tmp_path / "whole", *options) == 0
+    assert torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def _tensors(tree):
+    return {k: v if isinstance(v, torch.Tensor) else _tensors(v) for k, v in tree.items()
+            if isinstance(v, (dict, torch.Tensor))}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "say how long"),
+        (["--steps", "2", "--orders", "3"], "even number"),
+        (["--steps", "2", "--batch", "0"], "at least 1"),
+        (["--steps", "2", "--real-fraction", "1.5"], "between 0 and 1"),
+        (["--steps", "2", "--render", "0.9"], "more than 1"),
+        (["--steps", "2", "--data", "missing-folder"], "does not exist"),
+        (["--steps", "2", "--words", "missing-file"], "word list"),
+        (["--steps", "2", "--init", "missing.ckpt"], "does not exist"),
+        (["--steps", "2", "--init", "clip"], "no CLIP weights for size"),
+    ],
+)
+def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, message):
+    assert run(words, tmp_path / "run", *options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith("clip4str train: ")
+
+
+def test_other_mistakes(words, tmp_path, small_is_tiny, capsys, monkeypatch):
+    assert main(["--output", str(tmp_path), "--steps", "1"]) == 2
+    assert "what to train on" in capsys.readouterr().err
+    assert run(words, tmp_path / "run", "--steps", "1") == 0
+    assert run(words, tmp_path / "run", "--steps", "1", "--resume", "never") == 2
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
+    assert run(words, tmp_path / "run", "--steps", "1") == 2
+    assert "damaged" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(UsageError, match="pip install open_clip_torch"):
+        start.start_from(Clip4Str(TINY), "clip", "b16")
+
+
+def test_another_network_does_not_go_on(words, tmp_path, small_is_tiny, capsys, monkeypatch):
+    assert run(words, tmp_path / "run", "--steps", "1") == 0
+    assert run(words, tmp_path / "run", "--steps", "2", "--ctc", "0") == 2
+    assert "the same command" in capsys.readouterr().err
+    monkeypatch.setattr(Training, "normalise", lambda self, pixels: torch.full((4, 3, 16, 64), torch.nan))
+    assert run(words, tmp_path / "run", "--steps", "2") == 2
+    assert "the loss is nan at step 1" in capsys.readouterr().err
+
+
+def test_rendered_words_and_collected_gradients(tmp_path, small_is_tiny, monkeypatch, capsys):
+    class Renderer:
+        def __init__(self, words):
+            assert list(words) == ["bar", "cafe"]
+
+        def reseed(self, seed):
+            self.seed = seed
+
+        def sample(self):
+            return np.asarray(draw("bar")), "bar"
+
+    monkeypatch.setattr("clip4str.training.render.Renderer", Renderer)
+    monkeypatch.setattr("clip4str.training.fonts.find_fonts", list)
+    (tmp_path / "words.txt").write_text("bar\ncafe\n")
+    options = ["--render", "1", "--words", str(tmp_path / "words.txt"), "--output", str(tmp_path / "run"),
+               "--batch", "2", "--accumulate", "3", "--steps", "2", "--workers", "0"]  # fmt: skip
+    assert main([*options, "--accelerator", "cpu"]) == 0
+    assert "2 steps, 12 words" in capsys.readouterr().out
+
+
+def test_starting_from_a_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    one, two = Clip4Str(TINY), Clip4Str(TINY)
+    save_checkpoint(one, tmp_path / "one.safetensors")
+    start.start_from(two, str(tmp_path / "one.safetensors"), "small")
+    assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+    with pytest.raises(CheckpointError, match="another size"):
+        start.start_from(Clip4Str(replace(TINY, d=128)), str(tmp_path / "one.safetensors"), "small")
+
+
+def test_schedule_is_torchs_one_cycle():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    steps = 4001
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, steps, pct_start=0.075, cycle_momentum=False)
+    for step in range(steps):
+        # Torch counts the warm-up's last step, hence the slack of one step in 4000.
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(one_cycle(step / (steps - 1)), abs=6e-3)
+        optimizer.step()
+        if step < steps - 1:
+            schedule.step()
+
+
+def test_groups_follow_the_paper():
+    module = Training(TINY, Settings(lr=1.0, decoder_lr=19.0, freeze_text=0))
+    names = {id(p): n for n, p in module.named_parameters()}
+    groups = module.configure_optimizers().param_groups
+    assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in module.parameters())
+    for group in groups:
+        for p in group["params"]:
+            name = names[id(p)]
+            assert group["lr"] == (1.0 if name.startswith("clip_model.") else 19.0)
+            plain = p.ndim < 2 or "pos_queries" in name or "text_embed" in name
+            assert group["weight_decay"] == (0.0 if plain else 0.2), name
+    assert not module.clip_model.token_embedding.weight.requires_grad
+    assert module.clip_model.transformer.resblocks[0].attn.in_proj_weight.requires_grad
+
+
+def test_adamw_half_equals_torch():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(5, 4)), torch.nn.Parameter(torch.randn(4))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    a = MuonAdamW([{"params": ours, "weight_decay": 0.1}], lr=1e-2)
+    b = torch.optim.AdamW(theirs, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
+    for _ in range(5):
+        for p, q in zip(ours, theirs):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 32), (2, 32, 8)])
+def test_orthogonal_steps(shape):
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(*shape)))
+    assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_word_accuracy_counts_as_the_test_charset_writes():
+    model = Clip4Str(TINY)
+    assert word_accuracy(["stop", "exit", "x"], ["STOP!", "Exit", "y"], model) == pytest.approx(2 / 3)
+    assert word_accuracy(["stop", "x"], ["stop", "?!"], model) == 1.0
+
+
+@pytest.mark.slow
+def test_two_processes(words, tmp_path):
+    """Under DDP, started as a script: one log, one result, twice the words."""
+    script = Path(start.__file__).parent / "train.py"
+    command = [sys.executable, str(script), "--data", str(words), "--output", str(tmp_path / "run"),
+               "--batch", "2", "--devices", "2", "--accelerator", "cpu", "--threads", "1", "--workers", "0",
+               "--cross-start", "0.5"]  # fmt: skip
+    for steps in ("2", "3"):
+        done = subprocess.run([*command, "--steps", steps], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert f"done: {steps} steps, {4 * int(steps)} words" in done.stdout
+    load_checkpoint(tmp_path / "run" / "model.safetensors")

@@ -1,0 +1,125 @@
+"""What `python training/train.py` can be told, and what it makes of it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from clip4str.runtime.errors import UsageError
+
+from .start import SIZES
+
+# fmt: off
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="clip4str train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = p.add_argument_group("data").add_argument
+    data("--data", nargs="+", default=[], metavar="DIR",
+         help="folders of real words: LMDBs, at any depth; 5%% of the pictures are held out for validation")
+    data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
+    data("--render", type=float, default=0.0, metavar="SHARE", help="share of words rendered on the fly (default 0)")
+    data("--real-fraction", type=float, default=0.25, metavar="SHARE",
+         help="share of real words where there are others too (default 0.25)")
+    data("--words", metavar="FILE", help="word list for --render, most frequent first")
+    data("--workers", type=int, default=None,
+         help="processes that prepare words, per device (default: one for two cores, at most 8)")
+    data("--validation-words", type=int, default=1000, metavar="N", help="most words to validate on (default 1000)")
+
+    run = p.add_argument_group("run").add_argument
+    run("--output", required=True, metavar="DIR", help="folder of the run")
+    run("--resume", choices=("auto", "never"), default="auto",
+        help="auto: go on if the folder holds a checkpoint (default); never: refuse if it does")
+    run("--steps", type=int, default=0, help="optimiser steps of the whole run")
+    run("--minutes", type=float, default=0.0, help="minutes of the whole run, over all sessions")
+    run("--devices", type=int, default=1, help="GPUs, or CPU processes (default 1)")
+    run("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
+    run("--strategy", default="auto", help="how to use several devices (default with more than one: ddp)")
+    run("--precision", default="auto", choices=("auto", "32", "bf16-mixed", "16-mixed"),
+        help="auto: bf16-mixed where the hardware has it")
+    run("--threads", type=int, default=0, help="CPU threads per process (default: torch's choice)")
+    run("--compile", action="store_true", help="torch.compile: some minutes at the start, a quarter faster afterwards")
+    run("--save-minutes", type=float, default=3.0, help="minutes between checkpoints (default 3)")
+    run("--validate-every", type=int, default=500, metavar="STEPS", help="steps between validations (default 500)")
+    run("--seed", type=int, default=0)
+
+    net = p.add_argument_group("network").add_argument
+    net("--size", choices=tuple(SIZES), default="small", help="small: the bundled one, 32x128 input (default)")
+    net("--init", default=None, metavar="START",
+        help="random (default for small), clip (needs open_clip; default for the others) or a CLIP4STR checkpoint")
+    net("--dropout", type=float, default=None, help="in the decoders (default 0.1; 0 from random weights)")
+    net("--freeze-text", type=int, default=None, metavar="LAYERS",
+        help="text layers kept as they are, and the embeddings (default 6 from CLIP's weights, else -1: nothing)")
+    net("--half-precision-result", action="store_true", help="write model.safetensors as float16")
+
+    learn = p.add_argument_group("learning").add_argument
+    learn("--batch", type=int, default=128, help="words per device and step (default 128)")
+    learn("--accumulate", type=int, default=1, help="batches per optimiser step (default 1)")
+    learn("--lr", type=float, default=None,
+          help="towers' peak rate (default 8.4e-5 x words per step / 512; 1e-3 from random weights)")
+    learn("--decoder-lr", type=float, default=None,
+          help="decoders' multiple of it (default 19; 1 from random weights)")
+    learn("--optimizer", choices=("adamw", "muon"), default=None,
+          help="adamw as published (default); muon (default from random weights)")
+    learn("--muon-lr", type=float, default=3e-3, help="rate of the hidden matrices under muon (default 3e-3)")
+    learn("--weight-decay", type=float, default=None, help="default 0.2; 0.05 from random weights")
+    learn("--orders", type=int, default=6, help="permutations per batch, an even number (default 6)")
+    learn("--ctc", type=float, default=None,
+          help="weight of the auxiliary CTC head at the start (default 0; 0.5 from random weights)")
+    learn("--cross-start", type=float, default=0.0, metavar="SHARE",
+          help="share of the run after which the cross-modal branch begins (default 0)")
+    learn("--ema", type=float, default=0.999, help="decay of the weight average (default 0.999)")
+    learn("--clip-mean", action="store_true", help="normalise with CLIP's mean and deviation instead of one half")
+    return p
+
+
+# fmt: on
+
+
+def settings_from(args: argparse.Namespace) -> Any:
+    from clip4str.training.module import Settings
+
+    random = args.init == "random"
+    clip = args.init == "clip"
+
+    def default(value: Any, if_random: Any, otherwise: Any) -> Any:
+        return value if value is not None else if_random if random else otherwise
+
+    published = 8.4e-5 * args.batch * args.accumulate * args.devices / 512
+    return Settings(
+        lr=default(args.lr, 1e-3, published),
+        decoder_lr=default(args.decoder_lr, 1.0, 19.0),
+        weight_decay=default(args.weight_decay, 0.05, 0.2),
+        dropout=default(args.dropout, 0.0, 0.1),
+        orders=args.orders,
+        freeze_text=args.freeze_text if args.freeze_text is not None else 6 if clip else -1,
+        clip_mean=args.clip_mean,
+        steps=args.steps,
+        minutes=args.minutes,
+        muon_lr=args.muon_lr if default(args.optimizer, "muon", "adamw") == "muon" else 0.0,
+        ctc=default(args.ctc, 0.5, 0.0),
+        cross_start=args.cross_start,
+        ema=args.ema,
+        seed=args.seed,
+        compile=args.compile,
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UsageError for what cannot be meant."""
+    if not args.steps and not args.minutes:
+        raise UsageError("say how long to train: --steps N or --minutes M")
+    if not args.data and not args.synthetic and not args.render:
+        raise UsageError("say what to train on: --data DIR, --synthetic DIR or --render SHARE")
+    for name in ("batch", "accumulate", "devices", "validate_every"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {getattr(args, name)}")
+    if args.orders < 2 or args.orders % 2:
+        raise UsageError(f"--orders is an even number, each order comes with its mirror; not {args.orders}")
+    for name in ("render", "real_fraction", "cross_start"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise UsageError(f"--{name.replace('_', '-')} is between 0 and 1, not {getattr(args, name)}")
+    if args.render and args.data and args.render + args.real_fraction > 1:
+        raise UsageError("--render and --real-fraction add up to more than 1")

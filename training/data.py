@@ -1,0 +1,241 @@
+"""Word crops for training: LMDB folders and words rendered on the fly, as a stream of batches that can start anywhere.
+
+Every batch is a function of (seed, its number) alone, so a resumed run sees what an uninterrupted one would have.
+LMDB layout of scene text recognition: `num-samples`, `image-%09d`, `label-%09d`, 1-based.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+from tqdm import tqdm
+
+from clip4str.runtime.errors import DataError
+from clip4str.runtime.text import Charset
+
+from .augment import distort, recolour, resize
+
+LONGEST = 25
+RENDERED_STRENGTH = 0.4  # rendered words come distorted already
+_GROUP = 8  # batches that share out words by length
+
+
+class Batch(NamedTuple):
+    """pixels uint8 (N, H, W, 3), tokens int64 (N, T + 1): [start] word [end], padded; number in the stream."""
+
+    pixels: Tensor
+    tokens: Tensor
+    number: int
+
+
+def clean_label(label: str, charset: Charset) -> str | None:
+    """What is learned of a label: no whitespace, plain ASCII, characters of the charset; None if that is no word."""
+    plain = unicodedata.normalize("NFKD", "".join(label.split())).encode("ascii", "ignore").decode()
+    word = "".join(c for c in plain if c in charset.characters)
+    return word if 1 <= len(word) <= LONGEST else None
+
+
+def find_lmdbs(folder: str | os.PathLike[str]) -> list[Path]:
+    """Every LMDB below a folder, hidden ones left out, sorted. Raises DataError if there is none."""
+    root = Path(folder)
+    if not root.is_dir():
+        what = "not a folder" if root.exists() else "does not exist"
+        raise DataError(f"{root}: {what}; expected LMDB folders of words")
+    hits = []
+    for path, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if "data.mdb" in files:
+            hits.append(Path(path))
+    if not hits:
+        raise DataError(f"{root}: no LMDB (a folder with data.mdb) in it or below it")
+    return hits
+
+
+class WordLmdb:
+    """One LMDB of words; raises DataError if it is damaged or of another layout."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.count = int(self._get(b"num-samples"))
+        except (lmdb.Error, ValueError, OSError) as error:
+            raise DataError(f"{path}: damaged LMDB ({error})") from None
+
+    def label(self, index: int) -> str:
+        return self._get(b"label-%09d" % index).decode("utf-8", "replace")
+
+    def image_bytes(self, index: int) -> bytes:
+        return self._get(b"image-%09d" % index)
+
+    def _get(self, key: bytes) -> bytes:
+        # LMDB opens a folder once per process.
+        if self.path not in _OPEN:
+            _OPEN[self.path] = lmdb.open(str(self.path), readonly=True, lock=False, readahead=False, meminit=False)
+        with _OPEN[self.path].begin() as transaction:
+            value = transaction.get(key)
+        if value is None:
+            raise DataError(f"{self.path}: not an LMDB of words, it lacks {key.decode()!r}")
+        return bytes(value)
+
+
+_OPEN: dict[Path, Any] = {}
+
+
+def close_lmdbs() -> None:
+    """Before worker processes are forked: what is open must not be shared with them. It is opened anew when needed."""
+    while _OPEN:
+        _OPEN.popitem()[1].close()
+
+
+class Words:
+    """Words of many LMDBs as one list: word i is `labels[i]` and `picture(i)`."""
+
+    def __init__(self, sources: Sequence[WordLmdb], rows: Sequence[tuple[int, int]], labels: Sequence[str]) -> None:
+        self.sources, self.labels = list(sources), list(labels)
+        self.rows = np.array(rows, np.int64).reshape(-1, 2)
+        self.lengths = np.array([len(word) for word in labels], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def picture(self, index: int) -> Image.Image | None:
+        """RGB, or None where the data set holds something that is no picture (most have a few)."""
+        source, row = self.rows[index]
+        try:
+            picture = Image.open(io.BytesIO(self.sources[source].image_bytes(row))).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+        return picture if min(picture.size) > 0 else None
+
+
+def load_words(
+    folders: Sequence[str | os.PathLike[str]], charset: Charset, held_out: float = 0.0, progress: bool = False
+) -> tuple[Words, Words]:
+    """Words to train on and words held out, out of all LMDBs below the folders.
+
+    Held out is a share of all distinct pictures, chosen by a hash of their bytes: it stays the same whatever else is
+    trained on, and copies of a picture stay on one side.
+    """
+    sources = [WordLmdb(path) for folder in folders for path in find_lmdbs(folder)]
+    parts: tuple[list, list] = ([], [])
+    total = sum(s.count for s in sources)
+    with tqdm(total=total, desc="reading labels", unit="word", disable=not progress, leave=False) as bar:
+        for number, source in enumerate(sources):
+            for row in range(1, source.count + 1):
+                word = clean_label(source.label(row), charset)
+                if word is not None:
+                    away = held_out > 0 and _fraction(source.image_bytes(row)) < held_out
+                    parts[away].append(((number, row), word))
+            bar.update(source.count)
+    close_lmdbs()
+    if not parts[0]:
+        raise DataError(f"{', '.join(map(str, folders))}: no word of 1 to {LONGEST} characters of the charset")
+    train, held = (Words(sources, [r for r, _ in part], [w for _, w in part]) for part in parts)
+    return train, held
+
+
+def _fraction(content: bytes) -> float:
+    return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") / 2**48
+
+
+def encode_words(words: Sequence[str], charset: Charset) -> Tensor:
+    """Tokens int64 (N, longest + 2): [start] word [end], padded."""
+    tokens = np.full((len(words), max(map(len, words)) + 2), charset.pad, np.int64)
+    for row, word in zip(tokens, words):
+        row[: len(word) + 2] = [charset.start, *charset.encode(word), 0]
+    return torch.from_numpy(tokens)
+
+
+class Stream(IterableDataset):
+    """Endless batches, beginning with number `start`.
+
+    sources: word lists, each with its share of every batch and its strength of augmentation (0..1). render: share
+    drawn on the fly by training/render.py, with `vocabulary` as its word list. Shares add up to 1. Words of a length
+    go together, so that few positions are wasted on padding: eight batches' worth is drawn at once, sorted by length
+    and dealt out. rank, world: this process's part under DDP.
+    """
+
+    def __init__(
+        self, sources: Sequence[tuple[Words, float, float]], charset: Charset, size: tuple[int, int], batch: int,
+        seed: int = 0, render: float = 0.0, vocabulary: Sequence[str] = (), augment: bool = True,
+        rank: int = 0, world: int = 1,
+    ) -> None:  # fmt: skip
+        self.sources, self.charset, self.size, self.batch = list(sources), charset, size, batch
+        self.seed, self.vocabulary, self.augment = seed, list(vocabulary), augment
+        self.rank, self.world, self.start = rank, world, 0
+        self.rendered = round(render * batch)
+        self._renderer: Any = None
+        shares = np.array([share for _, share, _ in sources], float)
+        self._shares = shares / shares.sum() if len(shares) else shares
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        number = self.start + first
+        while True:
+            yield self.make(number)
+            number += step
+
+    def make(self, number: int) -> Batch:
+        """Batch `number` of this process."""
+        number = number * self.world + self.rank
+        rng = np.random.default_rng((self.seed, 1, number))
+        pictures, words, strengths = [], [], []
+        for source, index in self._chosen(number):
+            picture = None
+            while picture is None:  # the odd undecodable picture gives way to its neighbour
+                picture = self.sources[source][0].picture(index)
+                word = self.sources[source][0].labels[index]
+                index = (index + 1) % len(self.sources[source][0])
+            pictures.append(picture)
+            words.append(word)
+            strengths.append(self.sources[source][2])
+        for pixels, word in self._drawn(number):
+            pictures.append(Image.fromarray(pixels))
+            words.append(word)
+            strengths.append(RENDERED_STRENGTH)
+        if self.augment:
+            distorted = [distort(p, self.size, rng, s) for p, s in zip(pictures, strengths)]
+            pixels = recolour(np.stack(distorted), rng, np.array(strengths))
+        else:
+            pixels = np.stack([resize(p, self.size) for p in pictures])
+        return Batch(torch.from_numpy(pixels), encode_words(words, self.charset), number)
+
+    def _chosen(self, number: int) -> list[tuple[int, int]]:
+        """(source, word) of the batch's stored words."""
+        size = self.batch - self.rendered
+        if not size or not self.sources:
+            return []
+        rng = np.random.default_rng((self.seed, 0, number // _GROUP))
+        source = rng.choice(len(self.sources), size=_GROUP * size, p=self._shares)
+        index = (rng.random(len(source)) * [len(self.sources[s][0]) for s in source]).astype(np.int64)
+        length = np.array([self.sources[s][0].lengths[i] for s, i in zip(source, index)])
+        ranked = np.argsort(length + rng.uniform(-1.5, 1.5, len(length)))
+        chunk = rng.permutation(_GROUP)[number % _GROUP]
+        mine = ranked[chunk * size : (chunk + 1) * size]
+        return [(int(source[i]), int(index[i])) for i in mine]
+
+    def _drawn(self, number: int) -> Iterator[tuple[np.ndarray, str]]:
+        if self.rendered:
+            if self._renderer is None:
+                from .render import Renderer
+
+                self._renderer = Renderer(words=self.vocabulary)
+            self._renderer.reseed(f"{self.seed}/{number}")
+            for _ in range(self.rendered):
+                yield self._renderer.sample()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_renderer": None}

@@ -1,0 +1,209 @@
+"""What a run writes down: progress bar, CSV, chart, checkpoints that a kill cannot damage."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clip4str.model import Clip4Str, save_checkpoint
+from clip4str.runtime.driver import Decoding
+
+from .augment import resize
+from .data import Words, close_lmdbs
+from .module import Training, word_accuracy
+
+COLUMNS = ("step", "words", "minutes", "lr", "loss", "visual", "cross", "ctc", "accuracy", "words_per_second",
+           "validation_visual", "validation_cross")  # fmt: skip
+
+
+class HeldOut:
+    """Words kept for validation, as pixels."""
+
+    def __init__(self, words: Words | None, size: tuple[int, int], most: int) -> None:
+        self.labels: list[str] = []
+        self.pixels = torch.empty(0)
+        if words is None:
+            return
+        pictures = [(words.picture(i), words.labels[i]) for i in range(min(most, len(words)))]
+        kept = [(resize(picture, size), label) for picture, label in pictures if picture is not None]
+        close_lmdbs()
+        self.labels = [label for _, label in kept]
+        if kept:
+            self.pixels = torch.from_numpy(np.stack([p for p, _ in kept]))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def accuracy(self, model: Training) -> dict[str, float]:
+        """Word accuracy of both branches with the averaged weights, read as a user would."""
+        before, scores = model.decoding, {}
+        with model.averaged():
+            for branch in ("visual", "cross"):
+                if branch == "visual" or model.cross_running:
+                    model.decoding = Decoding(branch=branch)
+                    scores[branch] = word_accuracy(model.read_words(self.pixels), self.labels, model)
+        model.decoding = before
+        return scores
+
+
+class Logbook(L.Callback):
+    """Measures, shows and saves. folder: of the run. held_out: words to validate on, maybe none.
+
+    save_minutes: time between checkpoints. validate_every, log_every: steps between validations and CSV rows.
+    """
+
+    def __init__(self, folder: Path, held_out: HeldOut, save_minutes: float = 3.0, validate_every: int = 500,
+                 log_every: int = 50, dtype: torch.dtype = torch.float32) -> None:  # fmt: skip
+        self.folder, self.held_out, self.dtype = folder, held_out, dtype
+        self.save_seconds, self.validate_every, self.log_every = 60 * save_minutes, validate_every, log_every
+        self.scores: dict[str, float] = {}
+        self.words = 0
+        self._sums: dict[str, list[Tensor]] = defaultdict(list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"words": self.words, "scores": self.scores}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.words, self.scores = state["words"], state["scores"]
+
+    def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
+        self._saved = self._logged = time.monotonic()
+        self._words_logged, self._last_step = self.words, trainer.global_step
+        _drop_rows_after(self.folder / "log.csv", trainer.global_step)
+        self._bar = tqdm(
+            total=100, initial=round(100 * module.progress(), 1), disable=not trainer.is_global_zero,
+            bar_format="{percentage:5.1f}%|{bar}| {elapsed} {postfix}",
+        )  # fmt: skip
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: L.Trainer, module: Training, outputs: dict[str, Tensor], batch: Any, number: int
+    ) -> None:
+        self.words += len(batch.pixels) * trainer.world_size
+        if trainer.is_global_zero:
+            for name, value in outputs.items():
+                self._sums[name].append(value.detach())
+        step = trainer.global_step
+        if step == self._last_step:  # gradients are still being collected
+            return
+        self._last_step = step
+        last = bool(trainer.should_stop)
+        validate = (step % self.validate_every == 0 or last) and trainer.is_global_zero and len(self.held_out) > 0
+        if validate:
+            self.scores = self.held_out.accuracy(module)
+        if (step % self.log_every == 0 or validate or last) and trainer.is_global_zero:
+            self._log(trainer, module, validate)
+        # The clock of the first process decides for all.
+        if trainer.strategy.broadcast(time.monotonic() - self._saved > self.save_seconds):
+            self.save(trainer, module)
+
+    def on_train_end(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
+        self.save(trainer, module)
+        self._bar.close()
+
+    def on_exception(self, trainer: L.Trainer, module: Training, exception: BaseException) -> None:  # type: ignore[override]
+        started = hasattr(self, "_bar")
+        if started and isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1:
+            self.save(trainer, module)
+        if started:
+            self._bar.close()
+
+    def _log(self, trainer: L.Trainer, module: Training, validated: bool) -> None:
+        now = time.monotonic()
+        row: dict[str, Any] = {name: torch.stack(values).float().mean().item() for name, values in self._sums.items()}
+        self._sums.clear()
+        speed = (self.words - self._words_logged) / max(1e-9, now - self._logged)
+        self._logged, self._words_logged = now, self.words
+        row |= {"step": trainer.global_step, "words": self.words, "minutes": module.elapsed / 60,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"], "words_per_second": speed}  # fmt: skip
+        if validated:
+            row |= {f"validation_{k}": v for k, v in self.scores.items()}
+        path = self.folder / "log.csv"
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+        self._bar.n = round(100 * module.progress(), 1)
+        held = " ".join(f"{k} {100 * v:.1f}%" for k, v in self.scores.items()) or "-"
+        self._bar.set_postfix_str(f"step {row['step']} {speed:.0f} words/s loss {row['loss']:.3f} held out: {held}")
+
+    def save(self, trainer: L.Trainer, module: Training) -> None:
+        """last.ckpt to go on from, model.safetensors to use, the chart to look at; each replaced in one move."""
+        target = self.folder / "last.ckpt"
+        temporary = target.with_name(".last.ckpt.part")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            os.replace(temporary, target)
+            with module.averaged():
+                save_network(module, self.folder / "model.safetensors", self.dtype)
+            chart(self.folder / "log.csv", self.folder / "log.png")
+        self._saved = time.monotonic()
+
+
+def save_network(module: Training, path: Path, dtype: torch.dtype) -> None:
+    """The network alone, as safetensors that load_checkpoint reads."""
+    with torch.device("meta"):
+        network = Clip4Str(replace(module.config))
+    network.load_state_dict(module.network_state(), assign=True)
+    save_checkpoint(network, path, dtype)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """A resumed run repeats the steps after its checkpoint."""
+    rows = read_log(path)
+    kept = [row for row in rows if int(row["step"]) <= step]
+    if len(kept) != len(rows):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+
+def chart(log: Path, target: Path) -> None:
+    """Losses and held-out word accuracy over the words seen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read_log(log)
+
+    def series(name: str) -> tuple[Sequence[float], Sequence[float]]:
+        points = [(float(r["words"]), float(r[name])) for r in rows if r.get(name)]
+        return [x for x, _ in points], [y for _, y in points]
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
+    for name in ("visual", "cross", "ctc"):
+        left.plot(*series(name), label=name)
+    left.set(xlabel="words", ylabel="loss", ylim=(0, None))
+    for branch in ("visual", "cross"):
+        x, y = series(f"validation_{branch}")
+        right.plot(x, [100 * v for v in y], label=branch, marker=".")
+    right.set(xlabel="words", ylabel="held-out words right, %", ylim=(0, 100))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.tight_layout()
+    temporary = target.with_name(f".{target.name}.part")
+    figure.savefig(temporary, format="png", dpi=100)
+    pyplot.close(figure)
+    os.replace(temporary, target)

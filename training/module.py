@@ -1,0 +1,274 @@
+"""One training step, the schedule and what a checkpoint holds: CLIP4STR as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from clip4str.model.clip4str import Clip4Str
+from clip4str.model.config import Config
+from clip4str.runtime.errors import CheckpointError, UsageError
+from clip4str.runtime.text import END
+
+from .data import Batch
+from .muon import MuonAdamW
+from .psm import draw_orders, psm_losses
+
+WARM_UP = 0.075
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. The defaults of the first block are the published ones for CLIP's weights as the start.
+
+    lr: of the towers, for the whole batch as it is; the decoders' is decoder_lr times that. freeze_text: the text
+    tower's first layers that stay as they are, the embeddings with them; -1 for none at all. steps, minutes: where the
+    schedule ends, whichever comes first. muon_lr: of hidden matrices if not 0, see muon.py. ctc: weight at the start
+    of a help for image towers that begin with nothing, dropped afterwards. cross_start: share of the run after which
+    the cross-modal branch begins, as a copy of the visual decoder.
+    """
+
+    lr: float = 8.4e-5
+    decoder_lr: float = 19.0
+    weight_decay: float = 0.2
+    dropout: float = 0.1
+    orders: int = 6
+    freeze_text: int = 6
+    clip_mean: bool = False
+
+    steps: int = 0
+    minutes: float = 0.0
+    muon_lr: float = 0.0
+    ctc: float = 0.0
+    cross_start: float = 0.0
+    ema: float = 0.999
+    seed: int = 0
+    compile: bool = False
+
+
+def one_cycle(progress: float) -> float:
+    """The published schedule, as torch's OneCycleLR: a cosine up for 7.5 % of the run, a cosine down for the rest."""
+    if progress < WARM_UP:
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * progress / WARM_UP)) / 2
+    down = min(1.0, (progress - WARM_UP) / (1 - WARM_UP))
+    return 1 / 25e4 + (1 - 1 / 25e4) * (1 + math.cos(math.pi * down)) / 2
+
+
+class CtcHead(nn.Module):
+    """Reads the image tower's patches column by column (Graves et al., 2006). A decoder's attention cannot learn where
+    to look before there are features to tell letters by; this gives the tower a reason to make them."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.classes = len(config.charset) + 1
+        frames = -(-32 // self.grid[1])  # per column, so that any word of 25 characters fits
+        self.head = nn.Linear(self.grid[0] * config.d, frames * self.classes)
+
+    def forward(self, memory: Tensor, tokens: Tensor, pad: int) -> Tensor:
+        columns = memory[:, 1:].unflatten(1, self.grid).transpose(1, 2).flatten(2)
+        logits = self.head(columns).unflatten(2, (-1, self.classes)).flatten(1, 2)  # [N, frames, C]
+        words = tokens[:, 1:]
+        lengths = ((words != END) & (words != pad)).sum(1)
+        frames = torch.full((len(words),), logits.shape[1], device=words.device)
+        chances = logits.float().log_softmax(-1).transpose(0, 1)
+        return F.ctc_loss(chances, words, frames, lengths, blank=END, zero_infinity=True)
+
+
+class Training(Clip4Str, L.LightningModule):
+    """The network itself, under its published names, and all that training adds to it."""
+
+    def __init__(self, config: Config, settings: Settings) -> None:
+        super().__init__(config, dropout=settings.dropout)
+        self.settings = settings
+        self.clip_model.logit_scale.requires_grad_(False)  # of no use here
+        self.ctc = CtcHead(config) if settings.ctc else None
+        self.elapsed = 0.0  # seconds trained, over all sessions
+        self.cross_running = settings.cross_start == 0
+        self.ema: dict[str, Tensor] = {}
+        self._clock = 0.0
+        if settings.freeze_text >= 0:
+            self._freeze_text(settings.freeze_text)
+
+    def _freeze_text(self, layers: int) -> None:
+        frozen = [self.clip_model.token_embedding, *self.clip_model.transformer.resblocks[:layers]]
+        for parameter in (p for module in frozen for p in module.parameters()):
+            parameter.requires_grad_(False)
+        self.clip_model.positional_embedding.requires_grad_(False)
+
+    def progress(self, step: int | None = None) -> float:
+        """How much of the run is done after `step` (default: all so far) optimiser steps, 0 to 1."""
+        s = self.settings
+        by_steps = (self.global_step if step is None else step) / s.steps if s.steps else 0.0
+        return min(1.0, max(by_steps, self.elapsed / 60 / s.minutes if s.minutes else 0.0))
+
+    def network_state(self) -> dict[str, Tensor]:
+        """The state_dict under its published names, without what only training needs."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("ctc.")}
+
+    # A step
+
+    def training_step(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.settings.seed, 2, batch.number))
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout, the same after a resume
+        with _attention(self.device):
+            memory = self.clip_model.visual(self.normalise(batch.pixels))
+            orders = draw_orders(batch.tokens.shape[1] - 2, self.settings.orders, rng)
+            visual, cross, accuracy = psm_losses(self, memory, batch.tokens, orders, self.cross_running)
+            loss = visual if cross is None else visual + cross
+            losses = {"visual": visual, "cross": cross, "accuracy": accuracy}
+            if self.ctc is not None:
+                # Its work is done once the decoders read.
+                losses["ctc"] = ctc = self.ctc(memory, batch.tokens, self.charset.pad)
+                loss = loss + self.settings.ctc * (1 - self.progress()) * ctc
+        if not torch.isfinite(loss.detach()):
+            raise UsageError(f"the loss is {loss.item()} at step {self.global_step}; try a lower --lr or --muon-lr")
+        return {"loss": loss, **{k: v.detach() for k, v in losses.items() if v is not None}}
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) -> (N, 3, H, W), mean and deviation one half, or CLIP's."""
+        x = pixels.permute(0, 3, 1, 2).float() / 255
+        if not self.settings.clip_mean:
+            return x * 2 - 1
+        mean = x.new_tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
+        return (x - mean) / x.new_tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
+
+    def on_fit_start(self) -> None:
+        if not self.ema:
+            self.ema = {k: v.detach().clone() for k, v in self.named_parameters() if v.requires_grad}
+        self.ema = {k: v.to(self.device) for k, v in self.ema.items()}
+        self._clock = time.monotonic()
+        if self.settings.compile:
+            self.clip_model.visual.compile()
+            for part in (self.clip_model.transformer, self.visual_decoder, self.cross_decoder):
+                part.compile(dynamic=True)
+
+    def on_train_batch_start(self, batch: Batch, number: int) -> None:
+        progress = self.trainer.strategy.broadcast(self.progress())  # clocks differ between processes
+        if not self.cross_running and progress >= self.settings.cross_start:
+            self._start_cross()
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["full_lr"] * one_cycle(progress)
+
+    def _start_cross(self) -> None:
+        self.cross_running = True
+        with torch.no_grad():
+            for name, parameter in self.cross_decoder.named_parameters():
+                parameter.copy_(self.visual_decoder.get_parameter(name))
+                self.ema[f"cross_decoder.{name}"].copy_(self.ema[f"visual_decoder.{name}"])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        now, step = time.monotonic(), self.global_step + 1
+        self.elapsed, self._clock = self.elapsed + now - self._clock, now
+        weight = 1 - min(self.settings.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            current: list[Tensor] = [self.get_parameter(name) for name in self.ema]
+            torch._foreach_lerp_(list(self.ema.values()), current, weight)
+        if self.trainer.strategy.broadcast(self.progress(step)) >= 1:
+            self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        s = self.settings
+        groups: dict[tuple[bool, bool, str], list[Tensor]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                muon = _muon_kind(name, parameter) if s.muon_lr else ""
+                kind = (name.startswith("clip_model."), _decays(name, parameter), muon)
+                groups.setdefault(kind, []).append(parameter)
+        options = []
+        for (tower, decays, muon), parameters in groups.items():
+            lr = s.muon_lr if muon else s.lr * (1 if tower else s.decoder_lr)
+            option = {"params": parameters, "lr": lr, "full_lr": lr, "weight_decay": s.weight_decay if decays else 0.0}
+            if s.muon_lr:
+                option |= {"muon": bool(muon), "stacked": 3 if muon == "stacked" else 1}
+            options.append(option)
+        if s.muon_lr:
+            dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
+            return MuonAdamW(options, lr=s.lr, betas=(0.9, 0.98), eps=1e-6, dtype=dtype)
+        return torch.optim.AdamW(options, lr=s.lr, betas=(0.9, 0.98), eps=1e-6)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        c = self.config
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("ctc.")}
+        checkpoint["hyper_parameters"] = {
+            "img_size": list(c.image_size), "charset_train": c.charset, "charset_test": c.charset_test,
+            "context_length": c.context, "dec_num_heads": c.decoder_heads,
+        }  # fmt: skip
+        checkpoint["clip4str_training"] = {
+            "ctc": {k: v for k, v in state.items() if k.startswith("ctc.")},
+            "ema": self.ema, "elapsed": self.elapsed, "cross_running": self.cross_running,
+            "settings": asdict(self.settings),
+        }  # fmt: skip
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        extra = checkpoint.get("clip4str_training", {})
+        checkpoint["state_dict"] = state = {**checkpoint["state_dict"], **extra.get("ctc", {})}
+        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.state_dict().items()}:
+            raise CheckpointError("the run was begun with another --size or --ctc; go on with the same command")
+        self.ema = extra.get("ema", {})
+        self.elapsed = extra.get("elapsed", 0.0)
+        self.cross_running = extra.get("cross_running", True)
+
+    # Reading
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the weights are the averaged ones, and nothing is compiled or dropped out."""
+        current = {name: self.get_parameter(name).data for name in self.ema}
+        training = self.training
+        try:
+            for name, average in self.ema.items():
+                self.get_parameter(name).data = average
+            self.eval()
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            for name, value in current.items():
+                self.get_parameter(name).data = value
+            self.train(training)
+
+    def read_words(self, pixels: Tensor, batch: int = 128) -> list[str]:
+        """uint8 (N, H, W, 3) -> words, as the test charset writes them."""
+        words = []
+        for part in pixels.split(batch):
+            reading = self.read(self.normalise(part.to(self.device)))
+            words += [self.charset.caption(row) for row in reading.ids]
+        return words
+
+
+def word_accuracy(read: Sequence[str], labels: Sequence[str], model: Clip4Str) -> float:
+    """Share of words right, both as the test charset writes them; labels that it leaves nothing of do not count."""
+    wanted = [model.charset.caption(model.charset.encode(label)) for label in labels]
+    pairs = [(r, w) for r, w in zip(read, wanted) if w]
+    return sum(r == w for r, w in pairs) / max(1, len(pairs))
+
+
+def _attention(device: torch.device) -> AbstractContextManager[Any]:
+    """The CPU's fused attention is slow backwards in bfloat16: with it a backward pass took twice as long."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim >= 2 and not any(part in name for part in ("ln_", "norm", "pos_queries", "text_embed"))
+
+
+def _muon_kind(name: str, parameter: Tensor) -> str:
+    """Hidden matrices take Muon's steps; embeddings, heads and projections into another space do not."""
+    if parameter.ndim != 2 or not ("resblocks." in name or ".layers." in name):
+        return ""
+    return "stacked" if name.endswith("in_proj_weight") else "plain"

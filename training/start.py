@@ -1,0 +1,107 @@
+"""What training starts from: network sizes, random weights that learn quickly, CLIP's weights, or a checkpoint's."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from torch import Tensor, nn
+
+from clip4str.model import Config, load_checkpoint
+from clip4str.model.clip4str import Clip4Str
+from clip4str.model.network import Attention
+from clip4str.runtime.errors import CheckpointError, UsageError
+
+_SMALL = Config(
+    image_size=(32, 128), patch_size=(16, 4), image_width=192, image_layers=6,
+    text_width=128, text_layers=3, text_positions=16, vocabulary=2562, d=192, decoder_mlp=768,
+)  # fmt: skip
+SIZES = {
+    "small": _SMALL,
+    "b16": Config(),
+    "b32": Config(patch_size=(32, 32)),
+    "l14": Config(patch_size=(14, 14), image_width=1024, image_layers=24, text_width=768, d=768, decoder_mlp=3072),
+    "h14": Config(patch_size=(14, 14), image_width=1280, image_layers=32, text_width=1024, text_layers=24, d=1024,
+                  decoder_mlp=4096),
+}  # fmt: skip
+OPEN_CLIP = {"b16": ("ViT-B-16", "datacomp_xl_s13b_b90k"), "b32": ("ViT-B-32", "datacomp_xl_s13b_b90k"),
+             "l14": ("ViT-L-14", "datacomp_xl_s13b_b90k"), "h14": ("ViT-H-14-quickgelu", "dfn5b")}  # fmt: skip
+
+
+@torch.no_grad()
+def initialize(model: Clip4Str) -> None:
+    """Random weights with the structure that trained image towers end up with, so that they need not find it first.
+
+    Positions are two-dimensional sinusoids, and attention starts by looking at similar positions:
+    W_q W_k^T near the identity, W_v W_o near minus the identity (Trockman and Kolter, "Mimetic Initialization of
+    Self-Attention Layers", ICML 2023).
+    """
+    tower = model.clip_model.visual
+    tower.positional_embedding[1:] = 0.5 * sinusoids(model.config.grid, model.config.image_width)
+    heads, width = model.config.image_heads, model.config.image_width
+    for attention in (m for m in tower.modules() if isinstance(m, Attention)):
+        q, k = (torch.cat(parts) for parts in zip(*(_factors(width, width // heads, 0.7, 0.7) for _ in range(heads))))
+        out, v = _factors(width, width, 0.4, -0.4)
+        attention.in_proj_weight.copy_(torch.cat((q, k, v)))
+        attention.out_proj.weight.copy_(out.mT)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def sinusoids(grid: tuple[int, int], width: int) -> Tensor:
+    """Two-dimensional sine and cosine positions, (rows * columns, width)."""
+    rate = torch.exp(torch.arange(width // 4) * (-math.log(100.0) / (width // 4)))
+    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
+    angles = [axis.reshape(-1, 1) * rate for axis in (rows, columns)]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+def _factors(width: int, rank: int, noise: float, identity: float) -> tuple[Tensor, Tensor]:
+    """A^T B close to noise * Z + identity * I, each (rank, width)."""
+    target = noise * torch.randn(width, width) / math.sqrt(width) + identity * torch.eye(width)
+    u, s, vh = torch.linalg.svd(target)
+    root = s[:rank].sqrt()
+    return (u[:, :rank] * root).mT.contiguous(), root[:, None] * vh[:rank]
+
+
+def start_from(model: Clip4Str, source: str, size: str) -> None:
+    """Fill the model: "random", "clip" (towers from the optional open_clip package), or a checkpoint's path.
+
+    Raises CheckpointError if the checkpoint is of another size, UsageError if open_clip is missing or lacks it.
+    """
+    if source == "random":
+        initialize(model)
+    elif source == "clip":
+        _from_open_clip(model, size)
+    else:
+        other = load_checkpoint(source)
+        state = other.state_dict()
+        wrong = [k for k, v in model.state_dict().items() if k not in state or state[k].shape != v.shape]
+        if wrong:
+            raise CheckpointError(
+                f"{source}: another size than the network to train, first in {wrong[0]}; choose --size to match"
+            )
+        model.load_state_dict(state)
+
+
+def _from_open_clip(model: Clip4Str, size: str) -> None:
+    if size not in OPEN_CLIP:
+        known = ", ".join(OPEN_CLIP)
+        raise UsageError(f"there are no CLIP weights for size {size!r}, only for {known}; use --init random")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import open_clip
+    except Exception as error:  # a torchvision of another build fails with RuntimeError
+        raise UsageError(f"--init clip needs open_clip (pip install open_clip_torch): {error}") from None
+    name, weights = OPEN_CLIP[size]
+    try:
+        clip = open_clip.create_model(name, pretrained=weights).state_dict()
+    except Exception as error:
+        raise UsageError(f"open_clip could not provide {name} ({weights}): {str(error).splitlines()[0]}") from None
+    own = model.clip_model.state_dict()
+    missing = [k for k, v in own.items() if k not in clip or clip[k].shape != v.shape]
+    if missing:
+        raise UsageError(f"open_clip's {name} does not fit: {missing[0]} differs")
+    model.clip_model.load_state_dict({k: clip[k] for k in own})

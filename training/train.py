@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Train a CLIP4STR network on word crops: LMDB folders, and words rendered on the fly.
+
+Examples:
+  python training/train.py --data words/train/real --render 0.75 --output runs/small --minutes 90
+  python training/train.py --data words/train/real --synthetic pool --output runs/small --steps 20000
+  python training/train.py --size b16 --init clip --data words/train/real --output runs/b16 \\
+      --batch 128 --accumulate 8 --steps 51600 --devices 8 --strategy ddp --precision bf16-mixed
+
+Give the same command again to go on where a run stopped, at any minute. The output folder then holds last.ckpt (to go
+on from, and readable as a checkpoint), model.safetensors (averaged weights, the result), log.csv and log.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # One process per device imports this file again; matplotlib and MKL need no more threads than asked for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.training.arguments import check, parser, settings_from
+from clip4str.training.start import SIZES, start_from
+
+
+def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
+    """The stream of batches and the held-out words."""
+    from clip4str.training.data import RENDERED_STRENGTH, Stream, load_words
+    from clip4str.training.logbook import HeldOut
+
+    real, held = load_words(args.data, charset, 0.05, progress) if args.data else (None, None)
+    made, made_held = None, None
+    if args.synthetic:
+        made, made_held = load_words(args.synthetic, charset, 0 if args.data else 0.01, progress)
+    others = args.render if made is None else 1.0
+    share = args.real_fraction if others else 1.0
+    sources = []
+    if real is not None:
+        sources.append((real, share, 1.0))
+    if made is not None:
+        sources.append((made, 1 - args.render - (share if real is not None else 0), RENDERED_STRENGTH))
+    render = args.render if sources else 1.0
+    if render:
+        from clip4str.training.fonts import NoFontsError, find_fonts
+
+        try:
+            find_fonts()
+        except NoFontsError as error:
+            raise DataError(str(error)) from None
+    vocabulary: list[str] = []
+    if args.words:
+        try:
+            vocabulary = Path(args.words).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{args.words}: cannot be read as a word list ({error})") from None
+    stream = Stream([s for s in sources if s[1] > 0], charset, size, args.batch, args.seed, render, vocabulary)
+    words = held or made_held
+    return stream, HeldOut(words, size, args.validation_words)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser(__doc__ or "").parse_args(argv)
+    try:
+        return train(args)
+    except Clip4StrError as error:
+        print(f"clip4str train: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from {args.output}", file=sys.stderr)
+        return 130
+
+
+def train(args: argparse.Namespace) -> int:
+    check(args)
+    args.init = args.init or ("random" if args.size == "small" else "clip")
+    try:
+        import lightning as L
+    except ImportError as error:
+        raise UsageError(f"training needs the [train] extra: pip install 'clip4str[train]' ({error})") from None
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    from clip4str.training.logbook import Logbook
+    from clip4str.training.module import Training
+
+    _quiet()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    folder = Path(args.output)
+    last = folder / "last.ckpt"
+    if last.exists() and args.resume == "never":
+        raise UsageError(f"{folder} holds a run already; choose another --output, or --resume auto to go on")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    torch.manual_seed(args.seed)
+    settings = settings_from(args)
+    module = Training(SIZES[args.size], settings)
+    stream, held_out = build_data(args, module.charset, module.config.image_size, progress=rank == 0)
+    start, minutes = resume_point(last) if last.exists() else (0, 0.0)
+    if start == 0:
+        start_from(module, args.init, args.size)
+    elif (args.steps and start >= args.steps) or (args.minutes and minutes >= args.minutes):
+        print(f"{folder}: this run is complete ({start} steps, {minutes:.1f} minutes)")
+        return 0
+    stream.start = start * args.accumulate
+    stream.rank, stream.world = rank, args.devices
+
+    logbook = Logbook(folder, held_out, args.save_minutes, args.validate_every,
+                      dtype=torch.float16 if args.half_precision_result else torch.float32)  # fmt: skip
+    strategy = args.strategy
+    if args.devices > 1 and strategy in ("auto", "ddp"):
+        strategy = "ddp_find_unused_parameters_true" if settings.cross_start else "ddp"
+    trainer = L.Trainer(
+        accelerator=args.accelerator, devices=args.devices, strategy=strategy, precision=precision(args),
+        max_epochs=-1, min_epochs=0, accumulate_grad_batches=args.accumulate, gradient_clip_val=20.0,
+        callbacks=[logbook], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
+        plugins=[LightningEnvironment()] if args.devices > 1 else None,
+    )  # fmt: skip
+    if rank == 0:
+        size = sum(p.numel() for p in module.parameters()) / 1e6
+        print(f"{args.size}: {size:.1f} million parameters, {describe(stream)}, {len(held_out)} held out; "
+              f"{'going on at step ' + str(start) if start else 'from ' + args.init} -> {folder}")  # fmt: skip
+        (folder / "command.json").write_text(json.dumps(vars(args), indent=1) + "\n")
+    workers = args.workers if args.workers is not None else min(8, max(1, (os.cpu_count() or 2) // 2))
+    loader = torch.utils.data.DataLoader(
+        stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0,
+    )  # fmt: skip
+    try:
+        trainer.fit(module, loader, ckpt_path=str(last) if start else None, weights_only=True)
+    except SystemExit:  # how Lightning answers an interrupt, after the logbook has saved
+        raise KeyboardInterrupt from None
+    if trainer.is_global_zero:
+        held = ", ".join(f"{k} {100 * v:.1f} %" for k, v in logbook.scores.items())
+        print(f"done: {trainer.global_step} steps, {logbook.words} words, {module.elapsed / 60:.1f} minutes"
+              + (f"; held-out words right: {held}" if held else "") + f"; {folder / 'model.safetensors'}")  # fmt: skip
+    return 0
+
+
+def precision(args: argparse.Namespace) -> Any:
+    if args.precision != "auto":
+        return args.precision
+    if args.accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if _cpu_has_bf16() else "32"
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def resume_point(path: Path) -> tuple[int, float]:
+    """Optimiser steps and minutes done by the run that wrote this checkpoint."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(loaded["global_step"]), loaded["clip4str_training"]["elapsed"] / 60
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: damaged, or of another program ({reason}); choose another --output") from None
+
+
+def describe(stream: Any) -> str:
+    parts = [f"{len(words):,} words ({100 * share:.0f} %)" for words, share, _ in stream.sources]
+    if stream.rendered:
+        parts.append(f"rendered words ({100 * stream.rendered / stream.batch:.0f} %)")
+    return " + ".join(parts)
+
+
+def _quiet() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(lightning|torch)\.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
