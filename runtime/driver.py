@@ -10,8 +10,6 @@ Shapes: N images, T = 26 steps (longest word + 1), S <= T content positions, C c
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .bpe import BytePairTokenizer
+from .caption_cache import CaptionCache
 from .errors import UsageError
 from .text import END, Charset, first_end
 
@@ -33,9 +32,9 @@ class Pass(NamedTuple):
 
 
 class Stages(Protocol):
-    """The network in four functions. Keys and values are opaque to the driver."""
+    """The network in four functions. Keys and values are opaque to the driver but for indexing by rows."""
 
-    flexible_steps: bool  # may S and T be smaller than the network's 26? (not under fixed-shape engines)
+    flexible_steps: bool  # may S and T be smaller than 26, and N shrink? (not under fixed-shape engines)
 
     def image(self, pixels: Any) -> tuple[Any, Any]:
         """pixels (N, 3, H, W) -> memory keys and values for the visual and for the cross-modal decoder"""
@@ -110,36 +109,19 @@ class Reading:
         return self.probs.prod(axis=1)
 
 
-class CaptionCache:
-    """Least recently used text features by caption: video repeats words. Safe to share between threads."""
+@dataclass(frozen=True)
+class _Decoder:
+    """A decoder stage over a batch's memory."""
 
-    def __init__(self, size: int = 512) -> None:
-        """size: captions kept. Raises UsageError if it is negative."""
-        if size < 0:
-            raise UsageError(f"the caption cache's size must be 0 or more, not {size}")
-        self.size = size
-        self._rows: OrderedDict[str, Any] = OrderedDict()
-        self._lock = threading.Lock()
+    stage: Callable[..., Pass]
+    memory: tuple[Any, ...]
 
-    def get(self, caption: str) -> Any:
-        with self._lock:
-            if caption in self._rows:
-                self._rows.move_to_end(caption)
-            return self._rows.get(caption)
+    def __call__(self, tokens: np.ndarray, attend: np.ndarray) -> Pass:
+        return self.stage(tokens, attend, *self.memory)
 
-    def put(self, caption: str, row: Any) -> None:
-        with self._lock:
-            self._rows[caption] = row
-            self._rows.move_to_end(caption)
-            while len(self._rows) > self.size:
-                self._rows.popitem(last=False)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._rows.clear()
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def rows(self, index: list[int]) -> _Decoder:
+        """The same over some of the rows."""
+        return _Decoder(self.stage, tuple(kv[index] for kv in self.memory))
 
 
 class PredictAndRefine:
@@ -164,23 +146,19 @@ class PredictAndRefine:
     def __call__(self, stages: Stages, pixels: Any, full_logits: bool = False) -> Reading:
         """Read a batch.
 
-        pixels: whatever `stages.image` takes. full_logits: compute the deciding pass at all T positions although
-        the word is shorter (Reading.logits then is (N, T, C)).
+        pixels: whatever `stages.image` takes. full_logits: compute the deciding pass for every row at all T positions
+        although the word is shorter (Reading.logits then is (N, T, C); narrower if refine is 0).
         """
-        stats, how = Stats(batches=1), self.decoding
+        stats, how, n = Stats(batches=1, images=len(pixels)), self.decoding, len(pixels)
         visual_kv, cross_kv = stages.image(pixels)
-        cross = how.branch == "cross"
-
-        def visual(tokens: np.ndarray, attend: np.ndarray) -> Pass:
-            return stages.visual(tokens, attend, visual_kv)
-
-        n = len(pixels)
-        stats.images = n
+        cross, compact = how.branch == "cross", stages.flexible_steps and not full_logits
+        visual = _Decoder(stages.visual, (visual_kv,))
         last = self._guess(visual, n, stages)
         stats.visual_passes += 1
         if how.decode == "ar":
             # the guess was exact for position 0: one pass less to go
-            last, passes = self._fixed_point(visual, last.ids, np.full(n, self.steps), stages, self.steps - 1)
+            limits = np.full(n, self.steps)
+            last, passes = self._fixed_point(visual, last.ids, limits, stages, self.steps - 1, compact)
             stats.visual_passes += passes
         words = last.ids
         # Steps that the published loop has run when it stops; one parallel pass always runs all of them.
@@ -189,12 +167,9 @@ class PredictAndRefine:
             lengths = np.minimum(first_end(words) + 1, self.steps)
         if cross:
             text_kv, captions = self._text(stages, words, {}, stats)
-
-            def reread(tokens: np.ndarray, attend: np.ndarray) -> Pass:
-                return stages.cross(tokens, attend, cross_kv, text_kv)
-
+            reread = _Decoder(stages.cross, (cross_kv, text_kv))
             if how.decode == "ar":
-                last, passes = self._fixed_point(reread, words, lengths, stages, self.steps)
+                last, passes = self._fixed_point(reread, words, lengths, stages, self.steps, compact)
                 stats.cross_passes += passes
             else:
                 last = self._guess(reread, n, stages)
@@ -203,48 +178,59 @@ class PredictAndRefine:
         else:
             answer = last
         for round_ in range(how.refine):
-            decides = round_ == how.refine - 1
+            full = full_logits and round_ == how.refine - 1
             if cross:
                 words = self._refine(visual, words, lengths, stages, stats, full=False).ids
                 text_kv, captions = self._text(stages, words, captions, stats)
-                answer = self._refine(reread, answer.ids, lengths, stages, stats, full=full_logits and decides)
+                reread = _Decoder(stages.cross, (cross_kv, text_kv))
+                answer = self._refine(reread, answer.ids, lengths, stages, stats, full)
             else:
-                answer = self._refine(visual, answer.ids, lengths, stages, stats, full=full_logits and decides)
+                answer = self._refine(visual, answer.ids, lengths, stages, stats, full)
             lengths = np.full(n, self.steps)
         return self._close(answer, lengths, stats)
 
-    def _guess(self, decode: Callable[..., Pass], n: int, stages: Stages) -> Pass:
+    def _guess(self, decode: _Decoder, n: int, stages: Stages) -> Pass:
         """Every position from the start token alone: exact for position 0, a guess for the rest."""
         content = 1 if stages.flexible_steps else self.steps
         none = np.zeros((n, self.steps), np.int64)
         return decode(self._tokens(none, content), self._attend(self._start_only, none[:, 0], self.steps, content))
 
     def _fixed_point(
-        self, decode: Callable[..., Pass], ids: np.ndarray, limits: np.ndarray, stages: Stages, most_passes: int
+        self,
+        decode: _Decoder,
+        ids: np.ndarray,
+        limits: np.ndarray,
+        stages: Stages,
+        most_passes: int,
+        compact: bool,
     ) -> tuple[Pass, int]:
         """Greedy autoregression from a guess. Row r decodes exactly limits[r] steps: (N,) int, at most T.
 
-        Positions past a row's first end token or limit are no part of the answer.
+        Positions past a row's first end token or limit are no part of the answer. compact: go on with the unsettled
+        rows alone once they are the fewer (the logits returned are then of those).
         """
-        most = int(limits.max())
+        ids, probs, rows = ids.copy(), np.ones(ids.shape, np.float32), np.arange(len(ids))
         for passes in range(1, max(1, most_passes) + 1):  # noqa: B007  (returned: the stats count them)
-            width = self._width(ids, stages, most)
-            visible = np.full(len(ids), width - 1)
-            out = decode(self._tokens(ids, width), self._attend(self._causal, visible, width, width))
-            before, ids = ids, ids.copy()
-            ids[:, :width] = out.ids
+            before, limit = ids[rows], limits[rows]
+            width = self._width(before, stages, int(limit.max()))
+            visible = np.full(len(rows), width - 1)
+            out = decode(self._tokens(before, width), self._attend(self._causal, visible, width, width))
+            after = before.copy()
+            after[:, :width] = out.ids
+            ids[rows], probs[rows, :width] = after, out.probs
             # Position i was computed from `before` up to i - 1, so it holds if those did not change.
-            needed = np.minimum(first_end(ids), limits - 1)
-            settled = ((before == ids) | (np.arange(self.steps) >= needed[:, None])).all(axis=1)
-            if (settled & (needed < width)).all():
+            needed = np.minimum(first_end(after), limit - 1)
+            settled = ((before == after) | (np.arange(self.steps) >= needed[:, None])).all(axis=1) & (needed < width)
+            if settled.all():
                 break
-        probs = np.ones(ids.shape, np.float32)
-        probs[:, :width] = out.probs
+            if compact and settled.sum() * 2 > len(rows):
+                left = np.flatnonzero(~settled)
+                rows, decode = rows[left], decode.rows(left.tolist())
         return Pass(ids, probs, out.logits), passes
 
     def _refine(
         self,
-        decode: Callable[..., Pass],
+        decode: _Decoder,
         ids: np.ndarray,
         lengths: np.ndarray,
         stages: Stages,

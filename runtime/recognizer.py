@@ -14,7 +14,8 @@ import numpy as np
 from .backends import open_stages
 from .bpe import BytePairTokenizer
 from .bundle import Bundle
-from .driver import CaptionCache, Decoding, PredictAndRefine, Stages, Stats
+from .caption_cache import CaptionCache
+from .driver import Decoding, PredictAndRefine, Stages, Stats
 from .errors import BundleError, ImageError, UsageError
 from .images import ImageLike, prepare
 from .text import Charset, first_end

@@ -6,7 +6,8 @@ import torch
 from oracle import read_alone
 
 from clip4str.runtime import Decoding, Stats, UsageError
-from clip4str.runtime.driver import CaptionCache, Pass, PredictAndRefine
+from clip4str.runtime.caption_cache import CaptionCache
+from clip4str.runtime.driver import Pass, PredictAndRefine
 
 SIZES = [
     {},
