@@ -16,7 +16,6 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from clip4str.benchmarks.lmdb_words import LmdbWords, find_lmdb
 from clip4str.benchmarks.machine_info import describe, machine_info
 from clip4str.benchmarks.output_files import check_output
 from clip4str.benchmarks.protocol import Protocol, closeness
@@ -26,6 +25,7 @@ from clip4str.runtime.cli import Parser
 from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
 from clip4str.runtime.recognizer import batches
+from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 
 _EPILOG = """\
 examples:
@@ -93,8 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args.errors)
     folders = find_lmdb(args.data)
     sets, claims = name_sets(args.data, folders), claimed_sets(args.data, folders)
-    if not sets:
-        raise UsageError(f"{args.data}: no LMDB data set (a folder with data.mdb) in it or below")
     chosen = _choose(sets, args.sets)
     skipped = [name for name in STANDARD if name not in sets]
     for name in () if args.sets else skipped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from clip4str.runtime.cli import Parser
 from clip4str.runtime.errors import UsageError
 
 from .start import SIZES
@@ -12,8 +13,8 @@ from .start import SIZES
 # fmt: off
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+def parser(description: str) -> Parser:
+    p = Parser(
         prog="clip4str train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     data = p.add_argument_group("data").add_argument

@@ -1,7 +1,6 @@
 """Word crops for training: LMDB folders and words rendered on the fly, as a stream of batches that can start anywhere.
 
 Every batch is a function of (seed, its number) alone, so a resumed run sees what an uninterrupted one would have.
-LMDB layout of scene text recognition: `num-samples`, `image-%09d`, `label-%09d`, 1-based.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import lmdb
 import numpy as np
 import torch
 from PIL import Image
@@ -26,6 +23,7 @@ from clip4str.runtime.errors import DataError
 from clip4str.runtime.text import Charset
 
 from .augment import distort, recolour, resize
+from .word_lmdb import LmdbWords, find_lmdb
 
 LONGEST = 25
 RENDERED_STRENGTH = 0.4  # rendered words come distorted already
@@ -47,62 +45,10 @@ def clean_label(label: str, charset: Charset) -> str | None:
     return word if 1 <= len(word) <= LONGEST else None
 
 
-def find_lmdbs(folder: str | os.PathLike[str]) -> list[Path]:
-    """Every LMDB below a folder, hidden ones left out, sorted. Raises DataError if there is none."""
-    root = Path(folder)
-    if not root.is_dir():
-        what = "not a folder" if root.exists() else "does not exist"
-        raise DataError(f"{root}: {what}; expected LMDB folders of words")
-    hits = []
-    for path, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        if "data.mdb" in files:
-            hits.append(Path(path))
-    if not hits:
-        raise DataError(f"{root}: no LMDB (a folder with data.mdb) in it or below it")
-    return hits
-
-
-class WordLmdb:
-    """One LMDB of words; raises DataError if it is damaged or of another layout."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.count = int(self._get(b"num-samples"))
-        except (lmdb.Error, ValueError, OSError) as error:
-            raise DataError(f"{path}: damaged LMDB ({error})") from None
-
-    def label(self, index: int) -> str:
-        return self._get(b"label-%09d" % index).decode("utf-8", "replace")
-
-    def image_bytes(self, index: int) -> bytes:
-        return self._get(b"image-%09d" % index)
-
-    def _get(self, key: bytes) -> bytes:
-        # LMDB opens a folder once per process.
-        if self.path not in _OPEN:
-            _OPEN[self.path] = lmdb.open(str(self.path), readonly=True, lock=False, readahead=False, meminit=False)
-        with _OPEN[self.path].begin() as transaction:
-            value = transaction.get(key)
-        if value is None:
-            raise DataError(f"{self.path}: not an LMDB of words, it lacks {key.decode()!r}")
-        return bytes(value)
-
-
-_OPEN: dict[Path, Any] = {}
-
-
-def close_lmdbs() -> None:
-    """Before worker processes are forked: what is open must not be shared with them. It is opened anew when needed."""
-    while _OPEN:
-        _OPEN.popitem()[1].close()
-
-
 class Words:
     """Words of many LMDBs as one list: word i is `labels[i]` and `picture(i)`."""
 
-    def __init__(self, sources: Sequence[WordLmdb], rows: Sequence[tuple[int, int]], labels: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[LmdbWords], rows: Sequence[tuple[int, int]], labels: Sequence[str]) -> None:
         self.sources, self.labels = list(sources), list(labels)
         self.rows = np.array(rows, np.int64).reshape(-1, 2)
         self.lengths = np.array([len(word) for word in labels], np.int64)
@@ -114,10 +60,15 @@ class Words:
         """RGB, or None where the data set holds something that is no picture (most have a few)."""
         source, row = self.rows[index]
         try:
-            picture = Image.open(io.BytesIO(self.sources[source].image_bytes(row))).convert("RGB")
+            picture = Image.open(io.BytesIO(self.sources[source].image(row))).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
         return picture if min(picture.size) > 0 else None
+
+    def close(self) -> None:
+        """Before worker processes are forked: what is open must not be shared with them. Reading on opens it anew."""
+        for source in self.sources:
+            source.close()
 
 
 def load_words(
@@ -128,18 +79,18 @@ def load_words(
     Held out is a share of all distinct pictures, chosen by a hash of their bytes: it stays the same whatever else is
     trained on, and copies of a picture stay on one side.
     """
-    sources = [WordLmdb(path) for folder in folders for path in find_lmdbs(folder)]
+    sources = [LmdbWords(path) for folder in folders for path in find_lmdb(folder)]
     parts: tuple[list, list] = ([], [])
-    total = sum(s.count for s in sources)
+    total = sum(map(len, sources))
     with tqdm(total=total, desc="reading labels", unit="word", disable=not progress, leave=False) as bar:
         for number, source in enumerate(sources):
-            for row in range(1, source.count + 1):
-                word = clean_label(source.label(row), charset)
+            for row in range(1, len(source) + 1):
+                word = clean_label(source.label(row, "replace"), charset)
                 if word is not None:
-                    away = held_out > 0 and _fraction(source.image_bytes(row)) < held_out
+                    away = held_out > 0 and _fraction(source.image(row)) < held_out
                     parts[away].append(((number, row), word))
-            bar.update(source.count)
-    close_lmdbs()
+            bar.update(len(source))
+            source.close()
     if not parts[0]:
         raise DataError(f"{', '.join(map(str, folders))}: no word of 1 to {LONGEST} characters of the charset")
     train, held = (Words(sources, [r for r, _ in part], [w for _, w in part]) for part in parts)

@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image, ImageFont
 from tqdm import tqdm
 
+from clip4str.runtime.errors import DataError
+
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -40,7 +42,7 @@ GLYPH = 20  # side of the square, in pixels, to which glyphs are scaled before t
 SCAN_VERSION = 6  # raise when the checks below change: it invalidates the cache
 
 
-class NoFontsError(RuntimeError):
+class NoFontsError(DataError):
     """No usable font on this machine."""
 
 

@@ -21,7 +21,7 @@ from clip4str.model import Clip4Str, save_checkpoint
 from clip4str.runtime.driver import Decoding
 
 from .augment import resize
-from .data import Words, close_lmdbs
+from .data import Words
 from .module import Training, word_accuracy
 
 COLUMNS = ("step", "words", "minutes", "lr", "loss", "visual", "cross", "ctc", "accuracy", "words_per_second",
@@ -38,7 +38,7 @@ class HeldOut:
             return
         pictures = [(words.picture(i), words.labels[i]) for i in range(min(most, len(words)))]
         kept = [(resize(picture, size), label) for picture, label in pictures if picture is not None]
-        close_lmdbs()
+        words.close()
         self.labels = [label for _, label in kept]
         if kept:
             self.pixels = torch.from_numpy(np.stack([p for p, _ in kept]))

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config
 from clip4str.runtime.errors import CheckpointError, UsageError
+from clip4str.runtime.images import NORMALIZATION
 from clip4str.runtime.text import END
 
 from .data import Batch
@@ -140,9 +141,9 @@ class Training(Clip4Str, L.LightningModule):
         """uint8 (N, H, W, 3) -> (N, 3, H, W), mean and deviation one half, or CLIP's."""
         x = pixels.permute(0, 3, 1, 2).float() / 255
         if not self.settings.clip_mean:
-            return x * 2 - 1
-        mean = x.new_tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
-        return (x - mean) / x.new_tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
+            return x * 2 - 1  # NORMALIZATION["half"], without a tensor to copy to the GPU
+        mean, deviation = (x.new_tensor(v).view(3, 1, 1) for v in NORMALIZATION["clip"])
+        return (x - mean) / deviation
 
     def on_fit_start(self) -> None:
         if not self.ema:

@@ -19,16 +19,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from clip4str.training.fonts import NoFontsError, find_fonts
+from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.training.fonts import find_fonts
 from clip4str.training.render import Renderer
 from clip4str.training.words import read_words
 
 CHUNK = 250  # words drawn from one seed: the result does not depend on the number of workers
 Encoded = tuple[bytes, str]
-
-
-class RenderError(Exception):
-    """What the user can do something about; the message is one line."""
 
 
 def encode(image: np.ndarray, quality: int) -> bytes:
@@ -79,11 +77,11 @@ def write_lmdb(output: Path, samples: Iterable[Encoded], count: int, force: bool
     try:
         import lmdb
     except ImportError as error:
-        raise RenderError("writing a pool needs the lmdb package: pip install lmdb") from error
+        raise UsageError("writing a pool needs the lmdb package: pip install lmdb") from error
     if output.exists() and not force:
-        raise RenderError(f"{output} exists already: choose another --output, or replace it with --force")
+        raise UsageError(f"{output} exists already: choose another --output, or replace it with --force")
     if output.exists() and not (output / "data.mdb").is_file():
-        raise RenderError(f"{output} is not an LMDB folder: not replacing it, choose another --output")
+        raise UsageError(f"{output} is not an LMDB folder: not replacing it, choose another --output")
     draft = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +106,7 @@ def write_lmdb(output: Path, samples: Iterable[Encoded], count: int, force: bool
             shutil.rmtree(output)
         draft.rename(output)
     except (OSError, lmdb.Error) as error:
-        raise RenderError(f"cannot write {output}: {error}") from error
+        raise UsageError(f"cannot write {output}: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -129,8 +127,8 @@ def contact_sheet(renderer: Renderer, count: int = 100, columns: int = 10) -> Im
     return sheet
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def arguments() -> Parser:
+    parser = Parser(
         prog="render.py",
         description="Render synthetic scene-text words into an LMDB (num-samples, image-%09d, label-%09d).",
         epilog="example: python training/render.py --output words.lmdb --count 100000 --words words.txt",
@@ -183,12 +181,12 @@ def arguments() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     if options.output is None and options.sheet is None:
-        raise RenderError("nothing to do: name an --output folder or a --sheet picture")
+        raise UsageError("nothing to do: name an --output folder or a --sheet picture")
     low, high = options.height
     if options.count < 1 or options.workers < 1:
-        raise RenderError("--count and --workers must be at least 1")
+        raise UsageError("--count and --workers must be at least 1")
     if not 0 <= options.quality <= 100 or not 16 <= low <= high <= 256:
-        raise RenderError("--quality must lie within 0..100, --height within 16..256 with MIN <= MAX")
+        raise UsageError("--quality must lie within 0..100, --height within 16..256 with MIN <= MAX")
     # Found here, once: a worker that fails while it starts would be started again for ever.
     settings: dict[str, Any] = {
         "fonts": find_fonts(),
@@ -200,7 +198,7 @@ def run(options: argparse.Namespace) -> None:
         try:
             contact_sheet(Renderer(options.seed, **settings)).save(options.sheet)
         except (OSError, ValueError) as error:
-            raise RenderError(f"cannot write {options.sheet}: {error}") from error
+            raise UsageError(f"cannot write {options.sheet}: {error}") from error
         print(f"contact sheet: {options.sheet}")
     if options.output is not None:
         start = time.perf_counter()
@@ -219,17 +217,16 @@ def _lists(paths: Sequence[Path]) -> list[str]:
         try:
             words += read_words(path)
         except OSError as error:
-            raise RenderError(f"cannot read {path}: {error.strerror}") from error
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
     return words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = arguments().parse_args(argv)
     try:
-        run(options)
-    except (RenderError, NoFontsError) as error:
-        print(f"render.py: {error}", file=sys.stderr)
-        return 1
+        run(arguments().parse_args(argv))
+    except Clip4StrError as error:
+        print(f"render.py: error: {one_line(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("render.py: interrupted, nothing written", file=sys.stderr)
         return 130

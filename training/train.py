@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 import torch
 
+from clip4str.runtime.cli import fail
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.arguments import check, parser, settings_from
 from clip4str.training.start import SIZES, start_from
@@ -51,12 +52,9 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
         sources.append((made, 1 - args.render - (share if real is not None else 0), RENDERED_STRENGTH))
     render = args.render if sources else 1.0
     if render:
-        from clip4str.training.fonts import NoFontsError, find_fonts
+        from clip4str.training.fonts import find_fonts
 
-        try:
-            find_fonts()
-        except NoFontsError as error:
-            raise DataError(str(error)) from None
+        find_fonts()  # before worker processes look for them
     vocabulary: list[str] = []
     if args.words:
         try:
@@ -69,15 +67,15 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser(__doc__ or "").parse_args(argv)
     try:
-        return train(args)
+        args = parser(__doc__ or "").parse_args(argv)
+        try:
+            return train(args)
+        except KeyboardInterrupt:
+            print(f"\nstopped; the same command goes on from {args.output}", file=sys.stderr)
+            return 130
     except Clip4StrError as error:
-        print(f"clip4str train: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from {args.output}", file=sys.stderr)
-        return 130
+        return fail("train", error)
 
 
 def train(args: argparse.Namespace) -> int:

@@ -90,7 +90,7 @@ def test_choosing_limiting_and_cased(data, tiny_bundle, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "nowhere"), "nowhere: not a folder"),
+        (("--data", "nowhere"), "nowhere: does not exist"),
         (("--data", "."), "no LMDB data set"),
         (("--data", "data", "--sets", "SVTP"), "no set named SVTP; found: SVT, extra"),
         (("--data", "data", "--limit", "0"), "--limit"),

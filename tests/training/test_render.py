@@ -245,14 +245,14 @@ def test_workers_change_nothing(few: list[Font]):
 def test_existing_output_is_kept_unless_forced(tmp_path: Path, command, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "pool"
     assert command(["--output", str(out), "--count", "3"]) == 0
-    assert command(["--output", str(out), "--count", "5"]) == 1
+    assert command(["--output", str(out), "--count", "5"]) == 2
     assert "--force" in capsys.readouterr().err
     assert len(read_lmdb(out)) == 3
     assert command(["--output", str(out), "--count", "5", "--force"]) == 0
     assert len(read_lmdb(out)) == 5
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "keep.txt").write_text("mine")
-    assert command(["--output", str(tmp_path / "letters"), "--count", "3", "--force"]) == 1
+    assert command(["--output", str(tmp_path / "letters"), "--count", "3", "--force"]) == 2
     assert (tmp_path / "letters" / "keep.txt").exists()
 
 
@@ -278,18 +278,20 @@ def test_interrupted_write_leaves_nothing_and_can_be_repeated(tmp_path: Path):
         (["--output", "x", "--quality", "101"], "--quality"),
         (["--output", "x", "--words", "absent.txt"], "cannot read absent.txt"),
         (["--sheet", "absent/sheet.png"], "cannot write absent/sheet.png"),
+        (["--output", "x", "--count", "many"], "invalid int value: 'many'"),
+        (["--out", "x"], "unrecognized arguments: --out x"),
     ],
 )
 def test_errors_are_one_line(arguments, message, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command(arguments) == 1
+    assert command(arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    assert len(lines) == 1 and message in lines[0] and lines[0].startswith("render.py: error: ")
 
 
 def test_no_fonts_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(render_command, "find_fonts", lambda: find_fonts((str(tmp_path),), cache=False))
-    assert render_command.main(["--output", str(tmp_path / "pool")]) == 1
+    assert render_command.main(["--output", str(tmp_path / "pool")]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "fonts-dejavu" in error
 

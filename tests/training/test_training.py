@@ -129,13 +129,15 @@ def _tensors(tree):
         (["--steps", "2", "--data", "missing-folder"], "does not exist"),
         (["--steps", "2", "--words", "missing-file"], "word list"),
         (["--steps", "2", "--init", "missing.ckpt"], "does not exist"),
+        (["--steps", "many"], "invalid int value: 'many'"),
+        (["--steps", "2", "--resum", "never"], "unrecognized arguments: --resum never"),
         (["--steps", "2", "--init", "clip"], "no CLIP weights for size"),
     ],
 )
 def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, message):
     assert run(words, tmp_path / "run", *options) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in error and error.startswith("clip4str train: ")
+    assert message in error and error.startswith("clip4str train: error: ")
 
 
 def test_other_mistakes(words, tmp_path, small_is_tiny, capsys, monkeypatch):

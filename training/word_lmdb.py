@@ -24,6 +24,7 @@ class LmdbWords:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._place = self.folder.resolve()  # here, once: it takes longer than reading a label
         if not (self.folder / "data.mdb").is_file():
             what = "has no data.mdb" if self.folder.is_dir() else "is not a folder"
             raise DataError(f"{self.folder}: {what}; a data set is an LMDB folder holding data.mdb")
@@ -56,9 +57,9 @@ class LmdbWords:
         try:
             import lmdb
         except ImportError:
-            raise DataError("reading data sets needs lmdb: pip install 'clip4str[bench]'") from None
+            raise DataError("reading data sets needs lmdb: pip install lmdb") from None
         try:
-            with _environment(self.folder).begin() as transaction:
+            with _environment(self._place).begin() as transaction:
                 value = transaction.get(key.encode())
         except lmdb.Error as error:
             raise DataError(f"{self.folder}: not a readable LMDB ({error})") from None
@@ -68,7 +69,7 @@ class LmdbWords:
 
     def close(self) -> None:
         """Close the folder in this process. Reading on opens it anew."""
-        _, environment = _OPEN.pop(self.folder.resolve(), (0, None))
+        _, environment = _OPEN.pop(self._place, (0, None))
         if environment is not None:
             environment.close()
 
@@ -79,14 +80,13 @@ class LmdbWords:
         self.close()
 
 
-_OPEN: dict[Path, tuple[int, Any]] = {}  # folder -> process that opened it, its environment
+_OPEN: dict[Path, tuple[int, Any]] = {}  # resolved folder -> process that opened it, its environment
 
 
-def _environment(folder: Path) -> Any:
+def _environment(place: Path) -> Any:
     """The open LMDB: a process may open a folder only once, and must not use what it inherited from its parent."""
     import lmdb
 
-    place = folder.resolve()
     process, environment = _OPEN.get(place, (0, None))
     if process == os.getpid():
         return environment
@@ -97,14 +97,27 @@ def _environment(folder: Path) -> Any:
     pages, page_size = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
     if pages * page_size > (place / "data.mdb").stat().st_size:  # reading past its end would kill the process
         environment.close()
-        raise DataError(f"{folder}: data.mdb is shorter than it says; is the copy complete?")
+        raise DataError(f"{place}: data.mdb is shorter than it says; is the copy complete?")
     _OPEN[place] = os.getpid(), environment
     return environment
 
 
 def find_lmdb(root: str | os.PathLike[str]) -> list[Path]:
-    """Every LMDB folder at or below root, sorted. Raises DataError if root is no folder."""
+    """Every LMDB folder at or below root, sorted; links are followed, each folder is taken once, hidden ones never.
+
+    Raises DataError if root is no folder or there is none.
+    """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"{root}: not a folder; give one that holds LMDB data sets (folders with a data.mdb)")
-    return sorted(path.parent for path in root.rglob("data.mdb"))
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"{root}: {what}; give a folder that holds LMDB data sets (folders with a data.mdb)")
+    found, seen = [], set()
+    for path, folders, files in os.walk(root, followlinks=True):
+        place = os.path.realpath(path)
+        folders[:] = () if place in seen else sorted(name for name in folders if not name.startswith("."))
+        if "data.mdb" in files and place not in seen:
+            found.append(Path(path))
+        seen.add(place)
+    if not found:
+        raise DataError(f"{root}: no LMDB data set (a folder with data.mdb) in it or below")
+    return found

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from clip4str.benchmarks.lmdb_words import LmdbWords, _environment, find_lmdb
 from clip4str.runtime import DataError
+from clip4str.training.word_lmdb import LmdbWords, _environment, find_lmdb
 
 PIXELS = np.zeros((8, 16, 3), np.uint8)
 
@@ -85,17 +85,17 @@ def test_pickled(tmp_path, write_lmdb):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_opened_anew_after_a_fork(tmp_path, write_lmdb):
     with LmdbWords(write_lmdb(tmp_path / "set", [(PIXELS, "a")])) as words:
-        before = _environment(words.folder)
+        before = _environment(words.folder.resolve())
         child = os.fork()
         if child == 0:  # no assert may return into pytest from here
-            fine = words.label(1) == "a" and _environment(words.folder) is not before
+            fine = words.label(1) == "a" and _environment(words.folder.resolve()) is not before
             os._exit(0 if fine else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert words.label(1) == "a" and _environment(words.folder) is before
+        assert words.label(1) == "a" and _environment(words.folder.resolve()) is before
 
 
 def test_no_torch_needed():
-    code = "import sys; import clip4str.benchmarks.lmdb_words; sys.exit('torch' in sys.modules)"
+    code = "import sys; import clip4str.training.word_lmdb; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -107,5 +107,20 @@ def test_not_an_lmdb(tmp_path):
     (tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(DataError, match="not a readable LMDB"):
         LmdbWords(tmp_path)
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(DataError, match="is not a folder"):
+        find_lmdb(tmp_path / "data.mdb")
+
+
+def test_folders_are_walked(tmp_path, write_lmdb):
+    for name in ("b", "b/deep", "a", ".part"):
+        write_lmdb(tmp_path / "root" / name, [(PIXELS, name)])
+    away = write_lmdb(tmp_path / "away", [(PIXELS, "linked")])
+    for name, target in {"c": away, "d": away, "b/loop": tmp_path / "root"}.items():
+        (tmp_path / "root" / name).symlink_to(target)
+    found = [str(path.relative_to(tmp_path / "root")) for path in find_lmdb(tmp_path / "root")]
+    assert found == ["a", "b", "b/deep", "c"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no LMDB data set"):
+        find_lmdb(tmp_path / "empty")
+    with pytest.raises(DataError, match="does not exist"):
         find_lmdb(tmp_path / "nowhere")
