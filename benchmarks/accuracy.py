@@ -136,7 +136,7 @@ def evaluate(
     total = min(len(words), limit) if limit else len(words)
     began = time.perf_counter()
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=total, desc=name, unit="word", disable=not progress))
+        bar = stack.enter_context(tqdm(total=total, desc=name, unit="word", disable=None if progress else True))
         for batch in batches(_labelled(words, protocol, limit, bar), recognizer.batch_size):
             _score(recognizer, batch, protocol, result)
     result.seconds = time.perf_counter() - began

@@ -158,7 +158,7 @@ def _measure(
 ) -> dict[str, list[Turn]]:
     """Both sides in turn over the same images, which change from one repetition to the next."""
     turns: dict[str, list[Turn]] = {"bundle": [], "bundle_warm": [], **({"published": []} if theirs else {})}
-    bar = tqdm(total=args.repeat, desc=f"batch {batch}", unit="rep", disable=args.quiet, leave=False)
+    bar = tqdm(total=args.repeat, desc=f"batch {batch}", unit="rep", disable=args.quiet or None, leave=False)
     deadline = None
     gc.collect()
     gc.disable()
