@@ -184,6 +184,7 @@ def chart(log: Path, target: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter
 
     rows = read_log(log)
 
@@ -201,6 +202,7 @@ def chart(log: Path, target: Path) -> None:
     right.set(xlabel="words", ylabel="held-out words right, %", ylim=(0, 100))
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.legend()
     figure.tight_layout()
     temporary = target.with_name(f".{target.name}.part")
