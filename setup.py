@@ -6,7 +6,10 @@ from pathlib import Path
 from setuptools import setup
 
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
-ROOMS = ["model", "kernels", "runtime", "runtime.backends", "export", "training", "benchmarks"]
+ROOMS = [
+    "model", "kernels", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass", "kernels.linear",
+    "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "export", "training", "benchmarks",
+]  # fmt: skip
 
 RUNTIME = [
     "numpy>=1.23",  # arrays in, arrays out; the driver is written over small integer arrays
@@ -26,8 +29,8 @@ TRAIN = [
     "matplotlib>=3.7",  # loss and latency charts
 ]
 GPU = [
-    "triton>=3.2; platform_system == 'Linux'",  # custom kernels
-    "cuda-python>=12.4",  # driver and runtime calls without a compiler
+    *EXPORT,
+    "triton>=3.2; platform_system == 'Linux'",  # custom kernels; its wheel carries the assembler for every GPU
 ]
 DEV = [
     "pytest>=8",  # tests

@@ -51,6 +51,8 @@ class BytePairTokenizer:
     vocabulary: rows of the text tower's token embedding. CLIP's is 49408 (512 bytes, 48894 merges, start,
     end); a shortened one keeps the first `vocabulary - 514` merges and has its own start and end last.
 
+    ids: token id of every symbol; ranks: rank of every merge, a pair of symbols, the lowest first.
+
     Raises CharsetError if that size is not possible.
     """
 
@@ -66,8 +68,8 @@ class BytePairTokenizer:
         symbols = list(_byte_symbols().values())
         pieces = [*symbols, *(s + "</w>" for s in symbols), *("".join(m) for m in _merges()[:merges])]
         # Later duplicates win, as in the published dict(zip(...)).
-        self._ids = {piece: i for i, piece in enumerate(pieces)}
-        self._ranks = {pair: rank for rank, pair in enumerate(_merges()[:merges])}
+        self.ids = {piece: i for i, piece in enumerate(pieces)}
+        self.ranks = {pair: rank for rank, pair in enumerate(_merges()[:merges])}
         self._encode = lru_cache(maxsize=4096)(self._encode_caption)
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
@@ -85,7 +87,7 @@ class BytePairTokenizer:
             if piece in _SPECIALS:
                 ids.append(self.start + _SPECIALS.index(piece))
             else:
-                ids.extend(self._ids[symbol] for symbol in self._merge(piece))
+                ids.extend(self.ids[symbol] for symbol in self._merge(piece))
         ids.append(self.end)
         if len(ids) > self.context:
             ids = [*ids[: self.context - 1], self.end]
@@ -96,9 +98,9 @@ class BytePairTokenizer:
         word = [table[b] for b in piece.encode("utf-8")]
         word[-1] += "</w>"
         while len(word) > 1:
-            ranked = [(self._ranks.get(pair, len(self._ranks)), pair) for pair in zip(word, word[1:])]
+            ranked = [(self.ranks.get(pair, len(self.ranks)), pair) for pair in zip(word, word[1:])]
             rank, best = min(ranked)
-            if rank == len(self._ranks):
+            if rank == len(self.ranks):
                 break
             merged: list[str] = []
             for symbol in word:

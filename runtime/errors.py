@@ -39,3 +39,23 @@ class DataError(Clip4StrError):
 
 class UsageError(Clip4StrError):
     """An option or argument is out of range, or an output exists already."""
+
+
+class KernelError(Clip4StrError):
+    """A GPU operator cannot do what it was asked. One subclass for each kind of mistake."""
+
+
+class ShapeError(KernelError):
+    """A tensor's shape is not the one expected, or longer than supported."""
+
+
+class DtypeError(KernelError):
+    """A tensor's element type is not one that the operator takes."""
+
+
+class LayoutError(KernelError):
+    """A tensor's elements do not lie in memory as the operator needs them."""
+
+
+class DeviceError(KernelError):
+    """Tensors on different devices, no GPU, or a GPU that was not built for."""

@@ -1,0 +1,62 @@
+"""The linear kernel ahead of time: the decoder's four layers, each for few, some and many rows."""
+
+from __future__ import annotations
+
+from ..variants import MOST, Network, Variant, torch_dtype
+from .config import ACTIVATIONS, LinearConfig, configuration
+from .kernel import linear_constants, linear_kernel
+
+ROWS = (32, 256, 4096)  # tiles are those of so many rows: one word, up to 9 words, more
+
+
+def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:
+    """Query projection, output projection, and the MLP's two layers, as kernels/decode_pass calls them."""
+    d, hidden = network.d, network.mlp
+    layers = (
+        (d, d, True, "none", False),
+        (d, d, False, "none", True),
+        (d, hidden, True, "gelu", False),
+        (hidden, d, False, "none", True),
+    )
+    found = []
+    for K, F, normalize, activation, residual in layers:
+        for least, most in zip((1, *(r + 1 for r in ROWS)), (*ROWS[:-1], MOST)):
+            config = configuration(min(most, ROWS[-1]), K, F, torch_dtype(dtype), capability)
+            found.append(_variant(K, F, normalize, activation, residual, dtype, config, (least, most)))
+    return found
+
+
+def _variant(
+    K: int,
+    F: int,
+    normalize: bool,
+    activation: str,
+    residual: bool,
+    dtype: str,
+    config: LinearConfig,
+    rows: tuple[int, int],
+) -> Variant:
+    pointers = ("x", "weight", "bias", "out", *(("residual",) if residual else ()))
+    strides = ("stride_x", "stride_residual", "stride_out")
+    constants: dict[str, object] = dict(linear_constants(K, F, normalize, activation, torch_dtype(dtype), config))
+    if not residual:
+        constants["residual"] = None
+    return Variant(
+        launch="linear.linear",
+        kernel=linear_kernel,
+        types={**dict.fromkeys(pointers, f"*{dtype}"), **dict.fromkeys(("rows", *strides), "i32")},
+        constexprs=constants,
+        where={
+            "rows": rows,
+            "K": K,
+            "F": F,
+            "normalize": int(normalize),
+            "activation": ACTIVATIONS.index(activation),
+            "has_bias": 1,
+            "has_residual": int(residual),
+        },
+        grid=(f"ceil(rows / {config.block_m}) * {-(-F // config.block_f)}",),
+        num_warps=config.warps,
+        num_stages=config.stages,
+        aligned=(*pointers, *strides),
+    )

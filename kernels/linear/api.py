@@ -1,0 +1,209 @@
+"""Linear layer with row normalisation in front, activation and residual behind."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clip4str.runtime.errors import LayoutError, ShapeError, UsageError
+
+from ..checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
+from ..launch import check_capability, on_device, use_kernel
+from . import reference
+from .config import ACTIVATIONS, LinearConfig, configuration
+
+MOST_FEATURES = 65536
+FUSED_ROWS = 2048  # a guess: above it cuBLAS and elementwise kernels should win; benchmarks/gpu_suite.py measures it
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    normalize: bool = False,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    out: Tensor | None = None,
+    config: LinearConfig | str | None = None,
+    implementation: str = "auto",
+) -> Tensor:
+    """y = act(n(x) W^T + bias) + residual, with n(x) = (x - mean) / sqrt(var + 1e-5) over each row, or x itself.
+
+    x (..., K): rows dense, one stride from row to row. weight (F, K) contiguous. bias (F,) in x's dtype or float32.
+    residual, out (..., F): like x; out may be the residual (not x). All in one of float16, bfloat16, float32;
+    accumulation is in float32. activation: "none", "gelu" (exact), "quick_gelu" (y * sigmoid(1.702 y)).
+
+    config: None chooses on a GPU by the number of rows: up to FUSED_ROWS one fused kernel with the tiles of
+    `configuration`, above them cuBLAS beside the elementwise kernels; a LinearConfig asks for the fused kernel with
+    these tiles, "library" for cuBLAS. A row's answer depends on the configuration, not otherwise on the other rows.
+
+    Returns out, or a new (..., F). Raises ShapeError, DtypeError, LayoutError, DeviceError, UsageError.
+    """
+    x2, residual2, out2 = _check_linear(x, weight, bias, activation, residual, out)
+    kernel = use_kernel(
+        check_same_device({"x": x, "weight": weight, "bias": bias, "residual": residual, "out": out}), implementation
+    )
+    if not isinstance(config, LinearConfig | None) and config != "library":
+        raise UsageError(f"config is a LinearConfig, 'library' or None, not {config!r}")
+    if out is None and kernel:
+        out = x.new_empty(*x.shape[:-1], weight.shape[0])
+        out2 = out.view(-1, weight.shape[0])
+    if not kernel:
+        return reference.linear(x, weight, bias, normalize=normalize, activation=activation, residual=residual, out=out)
+    assert out is not None and out2 is not None
+    if x2.shape[0] == 0:
+        return out
+    if config == "library" or (config is None and x2.shape[0] > FUSED_ROWS and x.is_cuda):
+        _library(x2, weight, bias, normalize, activation, residual2, out2)
+        return out
+    from .kernel import launch_linear
+
+    if not isinstance(config, LinearConfig):
+        capability = check_capability(x.device) if x.is_cuda else (9, 0)
+        config = configuration(x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability)
+    with on_device(x.device):
+        launch_linear(x2, weight, bias, residual2, out2, normalize, activation, config)
+    return out
+
+
+def normalize(x: Tensor, *, out: Tensor | None = None, implementation: str = "auto") -> Tensor:
+    """(x - mean) / sqrt(var + 1e-5) over the last dimension: x (..., K), rows dense -> (..., K). out may be x.
+
+    LayerNorm without its affine part, which belongs into the weights that follow. Raises as `linear` does.
+    """
+    check_dtype("x", x, FLOATS)
+    x2 = as_rows("x", x)
+    if out is not None:
+        _check_like("out", out, x, x.shape[-1])
+    if not use_kernel(check_same_device({"x": x, "out": out}), implementation):
+        y = reference.normalize_rows(x)
+        return y if out is None else out.copy_(y)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
+    if x.numel():
+        from .elementwise import launch_normalize
+
+        with on_device(x.device):
+            launch_normalize(x2, as_rows("out", out))
+    return out
+
+
+def activate_(
+    x: Tensor,
+    activation: str,
+    *,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    implementation: str = "auto",
+) -> Tensor:
+    """x = act(x + bias) + residual in place: what `linear` does after its product. x, residual (..., F), rows dense.
+
+    Raises as `linear` does.
+    """
+    _check_activation(activation)
+    check_dtype("x", x, FLOATS)
+    x2 = _written_rows("x", x)
+    _check_bias(bias, x, x.shape[-1])
+    residual2 = None if residual is None else _check_like("residual", residual, x, x.shape[-1])
+    if not use_kernel(check_same_device({"x": x, "bias": bias, "residual": residual}), implementation):
+        return reference.activate_(x, activation, bias=bias, residual=residual)
+    if x.numel():
+        from .elementwise import launch_activate
+
+        with on_device(x.device):
+            launch_activate(x2, activation, bias, residual2)
+    return x
+
+
+def quick_gelu_(x: Tensor, *, implementation: str = "auto") -> Tensor:
+    """x = x * sigmoid(1.702 x) in place, (..., F), rows dense: CLIP's activation. Raises as `linear` does."""
+    return activate_(x, "quick_gelu", implementation=implementation)
+
+
+def as_rows(name: str, x: Tensor) -> Tensor:
+    """x (..., K) as a view (rows, K). Raises ShapeError, LayoutError if it cannot be one."""
+    if x.dim() < 1:
+        raise ShapeError(f"{name}: expected shape (..., K), got ()")
+    check_range(f"{name}'s row length", x.shape[-1], 1, MOST_FEATURES)
+    check_contiguous(name, x, 1)
+    if x.numel() == 0:
+        return x.reshape(0, x.shape[-1])
+    try:
+        return x.view(-1, x.shape[-1])
+    except RuntimeError:
+        raise LayoutError(
+            f"{name}: expected one stride from row to row, got shape {tuple(x.shape)} with strides {x.stride()}; "
+            "call .contiguous()"
+        ) from None
+
+
+def _written_rows(name: str, x: Tensor) -> Tensor:
+    rows = as_rows(name, x)
+    if rows.shape[0] > 1 and rows.stride(0) < rows.shape[1]:
+        raise LayoutError(f"{name}: expected rows that do not overlap, got strides {x.stride()}; it is written to")
+    return rows
+
+
+def _library(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    normalize_: bool,
+    activation: str,
+    residual: Tensor | None,
+    out: Tensor,
+) -> None:
+    """The same from cuBLAS and the elementwise kernels. Rounds to the dtype after the product and the bias."""
+    x = normalize(x, implementation="triton") if normalize_ else x
+    product = out if residual is None or residual.data_ptr() != out.data_ptr() else torch.empty_like(out)
+    if bias is not None and bias.dtype == x.dtype:
+        torch.addmm(bias, x, weight.t(), out=product)
+        rest = None
+    else:
+        torch.mm(x, weight.t(), out=product)
+        rest = bias
+    if activation != "none" or rest is not None or residual is not None:
+        activate_(product, activation, bias=rest, residual=residual, implementation="triton")
+    if product is not out:
+        out.copy_(product)
+
+
+def _check_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, residual: Tensor | None, out: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """x, residual and out as rows."""
+    _check_activation(activation)
+    check_dtype("x", x, FLOATS)
+    x2 = as_rows("x", x)
+    check_shape("weight", weight, ("F", "K"), {"K": x.shape[-1]})
+    check_dtype("weight", weight, x.dtype)
+    check_contiguous("weight", weight)
+    features = weight.shape[0]
+    check_range("weight's rows F", features, 1, MOST_FEATURES)
+    _check_bias(bias, x, features)
+    residual2 = None if residual is None else _check_like("residual", residual, x, features)
+    if out is None:
+        return x2, residual2, None
+    _check_like("out", out, x, features)
+    if x.numel() and out.data_ptr() == x.data_ptr():
+        raise LayoutError("out: expected memory other than x's: every output needs a whole row of x")
+    return x2, residual2, _written_rows("out", out)
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise UsageError(f"activation is one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+
+
+def _check_bias(bias: Tensor | None, x: Tensor, features: int) -> None:
+    if bias is not None:
+        check_shape("bias", bias, (features,), {})
+        check_dtype("bias", bias, sorted({x.dtype, torch.float32}, key=str))
+        check_contiguous("bias", bias)
+
+
+def _check_like(name: str, tensor: Tensor, x: Tensor, features: int) -> Tensor:
+    """A tensor (..., features) beside x (..., K), as rows."""
+    check_shape(name, tensor, (*x.shape[:-1], features), {})
+    check_dtype(name, tensor, x.dtype)
+    return as_rows(name, tensor)

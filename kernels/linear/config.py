@@ -1,0 +1,95 @@
+"""Which tiles the linear kernel works in. Plain Python: importable without triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """One program computes block_m x block_f outputs, block_k of K at a time, `stages` loads of it in flight.
+
+    group: rows of tiles that are walked column by column, so that their part of x stays in the L2 cache. defer: is
+    the normalisation applied after the product (one pass, for the latency of few rows) or before it?
+    """
+
+    block_m: int
+    block_f: int
+    block_k: int
+    warps: int
+    stages: int
+    group: int = 8
+    defer: bool = False
+
+    def shared_bytes(self, dtype: torch.dtype) -> int:
+        """Shared memory that the loads in flight take (the compiler may add a little for the epilogue)."""
+        return (self.block_m + self.block_f) * self.block_k * dtype.itemsize * self.stages
+
+
+SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}  # KB per program
+MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # the largest of each
+TILES = ((128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4))
+DEFERRED_ROWS = 64
+ACTIVATIONS = ("none", "gelu", "quick_gelu")
+
+
+def shared_limit(capability: tuple[int, int]) -> int:
+    """Bytes of shared memory that one program may use."""
+    return 1024 * SHARED_LIMIT.get(10 * capability[0] + capability[1], 99)
+
+
+def power_of_two(n: int, least: int = 1) -> int:
+    """The smallest power of two that is at least n and `least`."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def block_of(K: int, wanted: int) -> int:
+    """How much of K to take at a time: a power of two up to `wanted`, one that divides K if that is 32 or more."""
+    divisor = K & -K
+    return min(wanted, divisor if divisor >= 32 else power_of_two(K, 16))
+
+
+def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)) -> LinearConfig:
+    """The tiles for x (rows, K), weight (F, K); the same for all rows between two powers of two.
+
+    The least time by a model of two numbers per multiprocessor: it receives about 110 GB/s from the L2 cache and
+    multiplies about 6 TFLOP/s (H100, half precision; 54 operations per byte), so a tile takes block_m + block_f or
+    block_m block_f / 54, whichever is more, and tiles come in rounds of one per multiprocessor.
+    """
+    rows = power_of_two(rows, 16)
+    multiprocessors = MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+
+    def time(tile: tuple[int, int, int]) -> float:
+        block_m, block_f, _ = tile
+        tiles = -(-rows // block_m) * -(-F // block_f)
+        return -(-tiles // multiprocessors) * max(block_m + block_f, block_m * block_f / 54)
+
+    tiles = [t for t in TILES if t[0] <= rows and (dtype != torch.float32 or t[0] * t[1] <= 4096)]
+    return _fitting(min(tiles, key=time), rows, K, dtype, capability)
+
+
+def candidates(
+    rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
+) -> list[LinearConfig]:
+    """What a sweep should try, the chosen one first: neighbouring tiles, more or less of K in flight."""
+    chosen = configuration(rows, K, F, dtype, capability)
+    tiles = TILES[2:] if dtype == torch.float32 else ((128, 256, 8), *TILES)
+    area = chosen.block_m * chosen.block_f
+    near = [t for t in tiles if area <= 4 * t[0] * t[1] <= 16 * area and t[0] <= power_of_two(rows, 16)]
+    found = [chosen] + [_fitting(t, rows, K, dtype, capability, k) for t in near for k in (64, 128, 256)]
+    found += [replace(chosen, stages=s) for s in (2, 3, 5)] + [replace(chosen, defer=not chosen.defer)]
+    return [c for c in dict.fromkeys(found) if c.shared_bytes(dtype) <= shared_limit(capability)]
+
+
+def _fitting(
+    tile: tuple[int, int, int], rows: int, K: int, dtype: torch.dtype, capability: tuple[int, int], wanted: int = 0
+) -> LinearConfig:
+    """The tile with as many loads in flight as shared memory holds. wanted: of K at a time, 0 for the usual."""
+    block_m, block_f, warps = tile
+    area = block_m * block_f
+    block_k = wanted or (64 if area >= 4096 else 128 if area >= 2048 or K < 2048 else 256)  # more: registers spill
+    block_k = block_of(K, min(block_k, 32) if dtype == torch.float32 else block_k)
+    found = [LinearConfig(block_m, block_f, block_k, warps, s, defer=rows <= DEFERRED_ROWS) for s in (4, 3, 2)]
+    return next((c for c in found if c.shared_bytes(dtype) <= shared_limit(capability) - 1024), found[-1])

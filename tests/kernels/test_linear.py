@@ -1,0 +1,242 @@
+"""The linear kernels against their reference, the reference against the network's own layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from clip4str.kernels import linear as package
+from clip4str.kernels.linear import (
+    LinearConfig,
+    activate_,
+    api,
+    as_rows,
+    candidates,
+    configuration,
+    linear,
+    normalize,
+    quick_gelu_,
+)
+from clip4str.kernels.linear.config import MULTIPROCESSORS, SHARED_LIMIT
+from clip4str.model.network import TowerMLP
+from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
+
+# Relative to the largest output: one rounding to the dtype (bfloat16: the interpreter cuts instead of rounding),
+# and float32's sums in another order.
+TOLERANCES = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 1.2e-2}
+DTYPES = list(TOLERANCES)
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 0) -> Tensor:
+    return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).to(dtype)
+
+
+def close(got: Tensor, wanted: Tensor, factor: float = 1.0) -> None:
+    assert got.dtype == wanted.dtype and got.shape == wanted.shape
+    assert torch.isfinite(got).all()
+    largest = wanted.float().abs().max().clamp(min=1.0)
+    assert (got.float() - wanted.float()).abs().max() <= factor * TOLERANCES[got.dtype] * largest
+
+
+def arguments(rows: int, K: int, F: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    x = 2 * draw(rows, K, dtype=dtype) + 1
+    return {"x": x, "weight": draw(F, K, dtype=dtype, scale=K**-0.5, seed=1), "bias": draw(F, dtype=dtype, seed=2)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows,K,F", [(1, 24, 7), (26, 192, 40), (70, 130, 33), (3, 17, 1)])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_equals_its_reference(rows: int, K: int, F: int, normalized: bool, dtype: torch.dtype) -> None:
+    residual = draw(rows, F, dtype=dtype, seed=3)
+    for activation in ("none", "gelu", "quick_gelu") if rows < 20 else ("quick_gelu",):
+        options = {"normalize": normalized, "activation": activation, "residual": residual}
+        got = linear(**arguments(rows, K, F, dtype), **options, implementation="triton")
+        close(got, linear(**arguments(rows, K, F, dtype), **options, implementation="reference"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_candidate_computes_the_same(dtype: torch.dtype) -> None:
+    given = arguments(40, 96, 40, dtype)
+    wanted = linear(**given, normalize=True, implementation="reference")
+    tiles = {
+        (c.block_m, c.block_f, c.block_k, c.defer): c for rows in (26, 200) for c in candidates(rows, 96, 40, dtype)
+    }
+    assert len(tiles) >= 4
+    for config in (*tiles.values(), LinearConfig(16, 16, 32, 4, 2, group=1), LinearConfig(16, 16, 32, 4, 2, group=2)):
+        close(linear(**given, normalize=True, config=config, implementation="triton"), wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_library_path_computes_the_same(dtype: torch.dtype) -> None:
+    given, residual = arguments(30, 48, 24, dtype), draw(30, 24, dtype=dtype, seed=3)
+    for bias in (None, given["bias"], given["bias"].float()):
+        for options in ({}, {"normalize": True, "activation": "gelu"}, {"residual": residual}):
+            some = {**given, "bias": bias, **options}
+            got = linear(**some, config="library", implementation="triton")
+            close(got, linear(**some, implementation="reference"), factor=2)  # rounds once more
+    into = residual.clone()
+    got = linear(**given, residual=into, out=into, config="library", implementation="triton")
+    close(got, linear(**given, residual=residual, implementation="reference"), factor=2)
+
+
+def test_reference_is_the_towers_mlp() -> None:
+    """LayerNorm's gain and shift folded into the first layer, the residual into the second."""
+    torch.manual_seed(0)
+    norm, mlp, x = torch.nn.LayerNorm(24), TowerMLP(24), draw(2, 5, 24)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    with torch.no_grad():
+        up = mlp.c_fc.weight * norm.weight
+        up_bias = mlp.c_fc.bias + mlp.c_fc.weight @ norm.bias
+        hidden = linear(x, up, up_bias, normalize=True, activation="quick_gelu")
+        close(linear(hidden, mlp.c_proj.weight, mlp.c_proj.bias, residual=x), x + mlp(norm(x)))
+        gelu = torch.nn.functional.gelu(mlp.c_fc(x))
+        close(linear(x, mlp.c_fc.weight, mlp.c_fc.bias, activation="gelu"), gelu)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("defer", [False, True])
+def test_constant_rows_and_large_means(dtype: torch.dtype, defer: bool) -> None:
+    """A row without deviation is 0 exactly when normalised, also beside other rows, also if it is large."""
+    x = draw(5, 64, dtype=dtype)
+    x[1], x[2], x[3] = 1000.0, 0.0, 1.0
+    x[4] = x[4] / 16 + 100  # mean 1600 deviations
+    weight, bias = draw(16, 64, dtype=dtype, seed=1), draw(16, dtype=dtype, seed=2)
+    config = LinearConfig(16, 16, 32, 4, 2, defer=defer)
+    got = linear(x, weight, bias, normalize=True, config=config, implementation="triton")
+    assert torch.equal(got[1:4], bias.expand(3, -1))
+    wanted = linear(x.double().float(), weight.float(), bias.float(), normalize=True, implementation="reference")
+    close(got, wanted.to(dtype), factor=2 if dtype != torch.float32 else 50)  # 100 +- 1/16 holds 12 bits less
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
+def test_large_values_stay_finite() -> None:
+    x = torch.full((2, 32), 6e4, dtype=torch.float16)
+    x[:, ::2] = -6e4
+    weight = torch.eye(32, dtype=torch.float16)
+    for activation in ("none", "gelu", "quick_gelu"):
+        close(
+            linear(x, weight, activation=activation, implementation="triton"),
+            linear(x, weight, activation=activation, implementation="reference"),
+        )
+    close(linear(x, weight, normalize=True, implementation="triton"), x.sign())
+
+
+@pytest.mark.parametrize("defer", [False, True])
+def test_a_row_does_not_depend_on_the_batch(defer: bool) -> None:
+    given = arguments(3 * 7, 96, 40, torch.float16)
+    given["x"][5] = 1000.0  # takes the slow path for large means, its neighbours do not
+    config = LinearConfig(16, 16, 32, 4, 2, defer=defer)
+    options = {"normalize": True, "activation": "gelu", "config": config, "implementation": "triton"}
+    all_rows = linear(**given, **options)
+    for first in (0, 7, 14):
+        alone = linear(**{**given, "x": given["x"][first : first + 7]}, **options)
+        assert torch.equal(alone, all_rows[first : first + 7])
+
+
+def test_strided_rows_leading_dimensions_and_out() -> None:
+    wide = draw(6, 5, 40)
+    x, weight, residual = wide[..., 8:32], draw(9, 24, seed=1), draw(6, 5, 9, seed=2)
+    wanted = linear(x.clone(), weight, residual=residual, implementation="reference")
+    close(linear(x, weight, residual=residual, implementation="triton"), wanted)
+    out = torch.zeros(6, 5, 16)
+    got = linear(x, weight, residual=residual, out=out[..., :9], implementation="triton")
+    assert got.data_ptr() == out.data_ptr() and not out[..., 9:].any()
+    close(got, wanted)
+    assert linear(x, weight, residual=residual, out=residual, implementation="triton") is residual
+    close(residual, wanted)
+
+
+def test_no_rows() -> None:
+    for implementation in ("triton", "reference"):
+        assert linear(draw(2, 0, 24), draw(5, 24), implementation=implementation).shape == (2, 0, 5)
+        assert normalize(draw(0, 24), implementation=implementation).shape == (0, 24)
+        assert quick_gelu_(draw(0, 24), implementation=implementation).shape == (0, 24)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows,K", [(1, 1), (5, 24), (3, 5000), (70, 192)])
+def test_elementwise_kernels(rows: int, K: int, dtype: torch.dtype) -> None:
+    x, residual, bias = draw(rows, K, dtype=dtype), draw(rows, K, dtype=dtype, seed=1), draw(K, seed=2)
+    close(normalize(x, implementation="triton"), normalize(x, implementation="reference"))
+    close(quick_gelu_(x.clone(), implementation="triton"), x.float().mul(torch.sigmoid(1.702 * x.float())).to(dtype))
+    got = activate_(x.clone(), "gelu", bias=bias, residual=residual, implementation="triton")
+    wanted = torch.nn.functional.gelu(x.float() + bias) + residual.float()
+    close(got, wanted.to(dtype))
+    inside = draw(rows, K + 3, dtype=dtype)
+    kept = inside.clone()
+    normalize(x, out=inside[:, :K], implementation="triton")
+    close(inside[:, :K], normalize(x, implementation="reference"))
+    assert torch.equal(inside[:, K:], kept[:, K:])
+
+
+@pytest.mark.parametrize("capability", sorted(SHARED_LIMIT), ids=str)
+def test_configurations_fit_every_gpu(capability: int) -> None:
+    where = divmod(capability, 10)
+    for dtype in DTYPES:
+        for rows in (1, 26, 64, 65, 208, 1664, 6656, 256 * 577):
+            for K, F in ((192, 768), (512, 512), (4096, 1024), (17, 5)):
+                chosen = configuration(rows, K, F, dtype, where)
+                for config in (chosen, *candidates(rows, K, F, dtype, where)):
+                    assert config.shared_bytes(dtype) <= 1024 * SHARED_LIMIT[capability]
+                    assert config.block_m * config.block_f <= 128 * config.warps * 32  # sums fit the registers
+                    assert K % config.block_k == 0 or config.block_k < 2 * K
+                assert candidates(rows, K, F, dtype, where)[0] == chosen
+    assert configuration(26, 512, 512, torch.float16, where) == configuration(32, 512, 512, torch.float16, where)
+    programs = -(-26 // chosen.block_m) * -(-2048 // configuration(26, 512, 2048, torch.float16, where).block_f)
+    assert programs >= min(64, MULTIPROCESSORS[capability])  # few rows: enough programs to pull on the memory
+
+
+def test_bad_input() -> None:
+    x, w = draw(4, 24), draw(8, 24)
+    wrong = [
+        (ShapeError, r"weight.*\(F, K\).*24.*got \(8, 23\)", {"weight": draw(8, 23)}),
+        (ShapeError, r"weight.*got \(8,\)", {"weight": draw(8)}),
+        (ShapeError, r"bias.*\(8\).*got \(7,\)", {"bias": draw(7)}),
+        (ShapeError, r"residual.*\(4, 8\).*got \(5, 8\)", {"residual": draw(5, 8)}),
+        (ShapeError, r"out.*\(4, 8\).*got \(4, 9\)", {"out": draw(4, 9)}),
+        (ShapeError, "x's row length: supported are 1 to 65536, got 0", {"x": draw(4, 0), "weight": draw(8, 0)}),
+        (ShapeError, r"x: expected shape \(..., K\)", {"x": torch.tensor(1.0)}),
+        (DtypeError, "x: expected float16 or bfloat16 or float32, got float64", {"x": x.double()}),
+        (DtypeError, "weight: expected float32, got float16", {"weight": w.half()}),
+        (DtypeError, "bias: expected float32, got float16", {"bias": draw(8).half()}),
+        (DtypeError, "residual: expected float32, got float16", {"residual": draw(4, 8).half()}),
+        (LayoutError, "x: expected contiguous in its last 1", {"x": draw(24, 4).t()}),
+        (LayoutError, "x: expected one stride", {"x": draw(3, 4, 24).transpose(0, 1)}),
+        (LayoutError, "weight: expected contiguous", {"weight": draw(8, 48)[:, :24]}),
+        (LayoutError, "bias: expected contiguous", {"bias": draw(16)[::2]}),
+        (LayoutError, "out: expected rows that do not overlap", {"out": draw(1, 8).expand(4, 8)}),
+        (DeviceError, "weight: expected on cpu like x, got meta", {"weight": w.to("meta")}),
+        (UsageError, "activation is one of none, gelu, quick_gelu, not 'relu'", {"activation": "relu"}),
+        (UsageError, "config is a LinearConfig", {"config": "fast"}),
+        (UsageError, "implementation is", {"implementation": "cuda"}),
+    ]
+    for error, message, change in wrong:
+        for implementation in ("triton", "reference"):
+            with pytest.raises(error, match=message):
+                linear(**{"x": x, "weight": w, "implementation": implementation, **change})
+    square = draw(24, 24)
+    with pytest.raises(LayoutError, match="out: expected memory other than x's"):
+        linear(x, square, out=x)
+    with pytest.raises(LayoutError, match="x: expected rows that do not overlap"):
+        quick_gelu_(draw(1, 8).expand(4, 8))
+    with pytest.raises(UsageError, match="activation"):
+        activate_(x, "tanh")
+    with pytest.raises(ShapeError, match="out"):
+        normalize(x, out=draw(4, 25))
+    with pytest.raises(DtypeError, match="x: expected"):
+        normalize(torch.zeros(3, 3, dtype=torch.int32))
+
+
+def test_rows_are_a_view() -> None:
+    x = draw(2, 3, 4)
+    assert as_rows("x", x).data_ptr() == x.data_ptr() and as_rows("x", x[..., :2]).stride() == (4, 1)
+
+
+def test_kernel_is_not_used_on_a_cpu_uninterpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(DeviceError, match="run on CUDA tensors"):
+        linear(draw(1, 4), draw(2, 4), implementation="triton")
+    assert linear(draw(1, 4), draw(2, 4)).shape == (1, 2)
+    assert api.FUSED_ROWS >= 256 * 26 // 8 and package.linear is linear
