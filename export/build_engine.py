@@ -23,11 +23,12 @@ from clip4str.export.graph import Graph
 from clip4str.export.parity import Parity, measure
 from clip4str.export.parity_images import sample_images
 from clip4str.export.staging import atomic_folder, check_target
+from clip4str.export.torch_weights import WEIGHTS_FILE, check_weights, write_weights
 from clip4str.export.towers import image_graph, text_graph
 from clip4str.model.checkpoint import BUNDLED, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtStages
-from clip4str.runtime.bundle import STAGES, Bundle, Manifest, describe_file, file_sha256, write_manifest
+from clip4str.runtime.bundle import STAGES, WEIGHTS, Bundle, Manifest, describe_file, file_sha256, write_manifest
 from clip4str.runtime.cli import Parser, fail
 from clip4str.runtime.errors import CheckpointError, Clip4StrError, UsageError
 from clip4str.runtime.images import NORMALIZATION, prepare
@@ -51,6 +52,7 @@ def build_bundle(
     image_size: tuple[int, int] | None = None,
     sample_folder: Path | str | None = None,
     min_agreement: float = 0.99,
+    torch_weights: bool = False,
     force: bool = False,
     say: Say = lambda _: None,
     detail: Say = lambda _: None,
@@ -59,7 +61,8 @@ def build_bundle(
 
     checkpoint: None for the bundled one. output: None for bundles/STEM-PRECISION. max_batch: most images per call of
     a stage. sample_folder: word crops to compare words on, None for the bundled ones. min_agreement: share of words
-    that must agree. force: replace an existing bundle. say, detail: take lines of progress.
+    that must agree. torch_weights: add the network's tensors, for the torch backend. force: replace an existing
+    bundle. say, detail: take lines of progress.
 
     The folder appears when everything is done, or not at all. Raises UsageError, CheckpointError, CharsetError,
     ImageError, ParityError.
@@ -74,6 +77,10 @@ def build_bundle(
     say(f"{source.name}: {_describe(model)}")
     with atomic_folder(target, force) as folder:
         files = write_stages(model, folder, precision, say, detail)
+        stages = {stage: f"{stage}.onnx" for stage in STAGES}
+        if torch_weights:
+            stages[WEIGHTS] = WEIGHTS_FILE
+            files.append(write_weights(model, folder / WEIGHTS_FILE, precision, say))
         manifest = Manifest(
             name=target.name,
             config=model.config.to_dict(),
@@ -83,7 +90,7 @@ def build_bundle(
             precision=precision,
             max_batch=max_batch,
             files={path.name: describe_file(path) for path in files},
-            stages={stage: f"{stage}.onnx" for stage in STAGES},
+            stages=stages,
             checkpoint={"name": source.name, "sha256": file_sha256(source)},
             built_by=_versions(),
         )
@@ -92,7 +99,12 @@ def build_bundle(
         parity = check_parity(model, folder, pixels)
         say(parity.table())
         parity.check(min_agreement)
-        write_manifest(folder, replace(manifest, parity=parity.to_dict()))
+        figures = parity.to_dict()
+        if torch_weights:
+            with_torch = check_weights(model, Bundle(folder, manifest), pixels, say)
+            with_torch.check(min_agreement)
+            figures["torch"] = with_torch.to_dict()
+        write_manifest(folder, replace(manifest, parity=figures))
     return target
 
 
@@ -152,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 image_size=_size(options.image_size) if options.image_size else None,
                 sample_folder=options.sample_images,
                 min_agreement=options.min_agreement,
+                torch_weights=options.torch,
                 force=options.force,
                 say=_print,
                 detail=_print if options.verbose else lambda _: None,
@@ -215,6 +228,7 @@ def _parser() -> Parser:
     add("--sample-images", metavar="DIR", help="word crops to compare words on; default: the bundled ones")
     add("--min-agreement", metavar="SHARE", type=float, default=0.99,
         help="share of words that must agree with the float32 network (default 0.99)")  # fmt: skip
+    add("--torch", action="store_true", help="also write the weights as tensors, for the torch backend")
     add("--force", action="store_true", help="replace an existing bundle")
     add("--verbose", action="store_true", help="say more")
     return parser

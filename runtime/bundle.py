@@ -21,6 +21,7 @@ from .onnx_files import external_files
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 STAGES = ("image", "visual", "text", "cross")
+WEIGHTS = "weights"  # a further stage that bundles may have: the network's tensors, for the torch backend
 PRECISIONS = ("fp32", "fp16", "int8")
 _MAX_MANIFEST_BYTES = 1_000_000
 _MAX_CHARSET = 10_000
@@ -83,7 +84,7 @@ class Bundle:
         bundle = Bundle(folder, manifest)
         for name, entry in manifest.files.items():
             _check_file(bundle, name, entry, verify)
-        for stage in manifest.stages:
+        for stage in manifest.stages.keys() - {WEIGHTS}:
             for name in sorted(external_files(bundle.path(stage)) - manifest.files.keys()):
                 raise BundleError(f"{bundle.path(stage)}: reads {name!r}, which is not in the manifest")
         return bundle

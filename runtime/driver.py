@@ -174,7 +174,7 @@ class PredictAndRefine:
             else:
                 last = self._guess(reread, n, stages)
                 stats.cross_passes += 1
-            answer = self._cut(last, lengths)
+            answer = self.cut(last, lengths)
         else:
             answer = last
         for round_ in range(how.refine):
@@ -187,7 +187,7 @@ class PredictAndRefine:
             else:
                 answer = self._refine(visual, answer.ids, lengths, stages, stats, full)
             lengths = np.full(n, self.steps)
-        return self._close(answer, lengths, stats)
+        return self.close(answer, lengths, stats)
 
     def _guess(self, decode: _Decoder, n: int, stages: Stages) -> Pass:
         """Every position from the start token alone: exact for position 0, a guess for the rest."""
@@ -289,12 +289,13 @@ class PredictAndRefine:
         stats.captions_encoded += len(missing)
         return stages.stack([rows[c] for c in captions]), {**known, **rows}
 
-    def _cut(self, last: Pass, lengths: np.ndarray) -> Pass:
+    def cut(self, last: Pass, lengths: np.ndarray) -> Pass:
         """The cross-modal branch may not run past the visual branch's length: whatever follows is an end token."""
         past = np.arange(self.steps) >= lengths[:, None]
         return Pass(np.where(past, END, last.ids), np.where(past, 1, last.probs).astype(np.float32), last.logits)
 
-    def _close(self, answer: Pass, lengths: np.ndarray, stats: Stats) -> Reading:
+    def close(self, answer: Pass, lengths: np.ndarray, stats: Stats) -> Reading:
+        """The answer with nothing behind its end token. lengths: positions that its pass stands for, (N,)."""
         past = np.arange(self.steps) > first_end(answer.ids)[:, None]
         ids = np.where(past, END, answer.ids)
         probs = np.where(past, 1, answer.probs).astype(np.float32)

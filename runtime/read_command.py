@@ -54,16 +54,22 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bundle",
         metavar="DIR",
-        help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
+        help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
     )
-    group.add_argument("--backend", default="auto", help="auto or onnxruntime (default: auto)")
+    group.add_argument("--backend", default="auto", help="auto, onnxruntime or torch (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
     group.add_argument(
         "--providers",
         metavar="P,P",
         help="ONNX Runtime execution providers, e.g. CUDA,CPU (default: CUDA where installed, else CPU)",
     )
-    group.add_argument("--batch-size", type=int, metavar="N", help="images per batch (default: 16)")
+    group.add_argument("--device", help="of torch: cpu, cuda or cuda:N (default: cuda where there is one)")
+    group.add_argument(
+        "--dtype", help="of torch: float16, bfloat16 or float32 (default: float16 on a GPU, float32 on a CPU)"
+    )
+    group.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per batch (default: 16; 64 for torch on a GPU)"
+    )
     group.add_argument(
         "--decode", choices=("ar", "nar"), default="ar", help="left to right, or all at once (default: ar)"
     )
@@ -91,6 +97,8 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
         charset_test=args.charset_test,
         batch_size=args.batch_size,
         verify=not args.no_verify,
+        device=args.device,
+        dtype=args.dtype,
     )
 
 

@@ -7,16 +7,16 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from .backends import open_stages
+from .backends import Options, open_checkpoint, open_stages
 from .bpe import BytePairTokenizer
 from .bundle import Bundle
 from .caption_cache import CaptionCache
-from .driver import Decoding, PredictAndRefine, Stages, Stats
-from .errors import BundleError, ImageError, UsageError
+from .driver import Decoding, PredictAndRefine, Reading, Stages, Stats
+from .errors import BackendError, BundleError, ImageError, UsageError
 from .images import ImageLike, prepare
 from .text import Charset, first_end
 
@@ -60,17 +60,32 @@ class Recognizer:
         batch_size: int | None = None,
         cache_size: int = 512,
         verify: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        graphs: bool = True,
+        passes: Sequence[int] | None = None,
     ) -> Recognizer:
-        """Open a bundle.
+        """Open a bundle, or with the torch backend a checkpoint file.
 
-        backend: "auto" or "onnxruntime". threads: CPU threads, None for all this process may use. providers: ONNX
-        Runtime execution providers. decoding: see runtime.driver.Decoding. charset_test: what captions are reduced
-        to, None for the bundle's own. batch_size: most images per batch, None for 16. cache_size: captions whose
-        text features are kept. verify: check the sha256 of every file.
+        backend: "onnxruntime", "torch" (for bundles built with --torch, and checkpoints), or "auto": torch where it
+        can run what is opened and has a GPU, or where it must. threads: CPU threads, None for all this process may
+        use. decoding: see runtime.driver.Decoding. charset_test: what captions are reduced to, None for the bundle's
+        own. batch_size: most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256).
+        cache_size: captions whose text features are kept. verify: check the sha256 of every file.
 
-        Raises BundleError, BackendError, CharsetError, UsageError.
+        Of onnxruntime: providers, its execution providers. Of torch: device, "cuda" where there is a GPU, else "cpu";
+        dtype, "float16", "bfloat16" or "float32", by default half on a GPU and float32 on a CPU; graphs=False launches
+        every operator by itself; passes, decoder passes (visual, cross) before refinement, by default (3, 2) up to 8
+        images and (4, 3) above: words that need more are read right too, only slower.
+
+        Raises BundleError, CheckpointError, BackendError, CharsetError, UsageError.
         """
-        opened = Bundle.open(bundle, verify)
+        options = Options(threads, batch_size, providers, device, dtype, graphs, passes)
+        path, source = Path(bundle), None
+        if path.is_file():
+            opened, source = open_checkpoint(path, backend, options, verify)
+        else:
+            opened = Bundle.open(bundle, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
         if threads is not None and not 1 <= threads <= 1024:
             raise UsageError(f"threads must be 1 to 1024, not {threads}")
@@ -83,8 +98,8 @@ class Recognizer:
             decoding,
             CaptionCache(cache_size),
         )
-        stages = open_stages(opened, backend, threads, providers, visual_only=decoding.branch == "visual")
-        return cls(opened, stages, driver, min(batch_size or 16, manifest.max_batch))
+        stages = open_stages(opened, backend, driver, options, source)
+        return cls(opened, stages, driver, getattr(stages, "batch_size", min(batch_size or 16, manifest.max_batch)))
 
     def read(self, images: Iterable[ImageLike]) -> list[Word]:
         """Words of HxWx3 uint8 RGB arrays, PIL images, paths or encoded bytes, in order.
@@ -99,14 +114,16 @@ class Recognizer:
         """Normalised pixels (N, 3, H, W) float32 of the network's input size."""
         return prepare(images, self.manifest.image_size, self.manifest.normalization)
 
-    def read_pixels(self, pixels: np.ndarray) -> list[Word]:
-        """Words of already normalised pixels (N, 3, H, W) float32, any N. Raises ImageError on another shape."""
-        height, width = self.manifest.image_size
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
-            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, expected float32 (N, 3, {height}, {width})")
+    def read_pixels(self, pixels: Any) -> list[Word]:
+        """Words of already normalised pixels (N, 3, H, W) float32, any N.
+
+        The torch backend takes float16 too, and tensors or whatever else has DLPack or `__cuda_array_interface__`,
+        without copying what is on its GPU. Raises ImageError for another kind or shape.
+        """
+        pixels = self._accepted(pixels)
         words: list[Word] = []
         for start in range(0, len(pixels), self.batch_size):
-            reading = self.driver(self.stages, pixels[start : start + self.batch_size])
+            reading = self._reading(pixels[start : start + self.batch_size])
             with self._lock:
                 self.stats.add(reading.stats)
             for ids, probs, length, confidence in zip(
@@ -115,6 +132,35 @@ class Recognizer:
                 chars = tuple(round(float(p), 6) for p in probs[:length])
                 words.append(Word(self.driver.charset.decode(ids), round(float(confidence), 6), chars))
         return words
+
+    def read_boxes(self, frame: Any, quads: Any, layout: str = "rgb", **how: Any) -> list[Word]:
+        """Words of quadrilaterals in a frame, cut out and rectified on the device: the torch backend's.
+
+        frame: uint8 (H, W, 3), or an NV12 plane with layout="nv12"; layout may also be "bgr". quads (N, 4, 2): corners
+        in pixels from the word's top left on, clockwise. how: see kernels.crop_resize. Raises BackendError on another
+        backend, and that operator's errors.
+        """
+        crop = getattr(self.stages, "crop", None)
+        if crop is None:
+            raise BackendError("read_boxes needs the torch backend; crop the words and call read")
+        return self.read_pixels(crop(frame, quads, layout=layout, normalization=self.manifest.normalization, **how))
+
+    def _accepted(self, pixels: Any) -> Any:
+        accept = getattr(self.stages, "accept", None)
+        if accept is not None:
+            return accept(pixels)
+        height, width = self.manifest.image_size
+        wanted = f"expected float32 (N, 3, {height}, {width})"
+        if not isinstance(pixels, np.ndarray):
+            raise ImageError(f"pixels are a {type(pixels).__name__}, {wanted} as a numpy array")
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
+            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, {wanted}")
+        return pixels
+
+    def _reading(self, pixels: Any) -> Reading:
+        """A backend may know a shorter way than the driver's."""
+        read = getattr(self.stages, "read", None)
+        return self.driver(self.stages, pixels) if read is None else read(self.driver, pixels)
 
     def reset_stats(self) -> None:
         self.stats = Stats()

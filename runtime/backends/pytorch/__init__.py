@@ -1,0 +1,114 @@
+"""The torch backend: half precision, fused kernels and CUDA graphs on a GPU, the same code in plain torch on a CPU.
+
+    weights    the network's weights, multiplied out where they can be
+    towers     images and captions -> keys and values
+    program    images -> words in a fixed number of passes, nothing asked of the host
+    graphs     CUDA graphs of that program by batch size; runner: over which buffers
+    stages     the same network in runtime/driver.py's four functions, for what the program leaves open
+    backend    the two together
+    inputs     pixels that are on the GPU already
+
+Alone of all of runtime/ it imports torch, kernels/ and model/, and is imported only when it is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from clip4str.kernels.tokenize import TokenizerTables
+
+from ...bundle import Bundle, Manifest, file_sha256
+from ...driver import PredictAndRefine
+from ...errors import CharsetError, UsageError
+from .backend import TorchBackend
+from .device import PRECISION, choose_device, choose_dtype, gpu_is_usable
+from .graphs import CudaGraphs
+from .program import Passes, Program
+from .stages import TorchStages
+from .weights import Source, Weights, pack, source_of_bundle, source_of_model
+
+if TYPE_CHECKING:
+    from .. import Options
+
+__all__ = ["TorchBackend", "cpu_stages", "gpu_is_usable", "open_backend", "open_checkpoint"]
+
+GPU_BATCH, CPU_BATCH = 64, 16
+
+
+def open_checkpoint(path: Path, options: Options, verify: bool = True) -> tuple[Bundle, Source]:
+    """A checkpoint in a bundle's place: what its manifest would say, and its weights.
+
+    verify: note its sha256, so that reports name what was read. Raises CheckpointError and its kin, BackendError and
+    UsageError for a device or dtype that cannot be.
+    """
+    dtype = choose_dtype(options.dtype, choose_device(options.device))
+    from clip4str.model import load_checkpoint
+
+    model = load_checkpoint(path)
+    manifest = Manifest(
+        name=path.stem,
+        config=model.config.to_dict(),
+        charset=model.charset.characters,
+        charset_test=model.charset.test,
+        normalization="half",
+        precision=PRECISION[dtype],
+        max_batch=256,
+        files={},
+        stages={},
+        checkpoint={"name": path.name, **({"sha256": file_sha256(path)} if verify else {})},
+    )
+    return Bundle(path.parent, manifest), source_of_model(model, str(path))
+
+
+def open_backend(
+    bundle: Bundle, driver: PredictAndRefine, options: Options, source: Source | None = None
+) -> TorchBackend:
+    """The backend over a bundle's weights, or over `source`.
+
+    Raises BackendError (no such device, out of memory), BundleError, UsageError, ShapeError (a network larger than the
+    kernels take).
+    """
+    if options.providers is not None:
+        raise UsageError("providers are ONNX Runtime's; the torch backend has device and dtype")
+    device = choose_device(options.device)
+    dtype, passes = choose_dtype(options.dtype, device), _passes(options.passes, driver.steps)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)  # of the whole process: torch has no other
+    visual_only = driver.decoding.branch == "visual"
+    weights = pack(source or source_of_bundle(bundle), dtype, device, visual_only)
+    layer = CudaGraphs(device) if options.graphs and device.type == "cuda" else None
+    batch_size = options.batch_size or (GPU_BATCH if device.type == "cuda" else CPU_BATCH)
+    return TorchBackend(weights, make_program(weights, driver, passes), batch_size, layer)
+
+
+def cpu_stages(bundle: Bundle) -> TorchStages:
+    """A bundle's weights as stages on the CPU in float32. Raises BundleError, ShapeError."""
+    return TorchStages(pack(source_of_bundle(bundle), torch.float32, torch.device("cpu")))
+
+
+def make_program(weights: Weights, driver: PredictAndRefine, passes: Passes | None = None) -> Program | None:
+    """None where the driver has to call the stages itself."""
+    tables = None
+    if driver.decoding.refine > 1:
+        return None
+    if driver.decoding.branch == "cross":
+        try:
+            tables = TokenizerTables.build(driver.tokenizer, driver.charset, weights.device)
+        except CharsetError:
+            return None  # captions of other characters are the host's to tokenize
+    return Program(weights, tables, driver.decoding, passes)
+
+
+def _passes(passes: Sequence[int] | None, steps: int) -> Passes | None:
+    if passes is None:
+        return None
+    if len(passes) != 2 or not all(isinstance(p, int) for p in passes):
+        raise UsageError(f"passes are two numbers (visual, cross), not {passes!r}")
+    visual, cross = passes
+    if not 2 <= visual <= max(2, steps) or not 1 <= cross <= max(1, steps):
+        raise UsageError(f"passes are 2 to {steps} visual and 1 to {steps} cross, not {visual} and {cross}")
+    return Passes(visual, cross)

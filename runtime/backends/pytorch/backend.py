@@ -1,0 +1,169 @@
+"""The torch backend: one program for a whole batch, and the driver for the rows it could not settle."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...driver import Pass, PredictAndRefine, Reading, Stats
+from ...errors import BackendError
+from .graphs import BUCKETS, GraphLayer, is_out_of_memory
+from .inputs import accept_pixels, as_tensor, from_numpy
+from .program import Program
+from .runner import EagerRunner, GraphRunner, Runner, Shot
+from .stages import SeenStages, TorchStages
+from .weights import Weights
+
+
+class TorchBackend(TorchStages):
+    """The stages, and `read`, which does without the driver where it can.
+
+    program: None where there can be none (several rounds of refinement, captions that the device cannot tokenize):
+    then the driver calls the stages. batch_size: most images at a time, up to 256; larger batches are split. layer:
+    what captures CUDA graphs, None to launch every operator by itself.
+
+    Safe to share between threads: the program's buffers are one reader's at a time. A word does not depend on the
+    others of its batch but for the rounding of matrix products, whose kernels are chosen by the number of rows. No
+    string visits the host in the program, so it knows no cache of captions; the driver's is used where the driver is.
+    """
+
+    def __init__(self, weights: Weights, program: Program | None, batch_size: int, layer: GraphLayer | None) -> None:
+        super().__init__(weights)
+        self.program, self.batch_size = program, min(batch_size, BUCKETS[-1])
+        self.device, self.dtype = weights.device, weights.dtype
+        self.threads = torch.get_num_threads()
+        self._layer, self._lock = layer, threading.Lock()
+        self._runner = None if program is None else self._make_runner(program, self.batch_size)
+
+    @property
+    def largest(self) -> int:
+        """Images that are read at a time: the batch size, less once memory has run out."""
+        return self.batch_size if self._runner is None else self._runner.largest
+
+    def accept(self, pixels: Any) -> Tensor:
+        """Normalised pixels of any kind that inputs.accept_pixels takes. Raises ImageError."""
+        return accept_pixels(pixels, self.weights.config.image_size, self.device)
+
+    def crop(self, frame: Any, quads: Any, **how: Any) -> Tensor:
+        """Words cut out of a frame, normalised: (N, 3, H, W), see kernels.crop_resize, whose errors it raises.
+
+        frame: of any kind that `accept` takes, on the host or the device, or a pair of them (luma, chroma).
+        """
+        from clip4str.kernels.crop_resize import crop_resize
+
+        planes = frame if isinstance(frame, tuple) else (frame,)
+        with self._on_device():
+            there = tuple(as_tensor("frame", plane, self.device).to(self.device) for plane in planes)
+            if not isinstance(quads, (list, tuple, np.ndarray)):
+                quads = as_tensor("quads", quads, self.device)
+            dtype = torch.float16 if self.dtype == torch.float16 else torch.float32
+            size = self.weights.config.image_size
+            frame = there[0] if len(there) == 1 else there
+            return crop_resize(frame, quads, size, dtype=dtype, **how)
+
+    @torch.inference_mode()
+    def read(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor) -> Reading:
+        """What driver(self, pixels) would read, for any number of images but none.
+
+        Raises BackendError if memory does not suffice for a single image; the backend can be used again after it.
+        """
+        with self._on_device():
+            if self._runner is None or self.program is None or driver.decoding != self.program.decoding:
+                return driver(self, pixels)
+            rows, readings = from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels, []
+            with self._lock:
+                while len(rows):
+                    part = rows[: self._runner.largest]
+                    reading = self._attempt(driver, self.program, self._runner, part)
+                    if reading is None:
+                        self._shrink(self.program, len(part), self._runner.largest)
+                    else:
+                        readings.append(reading)
+                        rows = rows[len(part) :]
+        return _joined(readings)
+
+    def _attempt(self, driver: PredictAndRefine, program: Program, runner: Runner, pixels: Tensor) -> Reading | None:
+        """None if memory ran out. Errors are let go of here, with the tensors that their tracebacks hold."""
+        try:
+            shot = runner.run(pixels)
+            return self._finish(driver, program, runner, shot)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                return None
+            raise BackendError(f"reading failed in torch ({str(error).strip().splitlines()[0][:300]})") from error
+
+    def _finish(self, driver: PredictAndRefine, program: Program, runner: Runner, shot: Shot) -> Reading:
+        """The answers as the driver gives them; rows that the program left open are read again."""
+        answers = {name: shot.answers[:, place] for name, place in program.columns.items()}
+        n, steps = len(shot.answers), driver.steps
+        ids, probs = answers["ids"].copy(), answers["probs"].view(np.float32).copy()
+        unsettled = answers["unsettled"][:, 0] != 0
+        if "cross_unsettled" in answers:
+            unsettled |= answers["cross_unsettled"][:, 0] != 0
+        stats = program.stats(n, shot.rows)
+        if program.rereads:
+            changed = np.flatnonzero((answers["caption"] != answers["refined"]).any(axis=1) & ~unsettled)
+            if len(changed):
+                again = runner.reread(shot, changed)
+                ids[changed], probs[changed] = again[:, :steps], again[:, steps:].view(np.float32)
+                stats.add(Stats(refine_passes=1, text_calls=1, captions_encoded=len(changed)))
+        lengths = np.full(n, steps)
+        if program.decoding.refine == 0 and program.decoding.decode == "ar":
+            lengths = answers["last"][:, 0] + 1
+        reading = driver.close(driver.cut(Pass(ids, probs), lengths), lengths, stats)
+        if unsettled.any():
+            self._settle(driver, program, shot, np.flatnonzero(unsettled), reading)
+        return reading
+
+    def _settle(
+        self, driver: PredictAndRefine, program: Program, shot: Shot, rows: np.ndarray, reading: Reading
+    ) -> None:
+        """The driver over the keys and values of some rows; their answers replace those in `reading`."""
+        chosen = torch.from_numpy(rows).to(self.device)
+        visual_kv, cross_kv = program.memory(shot.kv.index_select(0, chosen))
+        settled = driver(SeenStages(self.weights, visual_kv, cross_kv), rows)
+        reading.ids[rows], reading.probs[rows] = settled.ids, settled.probs
+        reading.steps_run[rows] = settled.steps_run
+        settled.stats.images = settled.stats.batches = 0  # counted already
+        reading.stats.add(settled.stats)
+
+    def _make_runner(self, program: Program, largest: int) -> Runner:
+        if self._layer is None:
+            return EagerRunner(program, largest)
+        return GraphRunner(program, largest, self._layer)
+
+    def _shrink(self, program: Program, rows: int, largest: int) -> None:
+        """Fewer images at a time from now on; graphs and buffers are dropped. Raises BackendError below one image."""
+        # A single image may only lack what the buffers of larger batches took.
+        smaller = max((bucket for bucket in BUCKETS if bucket < rows), default=1 if largest > 1 else 0)
+        self._runner = None  # its memory is needed for the next one
+        self._runner = self._make_runner(program, max(1, smaller))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not smaller:
+            raise BackendError(f"out of memory on {self.device} with a single image; free some and read again")
+        warnings.warn(
+            f"out of memory on {self.device} with {rows} images: reading {smaller} at a time from now on",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+    def _on_device(self) -> Any:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+
+def _joined(readings: Sequence[Reading]) -> Reading:
+    if len(readings) == 1:
+        return readings[0]
+    stats = Stats()
+    for reading in readings:
+        stats.add(reading.stats)
+    ids, probs, steps = (np.concatenate([getattr(r, name) for r in readings]) for name in ("ids", "probs", "steps_run"))
+    return Reading(ids, probs, None, steps, stats)

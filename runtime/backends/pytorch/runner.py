@@ -1,0 +1,111 @@
+"""How the program is run: as it is on exactly the rows there are, or as CUDA graphs over static buffers."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .graphs import Buckets, GraphLayer, bucket_for
+from .inputs import to_device
+from .program import Program
+from .stages import patches_of
+from .towers import patch_shape, patch_view
+
+
+class Shot(NamedTuple):
+    """A program that has run. answers (n, width) int32 on the host, see Program.columns; results and kv as
+    Program.run returns them, of `rows` >= n rows, valid until the next one."""
+
+    answers: np.ndarray
+    results: Tensor
+    kv: Tensor
+    rows: int
+
+
+class Runner(Protocol):
+    largest: int  # rows at a time
+
+    def run(self, pixels: Tensor) -> Shot:
+        """Pixels (n, 3, H, W), n from 1 to `largest`. Waits for the answers."""
+
+    def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        """Program.reread of some rows (r,) of the last shot: (r, 2 T) int32. Waits for it."""
+
+
+class EagerRunner:
+    """Every operator launched by itself; what a CPU does."""
+
+    def __init__(self, program: Program, largest: int) -> None:
+        self.program, self.largest = program, largest
+
+    def run(self, pixels: Tensor) -> Shot:
+        results, kv = self.program.run(patches_of(pixels, self.program.weights))
+        return Shot(results.cpu().numpy(), results, kv, len(results))
+
+    def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        return self.program.reread(shot.results, shot.kv, torch.from_numpy(rows).to(shot.kv.device)).cpu().numpy()
+
+
+class GraphRunner:
+    """One graph for each bucket, captured when a batch first needs it, replayed on the caller's current stream."""
+
+    def __init__(self, program: Program, largest: int, layer: GraphLayer) -> None:
+        self.program, self.largest = program, bucket_for(largest)
+        self.graphs = Buckets(layer, self._run)
+        self.rereading = Buckets(layer, self._reread)
+
+    def run(self, pixels: Tensor) -> Shot:
+        static, n = self._static, len(pixels)
+        bucket = bucket_for(n)
+        here = pixels.to(static.patches.device, non_blocking=True)
+        static.patches[:n].copy_(patch_view(here, self.program.weights.config))
+        static.patches[n:bucket].zero_()
+        self.graphs(bucket)
+        return Shot(static.fetch(static.results[:n]), static.results[:bucket], static.kv[:bucket], bucket)
+
+    def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        static, n = self._static, len(rows)
+        bucket = bucket_for(n)
+        chosen = np.zeros(bucket, np.int64)  # the first row again where there are fewer
+        chosen[:n] = rows
+        static.chosen[:bucket].copy_(to_device(chosen, static.chosen.device))
+        self.rereading(bucket)
+        return static.fetch(static.reread[:n])
+
+    @cached_property
+    def _static(self) -> Static:
+        return Static(self.program, self.largest)
+
+    def _run(self, rows: int) -> None:
+        static = self._static
+        self.program.run(static.patches[:rows], static.kv[:rows], static.results[:rows])
+
+    def _reread(self, rows: int) -> None:
+        static = self._static
+        self.program.reread(static.results, static.kv, static.chosen[:rows], static.reread[:rows])
+
+
+class Static:
+    """What graphs read and write, of the largest bucket's size: their addresses are in the recordings."""
+
+    def __init__(self, program: Program, rows: int) -> None:
+        w, c = program.weights, program.weights.config
+        self.patches = torch.zeros(rows, *patch_shape(c), dtype=w.dtype, device=w.device)
+        self.kv = torch.zeros(rows, c.memory_tokens, len(w.image.key_value.weight), dtype=w.dtype, device=w.device)
+        self.results = torch.zeros(rows, program.width, dtype=torch.int32, device=w.device)
+        self.chosen = torch.zeros(rows, dtype=torch.int64, device=w.device)
+        self.reread = torch.zeros(rows, 2 * c.steps, dtype=torch.int32, device=w.device)
+        on_gpu = w.device.type == "cuda"
+        self._host = torch.empty(rows * program.width, dtype=torch.int32, pin_memory=on_gpu)
+
+    def fetch(self, rows: Tensor) -> np.ndarray:
+        """A copy on the host, through pinned memory; waits for it."""
+        host = self._host[: rows.numel()].view(rows.shape)
+        host.copy_(rows, non_blocking=True)
+        if rows.is_cuda:
+            torch.cuda.current_stream(rows.device).synchronize()
+        return host.numpy().copy()

@@ -1,0 +1,112 @@
+"""The four stage functions of runtime/driver.py on packed weights.
+
+The driver runs over them wherever one program of fixed length cannot: rows that have not settled, several rounds of
+refinement, captions that the device cannot tokenize, and the parity check of a build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
+
+from ...driver import Pass
+from ...errors import UsageError
+from .inputs import from_numpy, to_device
+from .towers import image_tower, key_value_view, memory_views, patch_shape, patch_view, text_tower
+from .weights import Weights
+
+
+class TorchStages:
+    """The network in four functions: small numpy arrays in and out, keys and values stay on the device.
+
+    Keys and values (N, 2, h, M, e) are views of one matrix product's output. Passes always compute all T positions;
+    what the driver asks for is cut out of them. logits are tensors on the device.
+    """
+
+    flexible_steps = True
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    @torch.inference_mode()
+    def image(self, pixels: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+        return memory_views(image_tower(self.weights.image, patches_of(pixels, self.weights)), self.weights)
+
+    @torch.inference_mode()
+    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray | Tensor) -> Pass:
+        return _decode(self.weights.visual, tokens, attend, self._memory(visual_kv))
+
+    @torch.inference_mode()
+    def text(self, bpe: np.ndarray) -> Tensor:
+        if self.weights.text is None or self.weights.cross is None:
+            raise UsageError("loaded for the visual branch alone: there is no text tower")
+        tokens = torch.from_numpy(bpe).to(self.weights.device)
+        return key_value_view(text_tower(self.weights.text, tokens), self.weights.cross.heads)
+
+    @torch.inference_mode()
+    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
+        if self.weights.cross is None:
+            raise UsageError("loaded for the visual branch alone: there is no cross-modal decoder")
+        return _decode(self.weights.cross, tokens, attend, self._memory(cross_kv), self._memory(text_kv))
+
+    @torch.inference_mode()
+    def stack(self, rows: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(rows))
+
+    def _memory(self, kv: np.ndarray | Tensor) -> Tensor:
+        """Keys and values; arrays are another backend's, in float32."""
+        return from_numpy(kv).to(self.weights.device, self.weights.dtype) if isinstance(kv, np.ndarray) else kv
+
+
+class SeenStages(TorchStages):
+    """Stages that have seen the images: keys and values of some rows are there already."""
+
+    def __init__(self, weights: Weights, visual_kv: Tensor, cross_kv: Tensor) -> None:
+        super().__init__(weights)
+        self.memory = visual_kv, cross_kv
+
+    def image(self, pixels: object) -> tuple[Tensor, Tensor]:
+        return self.memory
+
+
+def patches_of(pixels: np.ndarray | Tensor, weights: Weights) -> Tensor:
+    """Pixels (N, 3, H, W) -> patches (N, *patch_shape) in the weights' dtype on their device."""
+    view = patch_view(to_device(pixels, weights.device), weights.config)
+    patches = torch.empty(len(view), *patch_shape(weights.config), dtype=weights.dtype, device=weights.device)
+    return patches.copy_(view)
+
+
+def _decode(
+    weights: DecoderWeights, tokens: np.ndarray, attend: np.ndarray, memory: Tensor, text: Tensor | None = None
+) -> Pass:
+    mode, keep = mask_mode(attend)
+    width, content = attend.shape[1:]
+    padded = np.zeros((len(tokens), weights.steps), np.int32)
+    padded[:, : content - 1] = tokens[:, 1:]
+    ids = None if mode == "start" else torch.from_numpy(padded).to(weights.device)
+    kept = None if keep is None else torch.from_numpy(keep).to(weights.device)
+    out = decode_pass(weights, ids, memory, text, mode=mode, keep=kept, logits=True)
+    assert out.logits is not None
+    return Pass(out.ids[:, :width].cpu().numpy(), out.probs[:, :width].cpu().numpy(), out.logits[:, :width])
+
+
+def mask_mode(attend: np.ndarray) -> tuple[str, np.ndarray | None]:
+    """Which of decode_pass's modes a mask (N, T, S) is, and for a cloze each row's last visible content, (N,) int32.
+
+    Raises UsageError for a mask that the driver never makes.
+    """
+    queries, contents = np.ogrid[: attend.shape[1], : attend.shape[2]]
+    if (attend == (contents == 0)).all():
+        return "start", None
+    if (attend == (contents <= queries)).all():
+        return "causal", None
+    keep = np.where(attend.any(axis=1), contents, 0).max(axis=1).astype(np.int32)
+    if (attend == ((contents != queries + 1) & (contents <= keep[:, None, None]))).all():
+        return "cloze", keep
+    raise UsageError("attend: expected the driver's masks (start token alone, causal, or all but a query's own token)")

@@ -1,0 +1,83 @@
+"""The two towers on packed weights: images and captions in, the decoders' cross-attention keys and values out.
+
+Shapes: N images, M memory tokens (1 + patches), P = M - 1, X text positions, h decoder heads of size e, d = h e.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clip4str.kernels.linear import linear
+from clip4str.model.config import Config
+from clip4str.model.network import IMAGE_LAYER_NORM_EPS
+
+from .weights import Affine, Block, ImageWeights, TextWeights, Weights
+
+
+def patch_shape(c: Config) -> tuple[int, ...]:
+    """Shape of one image's patches, in the order in which the patch embedding's weights lie."""
+    return (*c.grid, 3, *c.patch_size)
+
+
+def patch_view(pixels: Tensor, c: Config) -> Tensor:
+    """pixels (N, 3, H, W) seen as (N, rows, columns, 3, patch height, patch width); copying it unfolds the image."""
+    (rows, columns), (height, width) = c.grid, c.patch_size
+    pixels = pixels[:, :, : rows * height, : columns * width]  # what fills no patch is not looked at
+    return pixels.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
+
+
+def image_tower(w: ImageWeights, patches: Tensor, out: Tensor | None = None) -> Tensor:
+    """patches (N, *patch_shape) in the weights' dtype -> keys and values of every decoder, (N, M, 2 d or 4 d)."""
+    n, (tokens, width) = len(patches), w.positions.shape
+    embedded = linear(patches.view(n, tokens - 1, -1), w.patch.weight)  # [N, P, width]
+    x = embedded.new_empty(n, tokens, width)
+    torch.add(embedded, w.positions[1:], out=x[:, 1:])
+    x[:, 0] = w.positions[0]
+    x = F.layer_norm(x, (width,), w.norm.weight, w.norm.bias, IMAGE_LAYER_NORM_EPS)
+    for block in w.blocks:
+        x = _block(block, x, w.heads, causal=False)
+    return apply(w.key_value, x, normalize=True, out=out)
+
+
+def text_tower(w: TextWeights, bpe: Tensor) -> Tensor:
+    """Tokens (N, X) int32 -> keys and values of the cross-modal decoder, (N, X, 2 d)."""
+    x = F.embedding(bpe, w.embedding) + w.positions[: bpe.shape[1]]
+    for block in w.blocks:
+        x = _block(block, x, w.heads, causal=True)
+    return apply(w.key_value, x, normalize=True)
+
+
+def key_value_view(kv: Tensor, heads: int, decoder: int = 0, decoders: int = 1) -> Tensor:
+    """One decoder's keys and values out of a tower's (N, M, decoders * 2 d), as a view (N, 2, h, M, e)."""
+    return kv.unflatten(-1, (decoders, 2, heads, -1))[:, :, decoder].permute(0, 2, 3, 1, 4)
+
+
+def memory_views(kv: Tensor, w: Weights) -> tuple[Tensor, Tensor]:
+    """The visual and the cross-modal decoder's keys and values; the visual one's twice where it is alone."""
+    first, last = (key_value_view(kv, w.visual.heads, i, w.decoders) for i in (0, w.decoders - 1))
+    return first, last
+
+
+def apply(
+    affine: Affine,
+    x: Tensor,
+    *,
+    normalize: bool = False,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    return linear(x, affine.weight, affine.bias, normalize=normalize, activation=activation, residual=residual, out=out)
+
+
+def _block(block: Block, x: Tensor, heads: int, causal: bool) -> Tensor:
+    """A pre-norm residual block: x (N, S, width) -> (N, S, width)."""
+    n, length, width = x.shape
+    qkv = apply(block.qkv, x, normalize=True).view(n, length, 3, heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [N, heads, S, width / heads] each
+    attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    x = apply(block.out, attended.transpose(1, 2).reshape(n, length, width), residual=x)
+    hidden = apply(block.up, x, normalize=True, activation="quick_gelu")
+    return apply(block.down, hidden, residual=x)

@@ -1,0 +1,235 @@
+"""The network packed for the fused path: what can be multiplied out beforehand is, then all is rounded once.
+
+    Linear(LayerNorm(x)) = W' n(x) + c'   with W' = W * g (by columns) and c' = c + W b
+    keys, values = (LayerNorm(x) @ P) Wkv^T + ckv = W' n(x) + c'   with W' = (Wkv P^T) * g, one matrix for all decoders
+
+where n normalises rows and g, b are the LayerNorm's. Arithmetic is in float64, a matrix at a time; a source lets go of
+each tensor that has been packed, so a network in float32 is never held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clip4str.kernels.decode_pass import DecoderWeights, pack_decoder
+from clip4str.model.clip4str import Clip4Str
+from clip4str.model.config import Config, config_from_shapes
+from clip4str.model.network import Decoder, Network
+
+from ...bundle import WEIGHTS, Bundle
+from ...errors import BackendError, BundleError, CheckpointError
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A linear layer's weight (F, K) and bias (F,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block of a tower; its LayerNorms are folded into `qkv` and `up`."""
+
+    qkv: Affine
+    out: Affine
+    up: Affine
+    down: Affine
+
+
+@dataclass(frozen=True)
+class ImageWeights:
+    """patch (width, 3 x patch area). positions (M, width), the class token added to the first row."""
+
+    patch: Affine
+    positions: Tensor
+    norm: Affine  # ln_pre: its output is the residual stream, so it cannot be folded
+    blocks: tuple[Block, ...]
+    key_value: Affine  # (2 d or 4 d, width): keys and values of the visual, then of the cross-modal decoder
+    heads: int
+
+
+@dataclass(frozen=True)
+class TextWeights:
+    embedding: Tensor  # (vocabulary, width)
+    positions: Tensor  # (context, width)
+    blocks: tuple[Block, ...]
+    key_value: Affine  # (2 d, width): keys and values of the cross-modal decoder
+    heads: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A packed network on one device. text and cross are None where only the visual branch was asked for."""
+
+    config: Config
+    image: ImageWeights
+    visual: DecoderWeights
+    text: TextWeights | None
+    cross: DecoderWeights | None
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def decoders(self) -> int:
+        return 1 if self.cross is None else 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from. take(name) gives a tensor of the published name; it is taken only once."""
+
+    config: Config
+    take: Callable[[str], Tensor]
+    name: str
+
+
+def source_of_model(model: Clip4Str, name: str) -> Source:
+    """A loaded network's tensors. The caller must not keep the model if its memory matters."""
+    return Source(model.config, dict(model.state_dict()).pop, name)
+
+
+def source_of_bundle(bundle: Bundle) -> Source:
+    """The tensors of a bundle's weights file, read one by one. Raises BundleError if they are not its network's."""
+    from safetensors import SafetensorError, safe_open
+
+    path, manifest = bundle.path(WEIGHTS), bundle.manifest
+    try:
+        file = safe_open(path, framework="pt")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        hints = {key: manifest.config.get(key) for key in ("context", "decoder_heads")}
+        config = config_from_shapes(shapes, {**hints, "charset": manifest.charset}, manifest.image_size)
+    except (SafetensorError, CheckpointError, OSError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: not the weights of this bundle ({_first_line(error)})") from None
+    _check_shapes(path, config, shapes)
+    for key, value in config.to_dict().items():
+        meant = manifest.config.get(key)
+        if key != "charset_test" and _plain(meant) != _plain(value):
+            raise BundleError(f"{path}: its {key} is {_plain(value)}, the manifest means {_plain(meant)}")
+    return Source(config, file.get_tensor, str(path))
+
+
+@torch.no_grad()
+def pack(source: Source, dtype: torch.dtype, device: torch.device, visual_only: bool = False) -> Weights:
+    """Weights in `dtype` on `device`.
+
+    Raises BackendError if a weight does not fit the dtype or memory runs out, ShapeError for a decoder larger than
+    the kernels take.
+    """
+    packer = _Packer(source, dtype, device)
+    try:
+        visual, visual_kv = packer.decoder("visual_decoder")
+        cross, cross_kv = (None, None) if visual_only else packer.decoder("cross_decoder")
+        image = packer.image([kv for kv in (visual_kv, cross_kv) if kv is not None])
+        text = None if cross_kv is None else packer.text(cross_kv)
+    except torch.cuda.OutOfMemoryError as error:
+        raise BackendError(
+            f"{source.name}: its weights do not fit the memory of {device} ({_first_line(error)})"
+        ) from None
+    return Weights(source.config, image, visual, text, cross, dtype, device)
+
+
+class _Packer:
+    def __init__(self, source: Source, dtype: torch.dtype, device: torch.device) -> None:
+        self.source, self.config, self.dtype, self.device = source, source.config, dtype, device
+
+    def take(self, name: str) -> Tensor:
+        return self.source.take(name).detach()
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Rounded, on the device. What overflows the dtype is an error here rather than scrambled words later."""
+        rounded = tensor.to(self.dtype)
+        if not torch.isfinite(rounded).all():
+            name = str(self.dtype).removeprefix("torch.")
+            raise BackendError(f"{self.source.name}: weights overflow {name}; load with dtype='bfloat16' or 'float32'")
+        placed = rounded.to(self.device).contiguous()
+        # One tensor that still is the source's would keep all of its memory, or its mapped file, alive.
+        return placed.clone() if placed.data_ptr() == tensor.data_ptr() else placed
+
+    def affine(self, weight: Tensor, bias: Tensor | None) -> Affine:
+        return Affine(self.place(weight), None if bias is None else self.place(bias))
+
+    def folded(self, norm: str, weight: Tensor, bias: Tensor | None) -> Affine:
+        """A LayerNorm and the linear layer behind it."""
+        gain, shift, exact = self.take(f"{norm}.weight"), self.take(f"{norm}.bias"), weight.double()
+        moved = exact @ shift.double()
+        return self.affine(exact * gain.double(), moved if bias is None else bias.double() + moved)
+
+    def blocks(self, name: str, count: int) -> tuple[Block, ...]:
+        return tuple(self.block(f"{name}.resblocks.{i}") for i in range(count))
+
+    def block(self, name: str) -> Block:
+        def pair(part: str, separator: str = ".") -> tuple[Tensor, Tensor]:
+            return self.take(f"{name}.{part}{separator}weight"), self.take(f"{name}.{part}{separator}bias")
+
+        return Block(
+            qkv=self.folded(f"{name}.ln_1", *pair("attn.in_proj", "_")),
+            out=self.affine(*pair("attn.out_proj")),
+            up=self.folded(f"{name}.ln_2", *pair("mlp.c_fc")),
+            down=self.affine(*pair("mlp.c_proj")),
+        )
+
+    def decoder(self, name: str) -> tuple[DecoderWeights, Affine]:
+        """A decoder without its K/V projection, and that projection in float32: weight (2 d, d), bias (2 d,)."""
+        with torch.device("meta"):
+            decoder = Decoder(self.config, 0.0)
+        state = {key: self.take(f"{name}.{key}").float() for key in decoder.state_dict()}
+        decoder.load_state_dict(state, assign=True)
+        attention, d = decoder.layer.cross_attn, self.config.d
+        key_value = Affine(attention.in_proj_weight[d:].clone(), attention.in_proj_bias[d:].clone())
+        return pack_decoder(decoder.eval(), self.dtype, self.device), key_value
+
+    def image(self, key_values: list[Affine]) -> ImageWeights:
+        name, width = "clip_model.visual", self.config.image_width
+        positions = self.take(f"{name}.positional_embedding").double()
+        positions[0] += self.take(f"{name}.class_embedding").double()
+        return ImageWeights(
+            patch=self.affine(self.take(f"{name}.conv1.weight").reshape(width, -1), None),
+            positions=self.place(positions),
+            norm=self.affine(self.take(f"{name}.ln_pre.weight"), self.take(f"{name}.ln_pre.bias")),
+            blocks=self.blocks(f"{name}.transformer", self.config.image_layers),
+            key_value=self.memory(f"{name}.ln_post", f"{name}.proj", key_values),
+            heads=self.config.image_heads,
+        )
+
+    def text(self, key_value: Affine) -> TextWeights:
+        name = "clip_model"
+        return TextWeights(
+            embedding=self.place(self.take(f"{name}.token_embedding.weight")),
+            positions=self.place(self.take(f"{name}.positional_embedding")[: self.config.context]),
+            blocks=self.blocks(f"{name}.transformer", self.config.text_layers),
+            key_value=self.memory(f"{name}.ln_final", f"{name}.text_projection", [key_value]),
+            heads=self.config.text_heads,
+        )
+
+    def memory(self, norm: str, projection: str, key_values: list[Affine]) -> Affine:
+        """A tower's last LayerNorm, its projection (width, d), and the decoders' K/V projections behind it."""
+        weight = torch.cat([kv.weight for kv in key_values]).double() @ self.take(projection).double().T
+        bias = torch.cat([kv.bias for kv in key_values if kv.bias is not None])
+        return self.folded(norm, weight, bias)
+
+
+def _check_shapes(path: Path, config: Config, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in Network(config).state_dict().items()}
+    for name in sorted(wanted.keys() | shapes.keys()):
+        if wanted.get(name) != shapes.get(name):
+            found, meant = (s.get(name, "nothing") for s in (shapes, wanted))
+            raise BundleError(f"{path}: {name} is {found}, expected {meant}; rebuild the bundle with --torch")
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _first_line(error: BaseException) -> str:
+    with suppress(IndexError):
+        return str(error).strip().splitlines()[0][:200]
+    return type(error).__name__

@@ -1,0 +1,237 @@
+"""Buckets, static buffers, splitting and running out of memory, with graphs that a CPU replays by calling."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from test_pytorch_program import same
+from torch_networks import Replayed, backend_of, images
+
+from clip4str.runtime.backends.pytorch import runner
+from clip4str.runtime.backends.pytorch.graphs import BUCKETS, CudaGraphs, bucket_for, is_out_of_memory
+from clip4str.runtime.driver import Decoding
+from clip4str.runtime.errors import BackendError
+
+
+def test_the_bucket_of_a_batch():
+    assert [bucket_for(n) for n in (1, 2, 3, 8, 9, 64, 65, 256, 257, 9999)] == [1, 2, 4, 8, 16, 64, 128, 256, 256, 256]
+    assert list(BUCKETS) == sorted(BUCKETS)
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding("nar"), Decoding(refine=0), Decoding(branch="visual")])
+def test_replays_read_what_eager_operators_read(decoding, random_model):
+    model, layer = random_model(seed=4, steps=9, eos_bias=2.5), Replayed()
+    eager, driver = backend_of(model, decoding, passes=(9, 9))  # all rows settle: what is left are captions
+    graphed, _ = backend_of(model, decoding, passes=(9, 9), layer=layer)
+    for n in (4, 1, 8, 3, 4):
+        pixels = images(n, model, seed=n)
+        same(graphed.read(driver, pixels), eager.read(driver, pixels))
+    assert graphed._runner.graphs.captured == [1, 4, 8], "captured when first wanted, once"
+    reread = graphed._runner.rereading.captured
+    assert bool(reread) == graphed.program.rereads and set(reread) <= {1, 2, 4, 8}
+    assert len(layer.replayed) >= 5 and len(layer.captured) == 3 + len(reread)
+
+
+def test_what_was_in_the_buffers_before_does_not_matter(random_model):
+    model = random_model(seed=6)
+    backend, driver = backend_of(model, layer=Replayed())
+    pixels = images(3, model)
+    want = backend.read(driver, pixels)
+    static = backend._runner._static
+    with torch.inference_mode():
+        for buffer in (static.patches, static.kv):
+            buffer.fill_(torch.nan)
+        for buffer in (static.results, static.chosen, static.reread):
+            buffer.zero_()
+    same(backend.read(driver, pixels), want)
+    assert not static.patches[3:4].any(), "the bucket's other rows are padding"
+
+
+def test_a_batch_above_the_largest_bucket_is_split(random_model):
+    model, layer = random_model(seed=7), Replayed()
+    backend, driver = backend_of(model, batch_size=1000, layer=layer)
+    assert backend.batch_size == 256
+    small, _ = backend_of(model, batch_size=8, layer=layer)
+    pixels = images(21, model, seed=3)
+    same(small.read(driver, pixels), backend.read(driver, pixels))
+    assert small._runner.graphs.captured == [8] and small.largest == 8
+
+
+def test_out_of_memory_while_capturing_a_batch_falls_back_to_smaller_ones(random_model):
+    model, layer = random_model(seed=8), Replayed(memory_for=4)
+    want, _ = backend_of(model)
+    pixels = images(19, model)
+    backend, driver = backend_of(model, batch_size=32, layer=layer)
+    with pytest.warns(RuntimeWarning, match=r"out of memory on cpu with 19 images: reading 16 at a time"):
+        got = backend.read(driver, pixels)
+    same(got, want.read(driver, pixels))
+    assert backend.largest == 4 and backend._runner.graphs.captured == [4], "nothing is kept of what failed"
+    same(backend.read(driver, pixels[:2]), want.read(driver, pixels[:2]))
+
+
+def test_out_of_memory_for_a_single_image_is_an_error_and_not_the_end(random_model):
+    model, layer = random_model(seed=8), Replayed(memory_for=0)
+    backend, driver = backend_of(model, batch_size=2, layer=layer)
+    pixels = images(2, model)
+    for _ in range(2):
+        with (
+            pytest.warns(RuntimeWarning) if backend.largest > 1 else _nothing(),
+            pytest.raises(BackendError, match="out of memory on cpu with a single image") as caught,
+        ):
+            backend.read(driver, pixels)
+        assert "\n" not in str(caught.value)
+    layer.memory_for = 256
+    same(backend.read(driver, pixels), backend_of(model)[0].read(driver, pixels))
+
+
+def test_a_single_image_that_only_the_buffers_of_larger_batches_leave_no_room_for(random_model, monkeypatch):
+    model = random_model(seed=8)
+    backend, driver = backend_of(model, batch_size=64, layer=Replayed())
+    static = runner.Static
+
+    def scarce(program, rows):
+        if rows > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return static(program, rows)
+
+    monkeypatch.setattr(runner, "Static", scarce)
+    pixels = images(2, model)
+    with pytest.warns(RuntimeWarning, match="reading 1 at a time"):
+        got = backend.read(driver, pixels[:1])
+    same(got, backend_of(model)[0].read(driver, pixels[:1]))
+    assert len(backend.read(driver, pixels).ids) == 2
+
+
+def test_memory_that_runs_out_elsewhere_and_other_failures(random_model):
+    model = random_model(seed=8)
+    backend, driver = backend_of(model, batch_size=8)
+    pixels, run = images(8, model), backend._runner.run
+    want = backend.read(driver, pixels)
+
+    def fail(message):
+        def failing(pixels):
+            raise RuntimeError(message)
+
+        backend._runner.run = failing
+
+    fail("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    with pytest.warns(RuntimeWarning):
+        same(backend.read(driver, pixels), want)
+    assert backend.largest == 4
+    fail("CUDA error: an illegal memory access\nmore lines")
+    with pytest.raises(BackendError, match="reading failed in torch \\(CUDA error: an illegal memory access\\)"):
+        backend.read(driver, pixels)
+    backend._runner.run = run
+    same(backend.read(driver, pixels), want)
+
+
+def test_which_errors_mean_a_lack_of_memory():
+    def chained():
+        try:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        except RuntimeError:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904
+
+    with pytest.raises(RuntimeError) as caught:
+        chained()
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("device-side assert")) and not is_out_of_memory(None)
+
+
+def test_one_backend_in_many_threads(random_model):
+    model = random_model(seed=9, eos_bias=4.5)
+    backend, driver = backend_of(model, batch_size=8, passes=(9, 6), layer=Replayed())
+    pixels = images(12, model)
+    want, found = backend.read(driver, pixels), {}
+
+    def work(i):
+        for _ in range(3):
+            found[i] = backend.read(driver, torch.roll(pixels, i, dims=0)[: 12 - i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(6):
+        np.testing.assert_array_equal(found[i].ids, np.roll(want.ids, i, axis=0)[: 12 - i])
+
+
+class FakeCuda:
+    """Enough of torch.cuda to see in which order a capture asks for what."""
+
+    def __init__(self, monkeypatch, fail=None):
+        self.calls, self.fail = [], fail
+        cuda = torch.cuda
+        outer = self
+
+        class Stream:
+            def wait_stream(self, other):
+                outer.calls.append("wait")
+
+            def synchronize(self):
+                outer.calls.append("synchronize")
+
+        class Graph:
+            def replay(self):
+                outer.calls.append("replay")
+
+        class Recording:
+            def __init__(self, graph, pool, stream, capture_error_mode):
+                assert capture_error_mode == "thread_local" and pool == (0, 7)
+
+            def __enter__(self):
+                outer.calls.append("begin")
+
+            def __exit__(self, *error):
+                outer.calls.append("end")
+
+        def nothing(*a):
+            return _nothing()
+
+        for name, value in {
+            "device": nothing, "stream": nothing, "Stream": Stream, "graph_pool_handle": lambda: (0, 7),
+            "current_stream": Stream, "CUDAGraph": Graph, "graph": Recording,
+            "empty_cache": lambda: self.calls.append("empty cache"),
+        }.items():  # fmt: skip
+            monkeypatch.setattr(cuda, name, value)
+
+    def run(self):
+        self.calls.append("run")
+        if self.fail and "begin" in self.calls:
+            raise self.fail
+
+
+class _nothing:
+    def __enter__(self):
+        return None
+
+    def __exit__(self, *error):
+        return None
+
+
+def test_a_capture_warms_up_first_on_its_own_stream(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    replay = CudaGraphs(torch.device("cuda", 0)).capture(cuda.run)
+    assert cuda.calls == ["wait", "run", "synchronize", "begin", "run", "end", "wait"]
+    replay()
+    assert cuda.calls[-1] == "replay"
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "message"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), torch.cuda.OutOfMemoryError, "while a CUDA graph"),
+        (
+            RuntimeError("operation not permitted when stream is capturing\nx"),
+            BackendError,
+            "graphs=False runs without",
+        ),
+    ],
+)
+def test_a_capture_that_fails(fail, error, message, monkeypatch):
+    cuda = FakeCuda(monkeypatch, fail)
+    with pytest.raises(error, match=message):
+        CudaGraphs(torch.device("cuda", 0)).capture(cuda.run)
+    assert cuda.calls[-2:] == ["end", "empty cache"]

@@ -1,0 +1,132 @@
+"""The program without the host's questions against the driver that asks them, and against the reference network."""
+
+import numpy as np
+import pytest
+import torch
+from torch_networks import backend_of, driver_of, images
+
+from clip4str.runtime.driver import Decoding
+
+NETWORKS = [
+    {},
+    {"steps": 5, "eos_bias": 1.0, "context": 6},
+    {"d": 64, "decoder_heads": 8, "image_layers": 1, "eos_bias": 4.0, "image_size": (37, 70)},
+    {"steps": 1, "eos_bias": 0.0},
+    {
+        "d": 16,
+        "steps": 32,
+        "text_positions": 77,
+        "eos_bias": 2.0,
+        "charset": "0123456789abcdefABC-",
+        "charset_test": "0123456789abcdef",
+    },
+]
+MODES = [Decoding(d, r, b) for d in ("ar", "nar") for r in (0, 1, 2) for b in ("cross", "visual")]
+
+
+def same(got, want, rows=None):
+    """The same words with the same probabilities."""
+    rows = slice(None) if rows is None else rows
+    np.testing.assert_array_equal(got.ids, want.ids[rows])
+    np.testing.assert_allclose(got.probs, want.probs[rows], rtol=2e-3, atol=2e-5)
+    np.testing.assert_array_equal(got.steps_run, want.steps_run[rows])
+
+
+@pytest.mark.parametrize("network", range(len(NETWORKS)))
+def test_every_mode_reads_what_the_driver_and_the_network_read(network, random_model):
+    model = random_model(seed=network, **NETWORKS[network])
+    pixels, lengths = images(20, model, seed=network), set()
+    for decoding in MODES:
+        backend, driver = backend_of(model, decoding)
+        got = backend.read(driver, pixels)
+        model.decoding = decoding
+        want = model.read(pixels)
+        same(got, want)
+        same(got, driver_of(model, decoding)(backend, pixels))
+        lengths |= set((want.ids != 0).sum(1).tolist())
+        assert got.stats.images == 20 and got.stats.batches == 1
+        assert got.stats.text_calls == 0 or decoding.branch == "cross"
+    assert len(lengths) > 2 or model.config.steps == 1, "words all of one length would prove little"
+
+
+def test_rows_that_do_not_settle_in_time_and_captions_that_change_are_read_again(random_model):
+    model = random_model(seed=3, eos_bias=3.5)
+    pixels = images(24, model, seed=1)
+    want, read = model.read(pixels), {}
+    for passes in ((2, 1), (9, 6), (26, 26)):
+        backend, driver = backend_of(model, passes=passes)
+        runs = read.setdefault(passes, {"settled by the driver": 0, "reread": 0})
+        settle, reread = backend._settle, backend._runner.reread
+
+        def counted_settle(driver, program, shot, rows, reading, settle=settle, runs=runs):
+            runs["settled by the driver"] += len(rows)
+            settle(driver, program, shot, rows, reading)
+
+        def counted_reread(shot, rows, reread=reread, runs=runs):
+            runs["reread"] += len(rows)
+            return reread(shot, rows)
+
+        backend._settle, backend._runner.reread = counted_settle, counted_reread
+        got = backend.read(driver, pixels)
+        same(got, want)
+        assert got.stats.visual_passes >= passes[0] and got.stats.cross_passes >= passes[1]
+        assert got.stats.captions_encoded <= got.stats.captions
+    assert read[2, 1]["settled by the driver"] > read[9, 6]["settled by the driver"] > 0
+    assert read[26, 26] == {"settled by the driver": 0, "reread": read[26, 26]["reread"]}
+    assert read[26, 26]["reread"] > 0
+
+
+@pytest.mark.parametrize("decode", ["ar", "nar"])
+def test_words_that_the_program_reads_all_by_itself(decode, random_model):
+    """Captions of hardly any character do not change, and every row settles: nothing is left to be read again."""
+    model = random_model(seed=12, eos_bias=4.0, charset_test="7")
+    model.decoding = Decoding(decode)
+    backend, driver = backend_of(model, model.decoding, passes=(26, 26))
+    pixels = images(32, model)
+    got, want = backend.read(driver, pixels), model.read(pixels)
+    same(got, want)
+    assert got.stats.captions_encoded < 32 + 16, "most rows are as the program left them"
+
+
+def test_a_word_does_not_depend_on_its_batch(random_model):
+    model = random_model(seed=11)
+    pixels = images(23, model, seed=11)
+    backend, driver = backend_of(model)
+    together = backend.read(driver, pixels)
+    order = np.random.RandomState(0).permutation(23)
+    same(backend.read(driver, pixels[order]), together, order)
+    for row in range(23):
+        same(backend.read(driver, pixels[row : row + 1]), together, [row])
+    split, _ = backend_of(model, batch_size=5)
+    parts = split.read(driver, pixels)
+    same(parts, together)
+    assert parts.stats.batches == 5 and parts.stats.images == 23
+
+
+def test_captions_of_other_characters_are_tokenized_by_the_host(random_model):
+    model = random_model(seed=2, charset_test="abc'-")
+    backend, driver = backend_of(model)
+    assert backend.program is None
+    pixels = images(12, model)
+    same(backend.read(driver, pixels), model.read(pixels))
+
+
+def test_another_decoding_than_the_program_was_made_for(random_model):
+    model = random_model(seed=2)
+    backend, _ = backend_of(model)
+    model.decoding = Decoding("nar", 0, "visual")
+    pixels = images(6, model)
+    same(backend.read(driver_of(model, model.decoding), pixels), model.read(pixels))
+
+
+def test_images_without_numbers_stay_alone(random_model):
+    model = random_model(seed=5)
+    pixels = images(6, model)
+    backend, driver = backend_of(model)
+    want = backend.read(driver, pixels)
+    broken = pixels.clone()
+    broken[2] = torch.nan
+    got = backend.read(driver, broken)
+    others = [0, 1, 3, 4, 5]
+    np.testing.assert_array_equal(got.ids[others], want.ids[others])
+    assert ((got.ids >= 0) & (got.ids < 95)).all()
