@@ -75,8 +75,8 @@ class Recognizer:
 
         Of onnxruntime: providers, its execution providers. Of torch: device, "cuda" where there is a GPU, else "cpu";
         dtype, "float16", "bfloat16" or "float32", by default half on a GPU and float32 on a CPU; graphs=False launches
-        every operator by itself; passes, decoder passes (visual, cross) before refinement, by default (3, 2) up to 8
-        images and (4, 3) above: words that need more are read right too, only slower.
+        every operator by itself; passes, decoder passes (visual, cross) before refinement, by default (3, 2): the words
+        that need more get more, only later.
 
         Raises BundleError, CheckpointError, BackendError, CharsetError, UsageError.
         """

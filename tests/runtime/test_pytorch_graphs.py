@@ -33,6 +33,15 @@ def test_replays_read_what_eager_operators_read(decoding, random_model):
     assert len(layer.replayed) >= 5 and len(layer.captured) == 3 + len(reread)
 
 
+def test_words_that_need_more_passes_are_resumed_in_smaller_graphs(random_model):
+    model, layer = random_model(seed=3, eos_bias=3.5), Replayed()
+    backend, driver = backend_of(model, passes=(2, 1), layer=layer)
+    pixels = images(13, model, seed=1)
+    same(backend.read(driver, pixels), model.read(pixels))
+    resumed = backend._runner.resuming.captured
+    assert backend._runner.graphs.captured == [16] and resumed and min(resumed) < 16
+
+
 def test_what_was_in_the_buffers_before_does_not_matter(random_model):
     model = random_model(seed=6)
     backend, driver = backend_of(model, layer=Replayed())
@@ -42,7 +51,7 @@ def test_what_was_in_the_buffers_before_does_not_matter(random_model):
     with torch.inference_mode():
         for buffer in (static.patches, static.kv):
             buffer.fill_(torch.nan)
-        for buffer in (static.results, static.chosen, static.reread):
+        for buffer in (static.results, static.chosen, static.resumed, static.reread):
             buffer.zero_()
     same(backend.read(driver, pixels), want)
     assert not static.patches[3:4].any(), "the bucket's other rows are padding"

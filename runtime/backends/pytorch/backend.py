@@ -1,4 +1,4 @@
-"""The torch backend: one program for a whole batch, and the driver for the rows it could not settle."""
+"""The torch backend: one program for a whole batch, more passes for the rows that it could not settle."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from .graphs import BUCKETS, GraphLayer, is_out_of_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .program import Program
 from .runner import EagerRunner, GraphRunner, Runner, Shot
-from .stages import SeenStages, TorchStages
+from .stages import TorchStages
 from .weights import Weights
+
+MOST_RESUMED = 4  # times T: each time settles a position; a change of bucket may round a word back
 
 
 class TorchBackend(TorchStages):
@@ -100,39 +102,27 @@ class TorchBackend(TorchStages):
             raise BackendError(f"reading failed in torch ({str(error).strip().splitlines()[0][:300]})") from error
 
     def _finish(self, driver: PredictAndRefine, program: Program, runner: Runner, shot: Shot) -> Reading:
-        """The answers as the driver gives them; rows that the program left open are read again."""
-        answers = {name: shot.answers[:, place] for name, place in program.columns.items()}
-        n, steps = len(shot.answers), driver.steps
-        ids, probs = answers["ids"].copy(), answers["probs"].view(np.float32).copy()
-        unsettled = answers["unsettled"][:, 0] != 0
-        if "cross_unsettled" in answers:
-            unsettled |= answers["cross_unsettled"][:, 0] != 0
-        stats = program.stats(n, shot.rows)
-        if program.rereads:
-            changed = np.flatnonzero((answers["caption"] != answers["refined"]).any(axis=1) & ~unsettled)
-            if len(changed):
-                again = runner.reread(shot, changed)
-                ids[changed], probs[changed] = again[:, :steps], again[:, steps:].view(np.float32)
-                stats.add(Stats(refine_passes=1, text_calls=1, captions_encoded=len(changed)))
+        """The answers as the driver gives them; rows that the program left open are read further."""
+        answers, n, steps = shot.answers, len(shot.answers), driver.steps
+        stats = program.stats(n)
+        for _ in range(MOST_RESUMED * steps):
+            rows = np.flatnonzero(program.open_rows(answers))
+            if not len(rows):
+                break
+            answers[rows] = runner.resume(shot, rows)
+            stats.add(program.stats(len(rows), resumed=True))
+        else:
+            raise BackendError(f"{len(rows)} words change with every pass; the device's arithmetic is not repeatable")
+        ids, probs = (answers[:, program.columns[name]].copy() for name in ("ids", "probs"))
+        rows = np.flatnonzero(program.changed_rows(answers))
+        if len(rows):
+            again = runner.reread(shot, rows)
+            ids[rows], probs[rows] = again[:, :steps], again[:, steps:]
+            stats.add(Stats(refine_passes=1, text_calls=1, captions_encoded=len(rows)))
         lengths = np.full(n, steps)
         if program.decoding.refine == 0 and program.decoding.decode == "ar":
-            lengths = answers["last"][:, 0] + 1
-        reading = driver.close(driver.cut(Pass(ids, probs), lengths), lengths, stats)
-        if unsettled.any():
-            self._settle(driver, program, shot, np.flatnonzero(unsettled), reading)
-        return reading
-
-    def _settle(
-        self, driver: PredictAndRefine, program: Program, shot: Shot, rows: np.ndarray, reading: Reading
-    ) -> None:
-        """The driver over the keys and values of some rows; their answers replace those in `reading`."""
-        chosen = torch.from_numpy(rows).to(self.device)
-        visual_kv, cross_kv = program.memory(shot.kv.index_select(0, chosen))
-        settled = driver(SeenStages(self.weights, visual_kv, cross_kv), rows)
-        reading.ids[rows], reading.probs[rows] = settled.ids, settled.probs
-        reading.steps_run[rows] = settled.steps_run
-        settled.stats.images = settled.stats.batches = 0  # counted already
-        reading.stats.add(settled.stats)
+            lengths = answers[:, program.columns["last"]][:, 0] + 1
+        return driver.close(driver.cut(Pass(ids, probs.view(np.float32)), lengths), lengths, stats)
 
     def _make_runner(self, program: Program, largest: int) -> Runner:
         if self._layer is None:

@@ -32,6 +32,9 @@ class Runner(Protocol):
     def run(self, pixels: Tensor) -> Shot:
         """Pixels (n, 3, H, W), n from 1 to `largest`. Waits for the answers."""
 
+    def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        """Program.resume of some rows (r,) of the last shot: (r, width) int32. Waits for it."""
+
     def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
         """Program.reread of some rows (r,) of the last shot: (r, 2 T) int32. Waits for it."""
 
@@ -46,8 +49,11 @@ class EagerRunner:
         results, kv = self.program.run(patches_of(pixels, self.program.weights))
         return Shot(results.cpu().numpy(), results, kv, len(results))
 
+    def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        return self.program.resume(shot.results, shot.kv, to_device(rows, shot.kv.device)).cpu().numpy()
+
     def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        return self.program.reread(shot.results, shot.kv, torch.from_numpy(rows).to(shot.kv.device)).cpu().numpy()
+        return self.program.reread(shot.results, shot.kv, to_device(rows, shot.kv.device)).cpu().numpy()
 
 
 class GraphRunner:
@@ -56,6 +62,7 @@ class GraphRunner:
     def __init__(self, program: Program, largest: int, layer: GraphLayer) -> None:
         self.program, self.largest = program, bucket_for(largest)
         self.graphs = Buckets(layer, self._run)
+        self.resuming = Buckets(layer, self._resume)
         self.rereading = Buckets(layer, self._reread)
 
     def run(self, pixels: Tensor) -> Shot:
@@ -67,14 +74,21 @@ class GraphRunner:
         self.graphs(bucket)
         return Shot(static.fetch(static.results[:n]), static.results[:bucket], static.kv[:bucket], bucket)
 
+    def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        return self._static.fetch(self._static.resumed[: self._choose(self.resuming, rows)])
+
     def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+        return self._static.fetch(self._static.reread[: self._choose(self.rereading, rows)])
+
+    def _choose(self, graphs: Buckets, rows: np.ndarray) -> int:
+        """Replays over some rows of the buffers; how many. A bucket's other rows are the buffers' last one."""
         static, n = self._static, len(rows)
         bucket = bucket_for(n)
-        chosen = np.zeros(bucket, np.int64)  # the first row again where there are fewer
+        chosen = np.full(bucket, self.largest, np.int64)
         chosen[:n] = rows
         static.chosen[:bucket].copy_(to_device(chosen, static.chosen.device))
-        self.rereading(bucket)
-        return static.fetch(static.reread[:n])
+        graphs(bucket)
+        return n
 
     @cached_property
     def _static(self) -> Static:
@@ -84,20 +98,28 @@ class GraphRunner:
         static = self._static
         self.program.run(static.patches[:rows], static.kv[:rows], static.results[:rows])
 
+    def _resume(self, rows: int) -> None:
+        static = self._static
+        static.resumed[:rows] = self.program.resume(static.results, static.kv, static.chosen[:rows])
+
     def _reread(self, rows: int) -> None:
         static = self._static
         self.program.reread(static.results, static.kv, static.chosen[:rows], static.reread[:rows])
 
 
 class Static:
-    """What graphs read and write, of the largest bucket's size: their addresses are in the recordings."""
+    """What graphs read and write, of the largest bucket's size: their addresses are in the recordings.
+
+    kv and results have a row more, for the padding of those graphs that go on with some rows only.
+    """
 
     def __init__(self, program: Program, rows: int) -> None:
         w, c = program.weights, program.weights.config
         self.patches = torch.zeros(rows, *patch_shape(c), dtype=w.dtype, device=w.device)
-        self.kv = torch.zeros(rows, c.memory_tokens, len(w.image.key_value.weight), dtype=w.dtype, device=w.device)
-        self.results = torch.zeros(rows, program.width, dtype=torch.int32, device=w.device)
+        self.kv = torch.zeros(rows + 1, c.memory_tokens, len(w.image.key_value.weight), dtype=w.dtype, device=w.device)
+        self.results = torch.zeros(rows + 1, program.width, dtype=torch.int32, device=w.device)
         self.chosen = torch.zeros(rows, dtype=torch.int64, device=w.device)
+        self.resumed = torch.zeros(rows, program.width, dtype=torch.int32, device=w.device)
         self.reread = torch.zeros(rows, 2 * c.steps, dtype=torch.int32, device=w.device)
         on_gpu = w.device.type == "cuda"
         self._host = torch.empty(rows * program.width, dtype=torch.int32, pin_memory=on_gpu)

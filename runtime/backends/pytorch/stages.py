@@ -1,7 +1,7 @@
 """The four stage functions of runtime/driver.py on packed weights.
 
-The driver runs over them wherever one program of fixed length cannot: rows that have not settled, several rounds of
-refinement, captions that the device cannot tokenize, and the parity check of a build.
+The driver runs over them wherever one program of fixed length cannot: several rounds of refinement, captions that the
+device cannot tokenize, and the parity check of a build.
 """
 
 from __future__ import annotations
@@ -62,17 +62,6 @@ class TorchStages:
     def _memory(self, kv: np.ndarray | Tensor) -> Tensor:
         """Keys and values; arrays are another backend's, in float32."""
         return from_numpy(kv).to(self.weights.device, self.weights.dtype) if isinstance(kv, np.ndarray) else kv
-
-
-class SeenStages(TorchStages):
-    """Stages that have seen the images: keys and values of some rows are there already."""
-
-    def __init__(self, weights: Weights, visual_kv: Tensor, cross_kv: Tensor) -> None:
-        super().__init__(weights)
-        self.memory = visual_kv, cross_kv
-
-    def image(self, pixels: object) -> tuple[Tensor, Tensor]:
-        return self.memory
 
 
 def patches_of(pixels: np.ndarray | Tensor, weights: Weights) -> Tensor:
