@@ -35,7 +35,7 @@ def test_replays_read_what_eager_operators_read(decoding, random_model):
 
 def test_words_that_need_more_passes_are_resumed_in_smaller_graphs(random_model):
     model, layer = random_model(seed=3, eos_bias=3.5), Replayed()
-    backend, driver = backend_of(model, passes=(2, 1), layer=layer)
+    backend, driver = backend_of(model, passes=(9, 6), layer=layer)
     pixels = images(13, model, seed=1)
     same(backend.read(driver, pixels), model.read(pixels))
     resumed = backend._runner.resuming.captured
