@@ -9,6 +9,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").rea
 ROOMS = [
     "model", "kernels", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass", "kernels.linear",
     "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "export", "training", "benchmarks",
+    "benchmarks.gpu",
 ]  # fmt: skip
 
 RUNTIME = [

@@ -13,7 +13,7 @@ from . import reference
 from .config import ACTIVATIONS, LinearConfig, configuration
 
 MOST_FEATURES = 65536
-FUSED_ROWS = 2048  # a guess: above it cuBLAS and elementwise kernels should win; benchmarks/gpu_suite.py measures it
+FUSED_ROWS = 2048  # a guess, see `by_library`; benchmarks/gpu_suite.py measures it
 
 
 def linear(
@@ -35,8 +35,9 @@ def linear(
     accumulation is in float32. activation: "none", "gelu" (exact), "quick_gelu" (y * sigmoid(1.702 y)).
 
     config: None chooses on a GPU by the number of rows: up to FUSED_ROWS one fused kernel with the tiles of
-    `configuration`, above them cuBLAS beside the elementwise kernels; a LinearConfig asks for the fused kernel with
-    these tiles, "library" for cuBLAS. A row's answer depends on the configuration, not otherwise on the other rows.
+    `configuration`; above them rows are normalised by a kernel of their own, and `by_library` says who multiplies. A
+    LinearConfig asks for the fused kernel with these tiles, "library" for cuBLAS beside elementwise kernels. A row's
+    answer depends on the configuration, not otherwise on the other rows.
 
     Returns out, or a new (..., F). Raises ShapeError, DtypeError, LayoutError, DeviceError, UsageError.
     """
@@ -54,17 +55,27 @@ def linear(
     assert out is not None and out2 is not None
     if x2.shape[0] == 0:
         return out
-    if config == "library" or (config is None and x2.shape[0] > FUSED_ROWS and x.is_cuda):
+    many = config is None and x2.shape[0] > FUSED_ROWS
+    if config == "library" or (many and by_library(activation, residual is not None)):
         _library(x2, weight, bias, normalize, activation, residual2, out2)
         return out
     from .kernel import launch_linear
 
+    if many and normalize:  # tiles of many columns would each work out the statistics again
+        x2, normalize = _normalized(x2), False
     if not isinstance(config, LinearConfig):
         capability = check_capability(x.device) if x.is_cuda else (9, 0)
         config = configuration(x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability)
     with on_device(x.device):
         launch_linear(x2, weight, bias, residual2, out2, normalize, activation, config)
     return out
+
+
+def by_library(activation: str, residual: bool) -> bool:
+    """Does cuBLAS multiply where rows are many? Only where nothing follows the product: an activation in place moves
+    every output twice more, a residual three times, which costs more than the third of the matrix rate that a
+    fused kernel may lack."""
+    return activation == "none" and not residual
 
 
 def normalize(x: Tensor, *, out: Tensor | None = None, implementation: str = "auto") -> Tensor:
@@ -137,6 +148,10 @@ def as_rows(name: str, x: Tensor) -> Tensor:
         ) from None
 
 
+def _normalized(x: Tensor) -> Tensor:
+    return normalize(x, implementation="triton")
+
+
 def _written_rows(name: str, x: Tensor) -> Tensor:
     rows = as_rows(name, x)
     if rows.shape[0] > 1 and rows.stride(0) < rows.shape[1]:
@@ -154,7 +169,7 @@ def _library(
     out: Tensor,
 ) -> None:
     """The same from cuBLAS and the elementwise kernels. Rounds to the dtype after the product and the bias."""
-    x = normalize(x, implementation="triton") if normalize_ else x
+    x = _normalized(x) if normalize_ else x
     product = out if residual is None or residual.data_ptr() != out.data_ptr() else torch.empty_like(out)
     if bias is not None and bias.dtype == x.dtype:
         torch.addmm(bias, x, weight.t(), out=product)

@@ -80,6 +80,18 @@ def test_library_path_computes_the_same(dtype: torch.dtype) -> None:
     close(got, linear(**given, residual=residual, implementation="reference"), factor=2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_rows_take_other_ways_to_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "FUSED_ROWS", 16)
+    by_library = []
+    monkeypatch.setattr(api, "_library", lambda *a, way=api._library: by_library.append(a[4]) or way(*a))
+    given, residual = arguments(30, 48, 24, dtype), draw(30, 24, dtype=dtype, seed=3)
+    for options in ({"normalize": True}, {"normalize": True, "activation": "quick_gelu"}, {"residual": residual}):
+        got = linear(**given, **options, implementation="triton")
+        close(got, linear(**given, **options, implementation="reference"), factor=2)
+    assert by_library == ["none"], "what an activation or a residual follows is one kernel with it"
+
+
 def test_reference_is_the_towers_mlp() -> None:
     """LayerNorm's gain and shift folded into the first layer, the residual into the second."""
     torch.manual_seed(0)

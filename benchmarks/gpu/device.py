@@ -1,0 +1,248 @@
+"""The GPU as the suite uses it: timer, graph, profiler. Every CUDA call of the suite is in `Gpu`; `StandIn` answers the
+same on a CPU, so that all the rest runs, and is tested, without one.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Call = Callable[[], Any]
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and fastest in microseconds."""
+    us = sorted(1e6 * s for s in seconds)
+    first, _, third = statistics.quantiles(us, n=4, method="inclusive") if len(us) > 1 else (us[0],) * 3
+    values = {"median": statistics.median(us), "quartile_1": first, "quartile_3": third, "fastest": us[0]}
+    return {**{name: round(value, 3) for name, value in values.items()}, "repetitions": len(us)}
+
+
+class Gpu:
+    """The current CUDA device. Clocks and power limits are read, never set."""
+
+    kind = "cuda"
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        self.properties = torch.cuda.get_device_properties(self.device)
+        self.l2_bytes = int(getattr(self.properties, "L2_cache_size", 0) or 50e6)
+        self.half = torch.float16
+        self.dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
+
+    def least(self, seconds: float) -> float:
+        """Seconds that must be left for work to be begun."""
+        return seconds
+
+    def info(self) -> dict[str, Any]:
+        p = self.properties
+        import triton
+
+        return {
+            "name": p.name,
+            "capability": f"{p.major}.{p.minor}",
+            "multiprocessors": p.multi_processor_count,
+            "memory_gib": round(p.total_memory / 2**30, 1),
+            "l2_mb": round(self.l2_bytes / 1e6, 1),
+            "cuda": torch.version.cuda,
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+            **_driver(),
+        }
+
+    def sync(self) -> None:
+        torch.cuda.synchronize()
+
+    def free(self) -> None:
+        """Give memory back, also that of graphs which nobody holds any more."""
+        gc.collect()
+        self.sync()
+        torch.cuda.empty_cache()
+
+    def memory_left(self) -> int:
+        return torch.cuda.mem_get_info()[0]
+
+    def graph(self, call: Call, warmups: int = 2) -> Call:
+        """`call` under a CUDA graph: what it returns replays it. Whatever capture raises is raised."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(warmups):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.sync()
+        graph = torch.cuda.CUDAGraph()
+        kept = []  # outputs live in the graph's memory pool: they must outlive its replays
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            kept.append(call())
+
+        def replay() -> Any:
+            graph.replay()
+            return kept[0]
+
+        return replay
+
+    def seconds(self, call: Call, repeats: int, limit: float = 5.0, inner: int = 1) -> list[float]:
+        """Device time of single calls by events, at most `repeats` of them and `limit` seconds (at least two).
+
+        inner: how many equal pieces of work one call does; the seconds are of one piece.
+        """
+        call()
+        self.sync()
+        taken: list[float] = []
+        deadline = time.monotonic() + limit
+        while len(taken) < repeats and (len(taken) < 2 or time.monotonic() < deadline):
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            events[0].record()
+            call()
+            events[1].record()
+            events[1].synchronize()
+            taken.append(events[0].elapsed_time(events[1]) / 1000 / inner)
+        return taken
+
+    @contextmanager
+    def streams(self) -> Iterator[None]:
+        """Work inside runs on a stream of its own; it is finished on leaving."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            yield
+        stream.synchronize()
+
+    def kernels(self, call: Call) -> tuple[int | None, str]:
+        """How many kernels one call launches, and the profiler's table of its 25 costliest. (None, why) if the
+        profiler saw none, as where counters are not to be had."""
+        from torch.profiler import ProfilerActivity, profile
+
+        call()
+        self.sync()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+            call()
+            self.sync()
+        device = [e for e in seen.events() if str(e.device_type).endswith("CUDA")]
+        names = [e.name for e in device if not e.name.lower().startswith(("memcpy", "memset", "## call", "torch-"))]
+        if not names:
+            return None, "the profiler saw no kernel"
+        return len(names), seen.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=60)
+
+    def alive(self) -> bool:
+        """False after an error that the process cannot recover from, such as an illegal address."""
+        try:
+            self.sync()
+            return bool(torch.ones(1, device=self.device).item() == 1)
+        except Exception:
+            return False
+
+
+class StandIn(Gpu):
+    """A CPU in the GPU's place: wall-clock times, no graphs, operations counted instead of kernels."""
+
+    kind = "cpu"
+
+    def __init__(self) -> None:
+        self.device, self.l2_bytes = torch.device("cpu"), 100_000
+        self.half, self.dtypes = torch.bfloat16, (torch.bfloat16, torch.float32)
+
+    def least(self, seconds: float) -> float:
+        return 0.0
+
+    def info(self) -> dict[str, Any]:
+        return {"name": "dry run on a CPU", "multiprocessors": 1, "torch": torch.__version__}
+
+    def sync(self) -> None:
+        pass
+
+    def free(self) -> None:
+        gc.collect()
+
+    def memory_left(self) -> int:
+        return 10**9
+
+    def graph(self, call: Call, warmups: int = 2) -> Call:
+        return call
+
+    def seconds(self, call: Call, repeats: int, limit: float = 5.0, inner: int = 1) -> list[float]:
+        taken = []
+        for _ in range(min(2, repeats)):
+            began = time.perf_counter()
+            call()
+            taken.append((time.perf_counter() - began) / inner)
+        return taken
+
+    @contextmanager
+    def streams(self) -> Iterator[None]:
+        yield
+
+    def kernels(self, call: Call) -> tuple[int | None, str]:
+        return operations(call), "dry run: no profile\n"
+
+    def alive(self) -> bool:
+        return True
+
+
+def open_device(dry_run: bool) -> Gpu:
+    return StandIn() if dry_run else Gpu()
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._schema.is_mutable:
+            self.count += 1
+        elif not str(func).startswith("aten.empty"):
+            given = {_memory(t) for t in tree_leaves(args) if isinstance(t, Tensor)}
+            made = [_memory(t) for t in tree_leaves(out) if isinstance(t, Tensor)]
+            self.count += any(memory not in given for memory in made)
+        return out
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def operations(call: Call) -> int:
+    """Operations that eager torch launches a kernel for: those that write memory of their own. Views are free."""
+    with _Count() as counter:
+        call()
+    return counter.count
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Memory that torch hands out uninitialised holds NaN, or the largest integer: nothing unwritten goes unseen."""
+    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of operations that may not be deterministic: torch's, in references
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+
+
+def _driver() -> dict[str, Any]:
+    """Driver and clocks as found, from nvidia-smi where there is one."""
+    fields = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {"driver_version": "unknown"}
+    return dict(zip(fields, (value.strip() for value in out.splitlines()[0].split(","))))

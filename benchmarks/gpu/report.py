@@ -1,0 +1,196 @@
+"""The results as a short text and as targets met or missed. Reads the results alone: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+MOST_CHARACTERS = 11_500
+SIDES = ("published_fp32", "published_fp16", "plain", "ours")
+_KERNEL_ROWS, _LISTED = 34, 12
+
+
+def dig(values: Any, *keys: Any) -> Any:
+    """values[a][b]..., None where there is no such thing."""
+    for key in keys:
+        if not isinstance(values, dict) or key not in values:
+            return None
+        values = values[key]
+    return values
+
+
+def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The goals for B/16 on one H100, each with its figure: met, missed, or not measured."""
+    batches = dig(results, "end_to_end_b16", "batches") or {}
+    one, large = (dig(batches, n) for n in ("1", "64"))
+    found = [
+        _target("batch 1: times faster than the published way in float16", one, "published_fp16_over_ours", 25, 40),
+        _target("batch 1: times the image tower alone (device)", one, "times_tower", 2.0, 1.4, below=True),
+        _target("batch 64: share after the image tower", large, "after_share", 0.2, None, below=True),
+        _target("batch 64: share of the measured matrix rate", large, "rate_share", 0.5, None),
+    ]
+    cases = {case["name"]: case for case in dig(results, "cross_attention", "cross_attention") or []}
+    for text in (0, 16):
+        case = {"summary": cases.get(f"base16 text {text} batch 64", {})}
+        name = f"cross_attention, text {text}, batch 64"
+        found.append(_target(f"{name}: share of its bound", case, "of_bound", 0.7, None))
+        found.append(_target(f"{name}: times faster than torch's", case, "times_torch", 1.0, None))
+    return found
+
+
+def _target(
+    name: str, values: dict[str, Any] | None, key: str, goal: float, moonshot: float | None, below: bool = False
+) -> dict[str, Any]:
+    figure = dig(values, "summary", key)
+    target = {"name": name, "goal": f"{'at most' if below else 'at least'} {goal:g}", "figure": figure}
+    if figure is None:
+        return target | {"state": "not measured"}
+
+    def reached(limit: float) -> bool:
+        return figure <= limit if below else figure >= limit
+
+    best = moonshot is not None and reached(moonshot)
+    return target | {"state": "moonshot met" if best else "met" if reached(goal) else "missed"}
+
+
+def summary(results: dict[str, Any]) -> str:
+    """What a person wants to see, in at most 11,500 characters."""
+    parts = [
+        _environment(results),
+        *(_end_to_end(name, dig(results, f"end_to_end_{name}", "batches")) for name in ("b16", "small", "l14")),
+        _compiled(dig(results, "compiled", "batches")),
+        _kernels(results),
+        _sweep(dig(results, "sweep", "cases") or []),
+        _correctness(results),
+        _listed("failed", results.get("failures", [])),
+        _listed("left out", results.get("skipped", [])),
+        _targets(results.get("targets", [])),
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    half = MOST_CHARACTERS // 2
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: half - 10]}\n[...]\n{text[-half:]}"
+
+
+def _environment(results: dict[str, Any]) -> str:
+    e, c = results.get("environment", {}), results.get("ceilings", {})
+    lines = [
+        f"{e.get('name')}: {e.get('multiprocessors')} multiprocessors, driver {e.get('driver_version')}, "
+        f"CUDA {e.get('cuda')}, torch {e.get('torch')}, triton {e.get('triton')}, clock {e.get('clocks.sm')}",
+        f"ceilings: copy {_number(c.get('copy_gbs'))} GB/s; matrix product fp16 {_number(c.get('fp16_tflops'))}, "
+        f"bf16 {_number(c.get('bf16_tflops'))}, fp32 {_number(c.get('fp32_tflops'))} TFLOP/s; a tiny kernel in a graph "
+        f"{_number(c.get('launch_us'), 2)} us, launched by eager torch {_number(c.get('host_us'), 2)} us",
+        f"{results.get('forced')}; {results.get('seconds')} s in all",
+    ]
+    return "\n".join(lines)
+
+
+def _end_to_end(name: str, batches: dict[str, Any] | None) -> str:
+    if not batches:
+        return ""
+    head = f"{name + ', us':<12}" + "".join(f"{s:>16}" for s in SIDES) + (
+        f"{'device':>9}{'predicted':>10}{'x tower':>8}{'after':>7}{'rate':>6}{'launches':>16}"
+    )  # fmt: skip
+    lines = [head]
+    for batch, values in sorted(batches.items(), key=lambda item: int(item[0])):
+        sides, s = values.get("sides", {}), values.get("summary", {})
+        cells = "".join(f"{_spread(sides.get(side)):>16}" for side in SIDES)
+        device, predicted = dig(values, "device", "ours", "whole", "median"), dig(values, "predicted", "total_us")
+        counts = values.get("launches", {})
+        launches = f"{counts.get('published_fp16', '-')} > {counts.get('ours', '-')}"
+        lines.append(
+            f"batch {batch:<6}{cells}{_number(device):>9}{_number(predicted):>10}{_number(s.get('times_tower'), 2):>8}"
+            f"{_percent(s.get('after_share')):>7}{_percent(s.get('rate_share')):>6}{launches:>16}"
+        )
+        faster = [f"{side} {s[f'{side}_over_ours']:.1f}x" for side in SIDES[:-1] if f"{side}_over_ours" in s]
+        lines.append(f"{'':12}ours is faster: {', '.join(faster)}" if faster else "")
+    return "\n".join(line for line in lines if line)
+
+
+def _compiled(batches: dict[str, Any] | None) -> str:
+    lines = [
+        f"torch.compile, b16 batch {batch}: {_spread(dig(values, 'sides', 'compiled'))} us, ours in turn "
+        f"{_spread(dig(values, 'sides', 'ours'))} us ({values.get('compile_seconds')} s to compile)"
+        for batch, values in (batches or {}).items()
+    ]
+    return "\n".join(lines)
+
+
+def _kernels(results: dict[str, Any]) -> str:
+    rows = [
+        (operator, case)
+        for section in ("cross_attention", "kernels")
+        for operator, cases in results.get(section, {}).items()
+        if isinstance(cases, list)
+        for case in cases
+    ]
+    if not rows:
+        return ""
+    wanted = [row for row in rows if row[1]["name"].startswith("base16")] or rows
+    heads = f"{'us':>8}{'warm':>8}{'GB/s':>7}{'TFLOP/s':>9}{'bound':>7}{'predicted':>10}{'torch':>8}"
+    lines = [f"{'kernel, cold inputs':<46}{heads}", *(_kernel(*row) for row in wanted[:_KERNEL_ROWS])]
+    return "\n".join(lines + ([f"{len(rows) - _KERNEL_ROWS} more in the results"] if len(rows) > _KERNEL_ROWS else []))
+
+
+def _kernel(operator: str, case: dict[str, Any]) -> str:
+    name = f"{operator}: {case['name']}"
+    return (
+        f"{name:<46.46}{_number(case['cold']['median'], 1):>8}{_number(case['warm_us'], 1):>8}"
+        f"{_number(case['gbs'], 0):>7}{_number(case['tflops'], 1):>9}{_percent(case['of_bound']):>7}"
+        f"{_number(case['predicted_us'], 1):>10}{_number(case.get('torch_us'), 1):>8}"
+    )
+
+
+def _sweep(cases: Sequence[dict[str, Any]]) -> str:
+    better = [c for c in cases if c["best"] and c["best"]["us"] < 0.97 * c["shipped_us"]]
+    if not cases:
+        return ""
+    lines = [f"sweep: {len(cases)} cases, {len(better)} with a configuration more than 3% better than the shipped one"]
+    better.sort(key=lambda c: c["best"]["us"] / c["shipped_us"])
+    lines += [
+        f"  {c['operator']}: {c['name']}: {c['shipped_us']:.1f} -> {c['best']['us']:.1f} us, {c['best']['config']}"
+        for c in better[:_LISTED]
+    ]
+    return "\n".join(lines)
+
+
+def _correctness(results: dict[str, Any]) -> str:
+    lines = []
+    for section, values in results.items():
+        if section.startswith("check_") and isinstance(values, dict) and "checked" in values:
+            worst = ", ".join(f"{dtype} {error[0]:.1e}" for dtype, error in values["worst"].items())
+            lines.append(f"{section[6:]}: {values['checked']} checks, {values['wrong']} wrong; worst error {worst}")
+    whole = results.get("check_whole", {})
+    for name in ("golden", "bundled"):
+        if name in whole:
+            lines.append(f"words as float32, {name} network: {whole[name]}")
+    return "\n".join(lines)
+
+
+def _listed(title: str, items: Sequence[dict[str, Any]]) -> str:
+    if not items:
+        return f"{title}: nothing"
+    lines = [f"{title}: {len(items)}"]
+    lines += [f"  {item['section']}, {item['what']}: {item['why']}"[:200] for item in items[:_LISTED]]
+    return "\n".join(lines + (["  ..."] if len(items) > _LISTED else []))
+
+
+def _targets(found: Sequence[dict[str, Any]]) -> str:
+    lines = [f"  {t['state']:<13}{t['name']}: {t['figure']} ({t['goal']})" for t in found]
+    return "\n".join(["targets (B/16, one H100)", *lines])
+
+
+def _spread(times: dict[str, float] | None) -> str:
+    if not times:
+        return "-"
+    half = (times["quartile_3"] - times["quartile_1"]) / 2
+    return f"{_number(times['median'])} ±{_number(half, 0)}"
+
+
+def _number(value: float | None, digits: int | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{(1 if value < 100 else 0) if digits is None else digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"

@@ -1,0 +1,222 @@
+"""Sections of a long run, each within its share of the time, in a process that may crash or hang.
+
+A kernel that reads a bad address takes its whole process's CUDA context with it, and a compiler may hang: so sections
+run in a child process, and the parent, which never touches CUDA, keeps what they report, kills the child where a
+section overruns, and starts another for the sections that are left.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+GRACE = 15.0  # seconds over its share before a section is killed
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the run. weight: its share of the time, relative to the others; what one leaves, later ones get."""
+
+    name: str
+    weight: float
+    run: Callable[[Reporter], None]
+
+
+class Clock:
+    """What is left of a section's time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+
+class Reporter:
+    """A section's way to the results. values: its own figures, sent by `save` as often as it likes, so that a killed
+    section keeps what it had. results: those of the sections before."""
+
+    def __init__(self, name: str, seconds: float, connection: Connection, results: dict[str, Any]) -> None:
+        self.name, self.clock, self.results = name, Clock(seconds), results
+        self.values: dict[str, Any] = {}
+        self._connection = connection
+
+    def save(self) -> None:
+        self._connection.send(("values", self.name, self.values))
+
+    def fail(self, what: str, why: str) -> None:
+        """An answer was wrong, or could not be had: listed, and the exit code is 1."""
+        self._connection.send(("failures", self.name, {"section": self.name, "what": what, "why": why}))
+
+    def skip(self, what: str, why: str = "no time left") -> None:
+        self._connection.send(("skipped", self.name, {"section": self.name, "what": what, "why": why}))
+
+    def attach(self, suffix: str, text: str) -> None:
+        """Text to be written beside the results."""
+        self._connection.send(("attach", self.name, {"suffix": suffix, "text": text}))
+
+    def attempt(self, what: str, least: float, work: Callable[..., Any], *given: Any) -> Any:
+        """work(*given), unless fewer than `least` seconds are left; an exception is a failure, not the end."""
+        if self.clock.left() < least:
+            return self.skip(what)
+        try:
+            return work(*given)
+        except Exception as error:
+            self.fail(what, f"{type(error).__name__}: {error}"[:600])
+            self.values.setdefault("tracebacks", {})[what] = traceback.format_exc()[-3000:]
+        finally:
+            self.save()
+
+
+class Store:
+    """Results on disk, rewritten whole and at once after every change. path_of: where to, once the device's name is
+    known, if no path was given."""
+
+    def __init__(self, path: Path | None, head: dict[str, Any], path_of: Callable[[str], Path] | None = None) -> None:
+        self.path, self._path_of = path, path_of
+        self.results: dict[str, Any] = {**head, "sections": {}, "failures": [], "skipped": []}
+
+    def write(self) -> None:
+        if self.path is None:
+            return
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.path)
+
+    def take(self, kind: str, section: str, what: Any) -> None:
+        if kind == "values":
+            self.results[section] = what
+            if section == "environment" and self.path is None and self._path_of and "name" in what:
+                self.path = self._path_of(what["name"])
+        elif kind == "attach":
+            if self.path is not None:
+                self.path.with_name(f"{self.path.stem}-{what['suffix']}").write_text(what["text"], encoding="utf-8")
+        else:
+            self.results[kind].append(what)
+
+
+def supervise(
+    sections: Sequence[Section],
+    prepare: Callable[[], None],
+    alive: Callable[[], bool],
+    store: Store,
+    seconds: float,
+    say: Callable[[str], object] = print,
+    grace: float = GRACE,
+) -> None:
+    """Run all sections within `seconds`. prepare: called once in every child; what it raises ends the run (as
+    RuntimeError here). alive: called in the child after a section; False starts another child."""
+    pending, end = list(sections), time.monotonic() + seconds
+    context = multiprocessing.get_context("fork")
+    while pending:
+        if end - time.monotonic() < 1:
+            store.results["skipped"] += [
+                {"section": s.name, "what": "all of it", "why": "no time left"} for s in pending
+            ]
+            break
+        here, there = context.Pipe(duplex=False)
+        child = context.Process(target=_child, args=(there, pending, prepare, alive, store.results, end), daemon=False)
+        child.start()
+        there.close()
+        try:
+            pending = _follow(here, pending, store, say, end, grace)
+        finally:
+            _kill(child)
+            here.close()
+    store.write()
+
+
+def _follow(
+    connection: Connection, pending: list[Section], store: Store, say: Callable[[str], object], end: float, grace: float
+) -> list[Section]:
+    """Take a child's reports until it has finished, died or overrun; returns the sections that are left."""
+    current: str | None = None
+    began = limit = time.monotonic() + 120  # the child's own start
+    while True:
+        over = "died without a word"
+        try:
+            if not connection.poll(max(0.0, min(limit, end + grace) - time.monotonic())):
+                over = f"was killed after {time.monotonic() - began:.0f} s" if current else "the start took too long"
+                raise EOFError
+            kind, name, what = connection.recv()
+        except (EOFError, OSError):
+            name = current or pending[0].name
+            store.results["failures"].append({"section": name, "what": "the section", "why": over})
+            store.results["sections"][name] = {"state": over}
+            store.write()
+            say(f"{name}: {over}")
+            return pending[1:]
+        if kind == "fatal":
+            raise RuntimeError(what)
+        if kind == "begin":
+            current, began, limit = name, time.monotonic(), time.monotonic() + 1.25 * what + grace
+        elif kind == "end":
+            took = time.monotonic() - began
+            store.results["sections"][name] = {"state": what["state"], "seconds": round(took, 2)}
+            say(f"{name}: {what['state']}, {took:.1f} s")
+            pending, current = pending[1:], None
+            limit = time.monotonic() + 60
+            store.write()
+            if what["leave"] or not pending:
+                return pending
+        else:
+            store.take(kind, name, what)
+            if kind != "attach":
+                store.write()
+
+
+def _child(
+    connection: Connection,
+    sections: Sequence[Section],
+    prepare: Callable[[], None],
+    alive: Callable[[], bool],
+    results: dict[str, Any],
+    end: float,
+) -> None:
+    os.setsid()  # one group with the compilers it starts, to be ended together
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        prepare()
+    except Exception as error:
+        connection.send(("fatal", "", f"{error}" or type(error).__name__))
+        return
+    for i, section in enumerate(sections):
+        share = section.weight / sum(s.weight for s in sections[i:])
+        seconds = max(0.5, (end - time.monotonic()) * share)
+        connection.send(("begin", section.name, seconds))
+        reporter = Reporter(section.name, seconds, connection, results)
+        state = "done"
+        try:
+            section.run(reporter)
+        except Exception as error:
+            state = f"failed: {type(error).__name__}: {error}"[:300]
+            reporter.values["traceback"] = traceback.format_exc()[-4000:]
+            reporter.fail("the section", state)
+        reporter.save()
+        results[section.name] = reporter.values
+        leave = not alive()
+        if leave:
+            reporter.fail("the device", "unusable after this section: a new process goes on")
+        connection.send(("end", section.name, {"state": state, "leave": leave}))
+        if leave:
+            return
+
+
+def _kill(child: Any) -> None:
+    child.join(0.5 if child.is_alive() else 0)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # the child and what it started, and nothing else
+    child.join(5)
+    if child.is_alive():  # it had not come to be a group of its own
+        child.kill()
+        child.join(5)
