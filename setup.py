@@ -8,8 +8,8 @@ from setuptools import setup
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
 ROOMS = [
     "model", "kernels", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass", "kernels.linear",
-    "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "export", "training", "benchmarks",
-    "benchmarks.gpu",
+    "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "export", "training",
+    "training.drawing", "benchmarks", "benchmarks.gpu",
 ]  # fmt: skip
 
 RUNTIME = [

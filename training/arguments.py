@@ -22,6 +22,8 @@ def parser(description: str) -> Parser:
          help="folders of real words: LMDBs, at any depth; 5%% of the pictures are held out for validation")
     data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
     data("--render", type=float, default=0.0, metavar="SHARE", help="share of words rendered on the fly (default 0)")
+    data("--render-atlas", metavar="FILE",
+         help="render from this glyph atlas (training/build_atlas.py) where the training runs: fast enough for a GPU")
     data("--real-fraction", type=float, default=0.25, metavar="SHARE",
          help="share of real words where there are others too (default 0.25)")
     data("--words", metavar="FILE", help="word list for --render, most frequent first")
@@ -122,5 +124,7 @@ def check(args: argparse.Namespace) -> None:
     for name in ("render", "real_fraction", "cross_start"):
         if not 0 <= getattr(args, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')} is between 0 and 1, not {getattr(args, name)}")
+    if args.render_atlas and not args.render:
+        raise UsageError("--render-atlas says what to render from; say how much, too: --render SHARE")
     if args.render and args.data and args.render + args.real_fraction > 1:
         raise UsageError("--render and --real-fraction add up to more than 1")

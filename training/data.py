@@ -23,19 +23,24 @@ from clip4str.runtime.errors import DataError
 from clip4str.runtime.text import Charset
 
 from .augment import distort, recolour, resize
+from .drawing.order import Order, Orders
 from .word_lmdb import LmdbWords, find_lmdb
 
 LONGEST = 25
 RENDERED_STRENGTH = 0.4  # rendered words come distorted already
-_GROUP = 8  # batches that share out words by length
+GROUP = 8  # batches that share out words by length
 
 
 class Batch(NamedTuple):
-    """pixels uint8 (N, H, W, 3), tokens int64 (N, T + 1): [start] word [end], padded; number in the stream."""
+    """pixels uint8 (N, H, W, 3), tokens int64 (N, T + 1): [start] word [end], padded; number in the stream.
+
+    order: what is still to be drawn, the last words of the batch: codes and faces, see drawing.order.Order.
+    """
 
     pixels: Tensor
     tokens: Tensor
     number: int
+    order: tuple[Tensor, Tensor] | None = None
 
 
 def clean_label(label: str, charset: Charset) -> str | None:
@@ -103,19 +108,25 @@ def _fraction(content: bytes) -> float:
 
 def encode_words(words: Sequence[str], charset: Charset) -> Tensor:
     """Tokens int64 (N, longest + 2): [start] word [end], padded."""
-    tokens = np.full((len(words), max(map(len, words)) + 2), charset.pad, np.int64)
+    tokens = np.full((len(words), max(map(len, words), default=0) + 2), charset.pad, np.int64)
     for row, word in zip(tokens, words):
         row[: len(word) + 2] = [charset.start, *charset.encode(word), 0]
     return torch.from_numpy(tokens)
+
+
+def dealt(seed: int, number: int) -> int:
+    """Which of its group's shares, from the shortest words to the longest, batch `number` gets."""
+    return int(np.random.default_rng((seed, 3, number // GROUP)).permutation(GROUP)[number % GROUP])
 
 
 class Stream(IterableDataset):
     """Endless batches, beginning with number `start`.
 
     sources: word lists, each with its share of every batch and its strength of augmentation (0..1). render: share
-    drawn on the fly by training/render.py, with `vocabulary` as its word list. Shares add up to 1. Words of a length
-    go together, so that few positions are wasted on padding: eight batches' worth is drawn at once, sorted by length
-    and dealt out. rank, world: this process's part under DDP.
+    drawn on the fly by training/render.py, with `vocabulary` as its word list; once `orders` is set they are only
+    ordered, to be drawn where training runs (drawing.data.Drawn). Shares add up to 1. Words of a length go
+    together, so that few positions are wasted on padding: eight batches' worth is chosen at once, sorted by length and
+    dealt out. rank, world: this process's part under DDP.
     """
 
     def __init__(
@@ -127,6 +138,8 @@ class Stream(IterableDataset):
         self.seed, self.vocabulary, self.augment = seed, list(vocabulary), augment
         self.rank, self.world, self.start = rank, world, 0
         self.rendered = round(render * batch)
+        self.orders: Orders | None = None
+        self._ordered: tuple[int, Order, np.ndarray] | None = None
         self._renderer: Any = None
         shares = np.array([share for _, share, _ in sources], float)
         self._shares = shares / shares.sum() if len(shares) else shares
@@ -157,29 +170,36 @@ class Stream(IterableDataset):
             pictures.append(Image.fromarray(pixels))
             words.append(word)
             strengths.append(RENDERED_STRENGTH)
-        if self.augment:
+        if not pictures:
+            pixels = np.zeros((0, *self.size, 3), np.uint8)
+        elif self.augment:
             distorted = [distort(p, self.size, rng, s) for p, s in zip(pictures, strengths)]
             pixels = recolour(np.stack(distorted), rng, np.array(strengths))
         else:
             pixels = np.stack([resize(p, self.size) for p in pictures])
-        return Batch(torch.from_numpy(pixels), encode_words(words, self.charset), number)
+        order = None
+        if self.orders is not None:
+            codes, faces, labels = self._order(number)
+            words += labels
+            order = (torch.from_numpy(codes), torch.from_numpy(faces))
+        return Batch(torch.from_numpy(pixels), encode_words(words, self.charset), number, order)
 
     def _chosen(self, number: int) -> list[tuple[int, int]]:
         """(source, word) of the batch's stored words."""
         size = self.batch - self.rendered
         if not size or not self.sources:
             return []
-        rng = np.random.default_rng((self.seed, 0, number // _GROUP))
-        source = rng.choice(len(self.sources), size=_GROUP * size, p=self._shares)
+        rng = np.random.default_rng((self.seed, 0, number // GROUP))
+        source = rng.choice(len(self.sources), size=GROUP * size, p=self._shares)
         index = (rng.random(len(source)) * [len(self.sources[s][0]) for s in source]).astype(np.int64)
         length = np.array([self.sources[s][0].lengths[i] for s, i in zip(source, index)])
         ranked = np.argsort(length + rng.uniform(-1.5, 1.5, len(length)))
-        chunk = rng.permutation(_GROUP)[number % _GROUP]
+        chunk = dealt(self.seed, number)
         mine = ranked[chunk * size : (chunk + 1) * size]
         return [(int(source[i]), int(index[i])) for i in mine]
 
     def _drawn(self, number: int) -> Iterator[tuple[np.ndarray, str]]:
-        if self.rendered:
+        if self.rendered and self.orders is None:
             if self._renderer is None:
                 from .render import Renderer
 
@@ -188,5 +208,17 @@ class Stream(IterableDataset):
             for _ in range(self.rendered):
                 yield self._renderer.sample()
 
+    def _order(self, number: int) -> Order:
+        """The batch's words to draw elsewhere."""
+        assert self.orders is not None
+        group, first = number // GROUP, dealt(self.seed, number) * self.rendered
+        if self._ordered is None or self._ordered[0] != group:
+            order = self.orders.take(GROUP * self.rendered, f"{self.seed}/group {group}")
+            length = np.array([len(label) for label in order.labels])
+            jitter = np.random.default_rng((self.seed, 4, group)).uniform(-1.5, 1.5, len(length))
+            self._ordered = (group, order, np.argsort(length + jitter))
+        _, order, ranked = self._ordered
+        return order.rows(ranked[first : first + self.rendered])
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_renderer": None}
+        return {**self.__dict__, "_renderer": None, "_ordered": None}

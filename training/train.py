@@ -4,6 +4,8 @@
 Examples:
   python training/train.py --data words/train/real --render 0.75 --output runs/small --minutes 90
   python training/train.py --data words/train/real --synthetic pool --output runs/small --steps 20000
+  python training/train.py --data words/train/real --render 0.75 --render-atlas atlas.safetensors --words words.txt \\
+      --output runs/small --minutes 18 --batch 1024 --compile
   python training/train.py --size b16 --init clip --data words/train/real --output runs/b16 \\
       --batch 128 --accumulate 8 --steps 51600 --devices 8 --strategy ddp --precision bf16-mixed
 
@@ -51,7 +53,7 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
     if made is not None:
         sources.append((made, 1 - args.render - (share if real is not None else 0), RENDERED_STRENGTH))
     render = args.render if sources else 1.0
-    if render:
+    if render and not args.render_atlas:
         from clip4str.training.fonts import find_fonts
 
         find_fonts()  # before worker processes look for them
@@ -131,10 +133,14 @@ def train(args: argparse.Namespace) -> int:
               f"{'going on at step ' + str(start) if start else 'from ' + args.init} -> {folder}")  # fmt: skip
         (folder / "command.json").write_text(json.dumps(vars(args), indent=1) + "\n")
     workers = args.workers if args.workers is not None else min(8, max(1, (os.cpu_count() or 2) // 2))
-    loader = torch.utils.data.DataLoader(
+    loader: Any = torch.utils.data.DataLoader(
         stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0,
     )  # fmt: skip
+    if args.render_atlas:
+        from clip4str.training.drawing.data import drawn_beside
+
+        loader = drawn_beside(loader, stream, args.render_atlas, trainer.strategy.root_device)
     try:
         trainer.fit(module, loader, ckpt_path=str(last) if start else None, weights_only=True)
     except SystemExit:  # how Lightning answers an interrupt, after the logbook has saved

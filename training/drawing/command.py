@@ -1,0 +1,181 @@
+"""The command behind `python training/gpu_render.py`: words per second, a contact sheet, figures beside real crops."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.runtime.text import Charset
+from clip4str.training.augment import resize
+from clip4str.training.data import Words, load_words
+from clip4str.training.drawing.atlas import load_atlas
+from clip4str.training.drawing.data import blurred_places
+from clip4str.training.drawing.order import Orders
+from clip4str.training.drawing.renderer import GpuRenderer
+from clip4str.training.words import read_words
+
+FIGURES = ("grey", "deviation", "contrast", "edges", "sharpness", "saturation", "ink", "dark text", "border")
+COLUMNS, CELL = 10, (132, 52)
+
+
+def figures(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [n, H, W, 3] -> float64 [n, len(FIGURES)].
+
+    grey, deviation: mean and standard deviation of the luminance. contrast: between the means of the two sides of
+    Otsu's threshold. edges: mean step between neighbours. sharpness: edges / deviation. saturation: mean of max - min
+    of RGB. ink: share of pixels on the smaller side. dark text: whether that side is the darker. border: deviation
+    along the rim.
+    """
+    grey = pixels.astype(np.float64) @ (0.299, 0.587, 0.114)
+    n = len(grey)
+    flat = grey.reshape(n, -1)
+    deviation = flat.std(1)
+    edges = (np.abs(np.diff(grey, axis=2)).mean((1, 2)) + np.abs(np.diff(grey, axis=1)).mean((1, 2))) / 2
+    wide = pixels.astype(np.float64)
+    ranked = np.sort(flat, axis=1)
+    count = np.arange(1, flat.shape[1])
+    below = ranked.cumsum(1)[:, :-1]
+    low, high = below / count, (ranked.sum(1, keepdims=True) - below) / (flat.shape[1] - count)
+    split = (count * (flat.shape[1] - count) * (high - low) ** 2).argmax(1)
+    rows = np.arange(n)
+    share = (split + 1) / flat.shape[1]
+    rim = np.concatenate((grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]), axis=1)
+    return np.stack((flat.mean(1), deviation, (high - low)[rows, split], edges, edges / (deviation + 1),
+                     (wide.max(3) - wide.min(3)).mean((1, 2)), np.minimum(share, 1 - share),
+                     (share < 0.5).astype(float), rim.std(1)), axis=1)  # fmt: skip
+
+
+def compare(rendered: np.ndarray, real: np.ndarray | None) -> str:
+    """A table of the figures: 10th percentile, median, 90th percentile and mean of each."""
+    lines = [f"{'':12}" + "".join(f"{name:>34}" for name in ("rendered", *(("real",) if real is not None else ())))]
+    columns = [figures(pixels) for pixels in (rendered, real) if pixels is not None]
+    for i, name in enumerate(FIGURES):
+        cells = []
+        for values in columns:
+            low, middle, high = np.percentile(values[:, i], (10, 50, 90))
+            cells.append(f"{low:8.2f}{middle:8.2f}{high:8.2f} ({values[:, i].mean():6.2f})")
+        lines.append(f"{name:12}" + "".join(f"{cell:>34}" for cell in cells))
+    return "\n".join(lines)
+
+
+def contact_sheet(pixels: np.ndarray, labels: Sequence[str], real: np.ndarray | None) -> Image.Image:
+    """Words with their labels; rows of real crops between those of rendered ones, marked by a bar at the left."""
+    wide, high = CELL
+    rows = -(-len(pixels) // COLUMNS)
+    real_rows = 0 if real is None else min(rows, len(real) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * wide + 6, (rows + real_rows) * high), "white")
+    pen = ImageDraw.Draw(sheet)
+    y = 0
+    for row in range(rows):
+        for k in range(row * COLUMNS, min(len(pixels), (row + 1) * COLUMNS)):
+            x = 6 + k % COLUMNS * wide
+            sheet.paste(Image.fromarray(pixels[k]), (x, y))
+            pen.text((x, y + pixels.shape[1] + 1), labels[k], fill=(170, 0, 0))
+        y += high
+        if real is not None and row < real_rows:
+            for k in range(row * COLUMNS, (row + 1) * COLUMNS):
+                sheet.paste(Image.fromarray(real[k]), (6 + k % COLUMNS * wide, y))
+            pen.rectangle((0, y, 3, y + pixels.shape[1]), fill=(0, 120, 0))
+            y += high
+    return sheet
+
+
+def real_crops(folders: Sequence[str], size: tuple[int, int], count: int, seed: int) -> tuple[np.ndarray, Words]:
+    words, _ = load_words(folders, Charset())
+    chosen = np.random.default_rng(seed).permutation(len(words))[:count]
+    pictures = [picture for picture in (words.picture(int(i)) for i in chosen) if picture is not None]
+    return np.stack([resize(picture, size) for picture in pictures]), words
+
+
+def speed(renderer: GpuRenderer, batch: int, seconds: float) -> str:
+    """Draws for a while, after one batch to warm up."""
+
+    def wait() -> None:
+        if renderer.device.type == "cuda":
+            torch.cuda.synchronize(renderer.device)
+
+    renderer.batch(batch)
+    wait()
+    words, start, busy = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < seconds or words == 0:
+        renderer.batch(batch)
+        words += batch
+        wait()
+    wall, cpu = time.perf_counter() - start, time.process_time() - busy
+    return (f"{words} words in batches of {batch} on {renderer.device}: {words / wall:.0f} words/s "
+            f"({words / cpu:.0f} per second of processor time)")  # fmt: skip
+
+
+def arguments() -> Parser:
+    parser = Parser(prog="gpu_render.py", description="Draw words from a glyph atlas in torch: speed, sheet, figures.")
+    add = parser.add_argument
+    add("--atlas", required=True, metavar="FILE", help="glyph atlas, see training/build_atlas.py")
+    add("--sheet", type=Path, metavar="FILE", help="draw a contact sheet into this picture")
+    add("--real", nargs="+", default=[], metavar="DIR", help="LMDBs of real words: shown on the sheet, compared with")
+    add("--figures", action="store_true", help="print figures of the pictures, beside those of --real")
+    add("--count", type=int, default=100, metavar="N", help="words on the sheet (default: %(default)s)")
+    add("--seconds", type=float, default=0.0, metavar="S", help="measure the speed for so long")
+    add("--batch", type=int, default=512, metavar="N", help="words drawn at once (default: %(default)s)")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--size", type=int, nargs=2, default=(32, 128), metavar=("H", "W"), help="of a picture (default: 32 128)")
+    add("--seed", type=int, default=0, metavar="S")
+    add("--words", nargs="+", default=[], metavar="FILE", help="word lists, one a line, frequent first")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.sheet is None and not args.figures and not args.seconds:
+        raise UsageError("nothing to do: ask for a --sheet, for --figures or for some --seconds of speed")
+    if min(args.count, args.batch) < 1 or min(args.size) < 8 or max(args.size) > 1024:
+        raise UsageError("--count and --batch are at least 1, the sides of --size 8 to 1024")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("torch sees no GPU here; use --device cpu")
+    size = (args.size[0], args.size[1])
+    atlas = load_atlas(args.atlas)
+    try:
+        words = [word for path in args.words for word in read_words(path)]
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
+    shown = max(args.count, 1000 if args.figures else 0)
+    real, source = real_crops(args.real, size, shown, args.seed) if args.real else (None, None)
+    places = blurred_places(source) if source is not None else None
+    orders = Orders(atlas, words, labels=source.labels if source is not None else ())
+    renderer = GpuRenderer(atlas, orders, size, args.device, args.seed, places)
+    pictures: list[np.ndarray] = []
+    labels: list[str] = []
+    while len(labels) < shown and (args.figures or args.sheet):
+        pixels, texts = renderer.batch(min(args.batch, 256))
+        pictures.append(pixels.cpu().numpy())
+        labels += texts
+    if args.sheet is not None:
+        try:
+            sheet = contact_sheet(np.concatenate(pictures)[: args.count], labels, real)
+            sheet.save(args.sheet)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot write {args.sheet}: {error}") from None
+        print(f"contact sheet: {args.sheet}")
+    if args.figures:
+        print(compare(np.concatenate(pictures)[:shown], real))
+    if args.seconds:
+        print(f"{len(atlas)} faces, {speed(renderer, args.batch, args.seconds)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        run(arguments().parse_args(argv))
+    except Clip4StrError as error:
+        print(f"gpu_render.py: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gpu_render.py: interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,126 @@
+"""Puts the letters of a batch on their grounds: shadow, depth, glow, outline, fill, wear, relief."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dice import Dice, plane
+from .layout import EM
+from .paint import (
+    Grounds,
+    clutter,
+    colour_at,
+    colour_pair,
+    coverage,
+    jitter,
+    luminance,
+    over,
+    shifted,
+    slopes,
+    smooth,
+    surface,
+)
+
+CLUTTERED, PLACED, CAST, RELIEF = 0.24, 0.1, 0.26, 0.1  # shares of words; costly things are computed for these only
+
+
+def strokes(dice: Dice, weight: Tensor) -> Tensor:
+    """What to add to distances so that letters come out bolder or thinner, in texels [n]; weight: the faces'."""
+    bolder = dice.uniform(0.2, 0.055 * EM) * dice.chance(0.1)
+    thinner = dice.uniform(0.1, 0.9) * dice.chance(0.1) * (weight > 0.35)
+    hairlines = ((0.24 - weight) * 4).clamp(0, 0.6)  # finer than the texels, they would come out dotted
+    return bolder - thinner + hairlines
+
+
+def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], aspect: Tensor,
+            weight: Tensor, grounds: Grounds) -> Tensor:  # fmt: skip
+    """float32 [n, 3, H, W], 0..255.
+
+    field: distances [n, H, fine * W], texels. unit: pixels per texel, across and down, [n] each. aspect: of the crop.
+    """
+    field = field + plane(strokes(dice, weight))
+    slope = slopes(field)
+    rim = dice.uniform(0.03, 0.09) * EM
+    outlined = dice.chance(0.15)
+    mask = F.avg_pool2d(coverage(field, slope)[:, None], (1, fine))[:, 0]
+    wider = F.avg_pool2d(coverage(field + plane(rim), slope)[:, None], (1, fine))[:, 0]
+    coarse = F.avg_pool2d(field[:, None], (1, fine))[:, 0]
+    shape = (int(mask.shape[1]), int(mask.shape[2]))
+
+    text, ground = colour_pair(dice)
+    busy = dice.uniform() ** 1.3 * dice.chance(0.75)
+    texture = grounds.texture(dice, shape, aspect)
+    picture = surface(dice, shape, ground, busy, texture)
+    rows = dice.subset(CLUTTERED)
+    part = clutter(Dice(len(rows), dice.generator), picture[rows], text[rows], aspect[rows])
+    picture = picture.index_copy(0, rows, part)
+    if grounds.places is not None:
+        rows = dice.subset(PLACED)
+        picture = picture.index_copy(0, rows, grounds.place(dice, rows, shape))
+    text = _readable(dice, text, picture, mask)
+    fill = surface(dice, shape, text, dice.uniform(0.1, 0.8) * dice.chance(0.4), texture)
+    dark = jitter(dice, ground * 0.35, 8)
+
+    rows = dice.subset(CAST)
+    solid = torch.where(outlined, rim, 0.0)[rows]
+    part = _cast(Dice(len(rows), dice.generator), picture[rows], coarse[rows] + plane(solid), text[rows], dark[rows],
+                 (unit[0][rows], unit[1][rows]))  # fmt: skip
+    picture = picture.index_copy(0, rows, part)
+    opposite = colour_at(dice, 255 - luminance(text), dice.uniform(0, 0.6))
+    around = torch.where(dice.chance(0.6)[:, None], opposite, dark)
+    picture = over(picture, around, wider * plane(outlined))
+    hollow = outlined & dice.chance(0.15)
+    fill = torch.where(hollow[:, None, None, None], jitter(dice, ground, 15)[..., None, None], fill)
+    opacity = torch.where(dice.chance(0.12), dice.uniform(0.55, 0.9), 1.0)
+    wear = (smooth(dice, (shape[0] // 3, shape[1] // 4), shape) * 0.9 + 0.85).clamp(0.25, 1)
+    worn = plane(dice.chance(0.06))
+    cover = mask * plane(opacity) * torch.where(worn, wear, 1.0)
+    picture = over(picture, fill, cover)
+    rows = dice.subset(RELIEF)
+    part = _relief(Dice(len(rows), dice.generator), picture[rows], coarse[rows], mask[rows])
+    return picture.index_copy(0, rows, part).clamp(0, 255)
+
+
+def _cast(dice: Dice, picture: Tensor, field: Tensor, text: Tensor, dark: Tensor,
+          unit: tuple[Tensor, Tensor]) -> Tensor:  # fmt: skip
+    """What letters throw on the ground: a shadow, their own sides, or light."""
+    kind = dice.uniform()
+    depth = dice.uniform(0.03, 0.11) * EM
+    dx, dy = depth * dice.pick((-1, 1, 1)), depth * dice.pick((-1, 0, 1, 1))
+    slope = slopes(field)
+    sides = kind > 0.55
+    steps = []
+    for share in (1.0, 0.66, 0.33):
+        far = torch.where(sides, share, 1.0)
+        steps.append(shifted(field, dx * far * unit[0], dy * far * unit[1]))
+    moved = torch.maximum(torch.maximum(steps[0], steps[1]), steps[2])
+    soft = torch.where(dice.chance(0.5) & ~sides, dice.uniform(1.0, 4.0), 0.0)
+    shadow = coverage(moved, slope + plane(soft))
+    glow = ((field + 4 + plane(dice.uniform(0, 3))) / 8).clamp(0, 1)
+    lit = kind > 0.82
+    side = jitter(dice, text * dice.pick((0.5, 0.6, 1.35))[:, None], 10)
+    tone = torch.where(lit[:, None], jitter(dice, text, 40), torch.where(sides[:, None], side, dark))
+    opacity = torch.where(lit, dice.uniform(0.4, 0.9), torch.where(sides, 1.0, dice.uniform(0.4, 1.0)))
+    return over(picture, tone, torch.where(plane(lit), glow, shadow) * plane(opacity))
+
+
+def _relief(dice: Dice, picture: Tensor, field: Tensor, mask: Tensor) -> Tensor:
+    """One edge of each stroke catches the light, the other lies in the shade."""
+    bevel = field.clamp(-1, 2.5)
+    across, down = bevel.diff(dim=2), bevel.diff(dim=1)
+    light = plane(dice.sign()) * F.pad(across, (1, 0)) + plane(dice.sign()) * F.pad(down, (0, 0, 1, 0))
+    light = light * plane(dice.uniform(20, 70))
+    return picture + (light * mask)[:, None]
+
+
+def _readable(dice: Dice, colour: Tensor, ground: Tensor, mask: Tensor) -> Tensor:
+    """`colour`, or black or white where it could not be told from what is really behind the letters."""
+    weight = mask + 0.05
+    total = weight.sum((1, 2))[:, None]
+    behind = (ground * weight[:, None]).sum((2, 3)) / total
+    spread = ((ground - behind[..., None, None]) ** 2 * weight[:, None]).sum((2, 3)) / total
+    clear = (colour - behind).abs().amax(1) >= dice.uniform(22, 36) + 1.5 * spread.sqrt().amax(1)
+    other = torch.where(behind.mean(1) > 120, dice.uniform(5, 40), dice.uniform(205, 250))
+    return torch.where(clear[:, None], colour, other[:, None])

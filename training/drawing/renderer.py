@@ -1,0 +1,77 @@
+"""Draws words in batches, in torch, on a GPU or CPU, from a glyph atlas: fast enough to feed training there.
+
+Same effects as training/render.py, but every step works on a whole batch: letters are laid out (layout.py), each pixel
+is traced back through a warp to the text plane (warp.py) where distance fields tell what is ink, the scene is painted
+(compose.py, paint.py) and photographed (camera.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clip4str.training.drawing.atlas import Atlas
+from clip4str.training.drawing.camera import photograph
+from clip4str.training.drawing.compose import compose
+from clip4str.training.drawing.dice import Dice, constant
+from clip4str.training.drawing.layout import Glyphs
+from clip4str.training.drawing.order import Order, Orders
+from clip4str.training.drawing.paint import Grounds, coverage, slopes
+from clip4str.training.drawing.warp import plain_warp, random_warp, text_points
+
+FINE = 2  # samples of the letters per pixel, across: long words are squeezed
+
+
+class GpuRenderer:
+    """Batches of words; the same atlas, words, seed and device give the same pictures.
+
+    orders: what to draw, or a word list for it. size: height and width of the pictures. places: uint8 [m, 3, h, w]
+    pictures of real places for grounds, without legible text, see data.blurred_places.
+    """
+
+    def __init__(self, atlas: Atlas, orders: Orders | Sequence[str] = (), size: tuple[int, int] = (32, 128),
+                 device: str | torch.device = "cpu", seed: int | str = 0, places: Tensor | None = None,
+                 ) -> None:  # fmt: skip
+        self.device, self.size, self.seed = torch.device(device), size, seed
+        self.orders = orders if isinstance(orders, Orders) else Orders(atlas, orders)
+        self.glyphs = Glyphs(atlas, self.device)
+        self.grounds = Grounds(self.device, places)
+        self.generator = torch.Generator(self.device)
+        self.number = 0
+
+    def batch(self, count: int) -> tuple[Tensor, list[str]]:
+        """The next `count` words: uint8 [count, H, W, 3] on the device, and their labels."""
+        self.number += 1
+        order = self.orders.take(count, f"{self.seed}/{self.number}")
+        codes, faces = torch.from_numpy(order.codes), torch.from_numpy(order.faces)
+        return self.draw(codes, faces, f"{self.seed}/{self.number}"), order.labels
+
+    @torch.no_grad()
+    def draw(self, codes: Tensor, faces: Tensor, seed: int | str) -> Tensor:
+        """uint8 [n, H, W, 3] on the device: a function of the order (codes uint8, faces int64) and the seed."""
+        self.generator.manual_seed(int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:7], "big"))
+        dice = Dice(len(faces), self.generator)
+        codes, faces = codes.to(self.device, non_blocking=True).long(), faces.to(self.device, non_blocking=True)
+        layout = self.glyphs.lay_out(codes, faces, dice)
+        warp = random_warp(*layout.size, dice)
+        # On the inner side of an arc a second line would stand in full view, and be read.
+        curved = (warp.bend.abs() > 0.7)[:, None]
+        layout = layout._replace(splits=torch.where(curved, constant((-1e6, 1e6), self.device), layout.splits))
+        high, wide = self.size
+        field = self.glyphs.field(layout, *text_points(warp, high, FINE * wide))
+        down = high * warp.share / layout.size[1]
+        unit = (down * wide / (high * warp.aspect), down)
+        scene = compose(dice, field, FINE, unit, warp.aspect, self.glyphs.weight[faces], self.grounds)
+        taken = photograph(dice, scene, warp.aspect, warp.share.clamp(0.3, 1), self.size)
+        return taken.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    @torch.no_grad()
+    def clean(self, order: Order, margin: float = 0.1) -> Tensor:
+        """The letters alone, straight and undistorted: coverage float32 [n, H, W], 0..1."""
+        codes, faces = torch.from_numpy(order.codes).long(), torch.from_numpy(order.faces)
+        layout = self.glyphs.lay_out(codes.to(self.device), faces.to(self.device))
+        field = self.glyphs.field(layout, *text_points(plain_warp(*layout.size, margin), *self.size))
+        return coverage(field, slopes(field))

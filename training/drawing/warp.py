@@ -1,0 +1,146 @@
+"""Bends, slants, rotations and perspective of a batch of words, as training/warp.py has them for one.
+
+A point of the crop goes through the inverse of a projective map, then of a bend, to the text plane.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .dice import Dice
+
+MARGINS = ((0.24, -0.05, 0.03), (0.56, 0.02, 0.14), (0.2, 0.1, 0.3))  # in text heights: share, low, high
+_POINTS = 9  # per edge, to find how far a bent box reaches
+
+
+class Warp(NamedTuple):
+    """to_plane [n, 3, 3]: (x, y, 1) with 0..1 over the crop -> the straight but not yet unbent plane. bend: angle of
+    the arc in radians, positive arches upwards; radius > 0. sag, wave: depths of a parabola and a sine. All [n]."""
+
+    to_plane: Tensor
+    bend: Tensor
+    radius: Tensor
+    sag: Tensor
+    wave: Tensor
+    period: Tensor
+    half: Tensor
+    aspect: Tensor  # of the crop: width / height
+    share: Tensor  # of the crop's height that the word's ink fills, if it is not rotated
+
+
+def plain_warp(width: Tensor, height: Tensor, margin: float = 0.1) -> Warp:
+    """Straight on, `margin` text heights of room on every side."""
+    zero = torch.zeros_like(width)
+    w, h = width + 2 * margin * height, height * (1 + 2 * margin)
+    matrix = _matrix(w, zero, -w / 2, zero, h, -h / 2, zero, zero, zero + 1)
+    return Warp(matrix, zero, zero + 1, zero, zero, zero + 1, width / 2, w / h, height / h)
+
+
+def random_warp(width: Tensor, height: Tensor, dice: Dice) -> Warp:
+    """For words whose ink is width x height texels."""
+    aspect = width / height
+    bend, sag, wave = _bends(aspect, height, dice)
+    radius = torch.where(bend != 0, width / bend.abs().clamp_min(1e-3), 1.0)
+    period = width / dice.uniform(0.6, 1.8)
+    matrix = _projection(width, height, dice)
+
+    # Where the box's edges go tells what the crop must show.
+    along = torch.linspace(-0.5, 0.5, _POINTS, device=width.device)
+    x = (width[:, None] * along).repeat(1, 2)
+    side = height[:, None].expand(-1, _POINTS) / 2
+    y = torch.cat((side, -side), dim=1)
+    sign, r = bend.sign()[:, None], radius[:, None]
+    around, phi = r - sign * y, x / r
+    arc_x, arc_y = around * phi.sin(), sign * (r - around * phi.cos())
+    bent = (bend != 0)[:, None]
+    dip = sag[:, None] * (2 * x / width[:, None]) ** 2 + wave[:, None] * (2 * math.pi * x / period[:, None]).sin()
+    x, y = torch.where(bent, arc_x, x), torch.where(bent, arc_y, y + dip)
+    points = matrix @ torch.stack((x, y, torch.ones_like(x)), dim=1)
+    px, py = points[:, 0] / points[:, 2], points[:, 1] / points[:, 2]
+    x0, x1, y0, y1 = px.amin(1), px.amax(1), py.amin(1), py.amax(1)
+    unit = torch.minimum(y1 - y0, 2 * height)
+    left, top, right, bottom = (dice.mixture(MARGINS) * unit for _ in range(4))
+    x0, y0, x1, y1 = x0 - left, y0 - top, x1 + right, y1 + bottom
+    zero = torch.zeros_like(x0)
+    crop = _matrix(x1 - x0, zero, x0, zero, y1 - y0, y0, zero, zero, zero + 1)
+    turned = _quarter_turns(dice)
+    to_plane = inverse(matrix) @ crop @ turned[0]
+    seen = (x1 - x0) / (y1 - y0)
+    seen = torch.where(turned[1], 1 / seen, seen)
+    return Warp(to_plane, bend, radius, sag, wave, period, width / 2, seen, height / (y1 - y0))
+
+
+def _bends(aspect: Tensor, height: Tensor, dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
+    u, wide = dice.uniform(), aspect > 1.6
+    most = (0.75 * aspect).clamp_max(2.9)  # the inner side of the arc must not shrink to a point
+    bend = dice.uniform(0.25, 1.0) * most * torch.where(dice.chance(0.75), 1.0, -1.0)
+    bend = bend * (wide & (u < 0.11))
+    sag = dice.uniform(-0.4, 0.4) * height * (aspect / 3).clamp_max(1.5) * (wide & (u > 0.11) & (u < 0.16))
+    wave = dice.uniform(0.08, 0.3) * height * dice.sign() * (wide & (u > 0.16) & (u < 0.18))
+    return bend, sag, wave
+
+
+def _projection(width: Tensor, height: Tensor, dice: Dice) -> Tensor:
+    """Stretch, slant, rotation, a climbing line, one end nearer than the other: [n, 3, 3]."""
+    zero, one = torch.zeros_like(width), torch.ones_like(width)
+    stretch = (dice.normal() * torch.where(dice.chance(0.7), 0.12, 0.3)).clamp(-0.8, 0.8).exp()
+    slant = dice.normal(0, 0.12) * dice.chance(0.35)
+    v = dice.uniform()
+    spread = torch.where(v < 0.3, 0.0, torch.where(v < 0.7, 2.5, 6.0))
+    angle = torch.where(v < 0.94, dice.normal() * spread, dice.uniform(-35, 35)) * (math.pi / 180)
+    c, s = angle.cos(), angle.sin()
+    flat = _matrix(stretch, slant, zero, zero, one, zero, zero, zero, one)
+    turned = _matrix(c, -s, zero, s, c, zero, zero, zero, one) @ flat
+    climb = dice.normal(0, 0.11).clamp(-0.35, 0.35) * dice.chance(0.3)
+    near = dice.chance(0.4)
+    px = dice.normal(0, 0.17).clamp(-0.4, 0.4) * near / (width * stretch / 2)
+    py = dice.normal(0, 0.08).clamp(-0.2, 0.2) * near / (height / 2 + width * s.abs() / 2)
+    return _matrix(one, zero, zero, zero, one, zero, px, py, one) @ _matrix(
+        one, zero, zero, climb, one, zero, zero, zero, one) @ turned  # fmt: skip
+
+
+def _quarter_turns(dice: Dice) -> tuple[Tensor, Tensor]:
+    """Signs that run up or down a wall: a map of the crop's unit square, and which words it turns."""
+    turned = dice.chance(0.005)
+    left = dice.chance(0.5)
+    zero, one = torch.zeros(dice.count, device=dice.device), torch.ones(dice.count, device=dice.device)
+    straight = _matrix(one, zero, zero, zero, one, zero, zero, zero, one)
+    up = _matrix(zero, -one, one, one, zero, zero, zero, zero, one)
+    down = _matrix(zero, one, zero, -one, zero, one, zero, zero, one)
+    quarter = torch.where(left[:, None, None], up, down)
+    return torch.where(turned[:, None, None], quarter, straight), turned
+
+
+def text_points(warp: Warp, high: int, wide: int) -> tuple[Tensor, Tensor]:
+    """Where the pixels of a high x wide picture lie on the text plane: u, v, each [n, high, wide]."""
+    device = warp.bend.device
+    y = (torch.arange(high, device=device) + 0.5) / high
+    x = (torch.arange(wide, device=device) + 0.5) / wide
+    grid = torch.stack((x.repeat(high), y.repeat_interleave(wide), torch.ones(high * wide, device=device)))
+    points = warp.to_plane @ grid
+    depth = 1 / points[:, 2]
+    x, y = points[:, 0] * depth, points[:, 1] * depth
+    sign, r = warp.bend.sign()[:, None], warp.radius[:, None]
+    inner = sign * y
+    phi, around = torch.atan2(x, r - inner), torch.hypot(x, r - inner)
+    dip = warp.sag[:, None] * (x / warp.half[:, None]) ** 2
+    dip = dip + warp.wave[:, None] * (2 * math.pi * x / warp.period[:, None]).sin()
+    bent = (warp.bend != 0)[:, None]
+    u, v = torch.where(bent, phi * r, x), torch.where(bent, sign * (r - around), y - dip)
+    return u.view(-1, high, wide), v.view(-1, high, wide)
+
+
+def inverse(m: Tensor) -> Tensor:
+    """Of projective maps [n, 3, 3], up to a factor: torch.linalg.inv would wait for the GPU."""
+    a, b, c = m[:, 0], m[:, 1], m[:, 2]
+    cross = torch.linalg.cross
+    adjugate = torch.stack((cross(b, c), cross(c, a), cross(a, b)), dim=-1)
+    return adjugate / (a * cross(b, c)).sum(-1)[:, None, None]
+
+
+def _matrix(*values: Tensor) -> Tensor:
+    return torch.stack(values, dim=-1).unflatten(-1, (3, 3))
