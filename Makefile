@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO_BUNDLE := bundles/clip4str-small-fp32
 
-.PHONY: demo test test-all lint bench setup clean
+.PHONY: demo test test-all lint bench kernels setup clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,12 @@ lint: $(STAMP)
 
 bench: $(STAMP) $(DEMO_BUNDLE)/manifest.json
 	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE)
+
+# libclip4str_kernels.so for all GPUs, tested; ten minutes on two cores the first time, needs gcc and CMake
+kernels: $(STAMP)
+	cmake -B build/kernels -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/kernels
+	ctest --test-dir build/kernels --output-on-failure
 
 clean:
 	rm -rf $(VENV) bundles runs build *.egg-info

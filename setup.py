@@ -50,6 +50,7 @@ setup(
     packages=["clip4str", *(f"clip4str.{room}" for room in ROOMS)],
     package_data={
         "clip4str.runtime": ["data/*", "py.typed"],
+        "clip4str.kernels": ["library/*"],
         "clip4str.model": ["bundled/*"],
         "clip4str.export": ["sample_crops/*"],
     },

@@ -84,7 +84,7 @@ class Program:
     def open_rows(self, results: np.ndarray) -> np.ndarray:
         """Which rows of results (n, width) have not settled: (n,) bool."""
         flags = [results[:, place] for name, place in self.columns.items() if name.endswith("unsettled")]
-        return np.concatenate(flags, axis=1).any(axis=1)
+        return np.asarray(np.concatenate(flags, axis=1).any(axis=1))
 
     def changed_rows(self, results: np.ndarray) -> np.ndarray:
         """Whose caption is another one after the visual refinement: (n,) bool."""
@@ -183,11 +183,16 @@ class Program:
 
 
 def _passes(
-    count: int, decoder: DecoderWeights, ids: Tensor, memory: Tensor, text: Tensor | None = None, **limit: Tensor
+    count: int,
+    decoder: DecoderWeights,
+    ids: Tensor,
+    memory: Tensor,
+    text: Tensor | None = None,
+    limit: Tensor | None = None,
 ) -> Answer:
     """`count` passes towards the greedy word, at least one, from a guess (N, T) int32."""
     for _ in range(count):
-        answer = decode_pass(decoder, ids, memory, text, mode="causal", **limit)
+        answer = decode_pass(decoder, ids, memory, text, mode="causal", limit=limit)
         ids = answer.ids
     return answer
 

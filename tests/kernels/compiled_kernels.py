@@ -1,0 +1,106 @@
+"""A few kernels compiled, and the C library built from them, once: kept in build/, where later runs find them.
+
+As a script it compiles: kernels are interpreted in the tests' own process, so this must be another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip4str.kernels.loader import NAME, KernelLibrary
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build" / "tests"
+NETWORK = "small"
+FEW, MANY = 2, 40  # words: queries projected inside and before
+CAPABILITIES = ((8, 7), (9, 0))
+
+
+@functools.cache
+def figures() -> list[dict[str, Any]]:
+    """What was compiled: launch, where, and the cubin's figures."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@functools.cache
+def library() -> Path:
+    """The folder with libclip4str_kernels.so, libfake_cuda.so and the C test, built."""
+    if not (shutil.which("cmake") and shutil.which("gcc")):
+        pytest.skip("building the C library needs cmake and gcc")
+    figures()
+    for command in (
+        ["cmake", "-S", ROOT, "-B", KEPT / "library", f"-DCLIP4STR_CUBINS={KEPT / 'cubins'}"],
+        ["cmake", "--build", KEPT / "library"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return KEPT / "library"
+
+
+@contextlib.contextmanager
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelLibrary]:
+    """A handle on the stand-in for a 9.0."""
+    monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "90")
+    folder = library()
+    with KernelLibrary(folder / NAME, libcuda=folder / "libfake_cuda.so") as handle:
+        yield handle
+
+
+def serves(where: dict[str, Any], words: int, steps: int = 26) -> bool:
+    ranges = {"n": words, "rows": words * steps}
+    return all(where[name][0] <= n <= where[name][1] for name, n in ranges.items() if name in where)
+
+
+def wanted(launch: str, where: dict[str, Any], capability: tuple[int, int]) -> bool:
+    """Enough to launch every operator on a 9.0, and one of each matrix kernel for an 8.7."""
+    if launch == "crop_resize.crop_resize":
+        return capability == (9, 0) and where["nv12"] == where["out_float32"] == 1 and where["normalization"] == 0
+    if launch == "tokenize.tokenize":
+        return capability == (9, 0) and where["has_last"] == 0 and serves(where, MANY)
+    if launch == "decode_pass.head":
+        return where["has_logits"] == 0 or (capability == (9, 0) and where["has_before"] == 0)
+    if launch == "decode_pass.self_attention":
+        return (where["mode"] == 2 and serves(where, MANY)) or (serves(where, FEW) and capability == (9, 0))
+    return serves(where, FEW) or (serves(where, MANY) and capability == (9, 0))
+
+
+def main() -> None:
+    from clip4str.kernels.aot import compile_all, plan
+    from clip4str.kernels.embed import write_sources
+
+    entries = [
+        entry
+        for entry in plan([NETWORK], CAPABILITIES)
+        if wanted(entry.variant.launch, dict(entry.variant.where), entry.capability)
+    ]
+    cubins = compile_all(entries, KEPT / "cubins" / "cache", os.cpu_count() or 1)
+    write_sources(entries, cubins, [NETWORK], KEPT / "cubins")
+    rows = [
+        {
+            "launch": entry.variant.launch,
+            "where": dict(entry.variant.where),
+            "matrix": entry.variant.matrix,
+            **asdict(cubins[entry.key]),
+        }
+        for entry in entries
+    ]
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
