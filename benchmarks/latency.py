@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("how to time it").add_argument
     add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="batch sizes (default: 1 8 32)")
     add("--threads", type=int, metavar="N", help="CPU threads of both sides (default: all this process may use)")
-    add("--backend", default="auto", help="auto or onnxruntime (default: auto)")
+    add("--backend", default="auto", help="auto, onnxruntime or torch on a CPU (default: auto)")
     add("--repeat", type=int, default=30, metavar="N", help="timed repetitions of a batch size (default: 30)")
     add("--seconds", type=float, default=60, metavar="S", help="fewer, if they take longer than this (default: 60)")
     add("--warmup", type=int, default=2, metavar="N", help="untimed repetitions first (default: 2)")
