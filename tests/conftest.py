@@ -15,6 +15,8 @@ from PIL import Image
 os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch: networks this small are not worth two threads, least of all on a busy machine
 )
+# before triton: kernels run through its interpreter, and those imported earlier by other tests would not
+os.environ["TRITON_INTERPRET"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))  # golden_weights, oracle
 
 from golden_weights import GOLDEN, golden_array, golden_state
