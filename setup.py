@@ -31,7 +31,7 @@ TRAIN = [
 ]
 GPU = [
     *EXPORT,
-    "triton>=3.2; platform_system == 'Linux'",  # custom kernels; its wheel carries the assembler for every GPU
+    "triton>=3.6; platform_system == 'Linux'",  # custom kernels; before it tl.mul is not there, before 3.3 tl.gather
 ]
 DEV = [
     "pytest>=8",  # tests

@@ -79,7 +79,9 @@ class Bundle:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise BundleError(f"{folder}: no such bundle folder; build one with: clip4str build CHECKPOINT")
+            raise BundleError(
+                f"{folder}: no such bundle folder or checkpoint file; build a bundle with: clip4str build CHECKPOINT"
+            )
         manifest = _read_manifest(folder)
         bundle = Bundle(folder, manifest)
         for name, entry in manifest.files.items():

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,10 +88,10 @@ class Recognizer:
         else:
             opened = Bundle.open(bundle, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
-        if threads is not None and not 1 <= threads <= 1024:
-            raise UsageError(f"threads must be 1 to 1024, not {threads}")
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch size must be 1 or more, not {batch_size}")
+        if threads is not None and not (isinstance(threads, Integral) and 1 <= threads <= 1024):
+            raise UsageError(f"threads must be 1 to 1024, not {threads!r}")
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+            raise UsageError(f"batch size must be 1 or more, not {batch_size!r}")
         driver = PredictAndRefine(
             Charset(manifest.charset, manifest.charset_test if charset_test is None else charset_test),
             BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"]),

@@ -150,11 +150,11 @@ def _check_plane(name: str, plane: Tensor, height: int, width: int, *, dense: in
 
 def _corners(quads: Quads, frame: Tensor) -> Tensor:
     """(N, 4, 2) float32 beside the frame; what comes from the host is checked."""
+    if isinstance(quads, Tensor) and (quads.is_complex() or quads.dtype == torch.bool):
+        raise DtypeError(f"quads: expected numbers, got {str(quads.dtype).removeprefix('torch.')}")
     if isinstance(quads, Tensor) and quads.device.type != "cpu":
         check_shape("quads", quads, ("N", 4, 2), {})
         check_same_device({"frame": frame, "quads": quads})
-        if quads.is_complex() or quads.dtype == torch.bool:
-            raise DtypeError(f"quads: expected numbers, got {str(quads.dtype).removeprefix('torch.')}")
         return quads.to(torch.float32).contiguous()
     if isinstance(quads, Tensor):
         quads = quads.detach().to(torch.float64).numpy()

@@ -39,8 +39,9 @@ class Answer(NamedTuple):
         """Room for n words' answer."""
         ids = torch.empty(n, weights.steps, dtype=torch.int32, device=weights.device)
         last = ids.new_empty(n)
-        rows = torch.empty(n, weights.steps, weights.classes, device=weights.device) if logits else None
-        return cls(ids, torch.empty_like(ids, dtype=torch.float32), last, torch.empty_like(last), rows)
+        probs = torch.empty_like(ids, dtype=torch.float32)
+        rows = probs.new_empty(n, weights.steps, weights.classes) if logits else None
+        return cls(ids, probs, last, torch.empty_like(last), rows)
 
 
 def decode_pass(

@@ -132,8 +132,8 @@ def head_kernel(
 
     logit = tl.where((c < CLASSES)[None, :], logit, float("-inf"))
     largest = tl.max(logit, 1)[:, None]
-    # Should all be NaN, the answer is still a class: it is looked up in the next pass.
-    answer = tl.min(tl.where(logit == largest, c[None, :], CLASSES - 1), 1)
+    answer = tl.min(tl.where(logit == largest, c[None, :], BLOCK_C), 1)
+    answer = tl.where(answer < CLASSES, answer, 0)  # all were NaN: the end token, as torch's argmax has it
     probability = 1.0 / tl.sum(tl.exp(logit - largest), 1)
     written = i < STEPS
     tl.store(ids + n * STEPS + i, answer, mask=written)

@@ -248,6 +248,7 @@ BAD_CALLS = {
     r"ShapeError: quads: expected shape \(N, 4, 2\), got \(4, 2\)": {"quads": SQUARE},
     "ShapeError: quads: .*unequal": {"quads": [SQUARE, SQUARE[:3]]},
     "DtypeError: quads: expected numbers": {"quads": [[["a", "b"]] * 4]},
+    "DtypeError: quads: expected numbers, got complex64": {"quads": torch.zeros(1, 4, 2, dtype=torch.complex64)},
     "DtypeError: dtype: .* got float64": {"dtype": torch.float64},
     r"ShapeError: out: expected shape \(1, 3, 8, 9\), got \(2, 3, 8, 9\)": {"out": torch.empty(2, 3, 8, 9)},
     "DtypeError: out": {"out": torch.empty(1, 3, 8, 9, dtype=torch.float16)},

@@ -13,6 +13,7 @@ from torch_networks import CPU
 
 from clip4str.export.build_engine import build_bundle
 from clip4str.export.parity_images import sample_images
+from clip4str.kernels.launch import check_capability
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
 from clip4str.runtime import (
@@ -26,6 +27,7 @@ from clip4str.runtime import (
     UsageError,
 )
 from clip4str.runtime.backends.pytorch import cpu_stages
+from clip4str.runtime.backends.pytorch.device import choose_device
 from clip4str.runtime.backends.pytorch.stages import TorchStages, mask_mode
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 from clip4str.runtime.bundle import Bundle, describe_file
@@ -134,18 +136,58 @@ def test_what_cannot_be_loaded(bundle, tiny_bundle, golden_checkpoint, tmp_path)
         (BackendError, "not on mps", (checkpoint,), {"device": "mps"}),
         (UsageError, "dtype is float16", (checkpoint,), {"dtype": "int8"}),
         (UsageError, "passes are two numbers", (checkpoint,), {"passes": (3,)}),
+        (UsageError, "passes are two numbers", (checkpoint,), {"passes": 5}),
         (UsageError, "passes are 2 to 26 visual", (checkpoint,), {"passes": (1, 2)}),
         (UsageError, "passes are 2 to 26 visual", (bundle, "torch"), {"passes": (3, 27)}),
         (UsageError, "providers are ONNX Runtime's", (checkpoint,), {"providers": ["CPU"]}),
         (UsageError, "are the torch backend's", (bundle, "onnxruntime"), {"device": "cpu"}),
         (UsageError, "are the torch backend's", (tiny_bundle,), {"graphs": False}),
         (UsageError, "batch size must be 1 or more", (checkpoint,), {"batch_size": 0}),
+        (UsageError, "batch size must be 1 or more, not 2.5", (checkpoint,), {"batch_size": 2.5}),
+        (UsageError, "threads must be 1 to 1024, not '2'", (checkpoint,), {"threads": "2"}),
         (CharsetError, "was not trained for", (checkpoint,), {"charset_test": "äöü"}),
         (CheckpointError, "neither a torch nor a safetensors file", (foreign,), {}),
     ]:
         with pytest.raises(error, match=message) as caught:
             Recognizer.load(*arguments, **options)
         assert "\n" not in str(caught.value) and isinstance(caught.value, Clip4StrError)
+
+
+def test_gpus_that_cannot_be_used(monkeypatch):
+    """What is said must be of use to who loads a recogniser: kernels' `implementation` is not theirs to choose."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old")
+
+    def broken(device=None):
+        raise RuntimeError("CUDA error: device busy or unavailable\nmore lines")
+
+    for capability, message in [
+        (lambda device: (7, 5), r"Old has compute capability 7.5, the kernels need 8.0 or newer; device='cpu' runs"),
+        (broken, r"device cuda:0: cannot be used \(CUDA error: device busy or unavailable\)$"),
+    ]:
+        check_capability.cache_clear()
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+        with pytest.raises(BackendError, match=message):
+            choose_device("cuda:0")
+    with pytest.raises(BackendError, match="there are 2 GPUs"):
+        choose_device("cuda:2")
+    check_capability.cache_clear()
+
+
+def test_weights_that_find_no_room(random_model, monkeypatch):
+    for error, message in [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), r"^big: its weights do not fit the memory of cpu"),
+        (RuntimeError("CUDA error: unknown error\nCompile"), r"cannot be packed on cpu \(CUDA error: unknown error\)$"),
+    ]:
+
+        def fail(*args, _error=error):
+            raise _error
+
+        monkeypatch.setattr("clip4str.runtime.backends.pytorch.weights.pack_decoder", fail)
+        with pytest.raises(BackendError, match=message):
+            pack(source_of_model(random_model(seed=1), "big"), torch.float32, CPU)
 
 
 def _changed(bundle, target, change):
@@ -214,6 +256,8 @@ def test_masks_that_the_driver_never_makes():
     assert mask_mode(np.tri(4, dtype=bool)[None]) == ("causal", None)
     mode, keep = mask_mode(~np.eye(6, k=1, dtype=bool) & (np.arange(6) < [[[3]], [[5]]]))
     assert mode == "cloze" and keep.tolist() == [2, 4]
+    mode, keep = mask_mode(~np.eye(5, k=1, dtype=bool)[None, :, :2])
+    assert mode == "cloze" and keep.tolist() == [1], "and not causal, where the last queries would see more"
 
 
 def test_parity_stages_take_another_backends_arrays(bundle, golden):

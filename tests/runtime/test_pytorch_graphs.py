@@ -1,6 +1,12 @@
 """Buckets, static buffers, splitting and running out of memory, with graphs that a CPU replays by calling."""
 
+import gc
+import itertools
+import subprocess
 import threading
+import time
+import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -8,10 +14,10 @@ import torch
 from test_pytorch_program import same
 from torch_networks import Replayed, backend_of, images
 
-from clip4str.runtime.backends.pytorch import runner
-from clip4str.runtime.backends.pytorch.graphs import BUCKETS, CudaGraphs, bucket_for, is_out_of_memory
+from clip4str.runtime.backends.pytorch import program, runner, stages
+from clip4str.runtime.backends.pytorch.graphs import BUCKETS, CudaGraphs, bucket_for, is_out_of_memory, release_memory
 from clip4str.runtime.driver import Decoding
-from clip4str.runtime.errors import BackendError
+from clip4str.runtime.errors import BackendError, ShapeError
 
 
 def test_the_bucket_of_a_batch():
@@ -136,6 +142,63 @@ def test_memory_that_runs_out_elsewhere_and_other_failures(random_model):
     same(backend.read(driver, pixels), want)
 
 
+def test_errors_of_compilers_and_of_the_drivers_way_are_typed_too(random_model, monkeypatch):
+    model = random_model(seed=8)
+    pixels = images(3, model)
+    for decoding, name in ((Decoding(), "decode_pass"), (Decoding(refine=2), "_decode")):
+        backend, driver = backend_of(model, decoding, layer=Replayed())
+        assert (backend.program is None) == (decoding.refine == 2)
+        module = program if backend.program else stages
+        want = backend.read(driver, pixels)
+        for error, message in [
+            (subprocess.CalledProcessError(1, ["gcc", "launcher.c"]), "reading failed in torch .*launcher.c"),
+            (PermissionError(13, "Permission denied", "cache"), "Permission denied"),
+            (KeyError(), "KeyError"),
+            (torch.cuda.OutOfMemoryError("CUDA out of memory"), "out of memory on cpu with"),
+        ]:
+
+            def fail(*args, _error=error, **kwargs):
+                raise _error
+
+            with monkeypatch.context() as patch, warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                patch.setattr(module, name, fail)
+                with pytest.raises(BackendError, match=message) as caught:
+                    backend.read(driver, pixels)
+            assert "\n" not in str(caught.value)
+            same(backend.read(driver, pixels), want)
+
+
+def test_the_callers_autocast_and_defaults_change_nothing(random_model):
+    model = random_model(seed=8)
+    for decoding in (Decoding(), Decoding(refine=2)):
+        backend, driver = backend_of(model, decoding, layer=Replayed())
+        pixels = images(3, model)
+        want = backend.read(driver, pixels)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            same(backend.read(driver, pixels), want)
+        fresh, _ = backend_of(model, decoding, layer=Replayed())
+        for change, back in (
+            (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+            (lambda: torch.set_default_device("meta"), lambda: torch.set_default_device(None)),
+        ):
+            change()
+            try:
+                same(fresh.read(driver, pixels), want)
+            finally:
+                back()
+
+
+def test_no_reading_inside_a_capture_of_the_callers(random_model, monkeypatch):
+    FakeCuda(monkeypatch)
+    model = random_model(seed=8)
+    backend, driver = backend_of(model)
+    backend.device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(BackendError, match="cannot be captured in another CUDA graph"):
+        backend.read(driver, images(1, model))
+
+
 def test_which_errors_mean_a_lack_of_memory():
     def chained():
         try:
@@ -172,8 +235,8 @@ class FakeCuda:
     """Enough of torch.cuda to see in which order a capture asks for what."""
 
     def __init__(self, monkeypatch, fail=None):
-        self.calls, self.fail = [], fail
-        cuda = torch.cuda
+        self.calls, self.fail, self.pools = [], fail, []
+        cuda, handles = torch.cuda, itertools.count(7)
         outer = self
 
         class Stream:
@@ -189,7 +252,8 @@ class FakeCuda:
 
         class Recording:
             def __init__(self, graph, pool, stream, capture_error_mode):
-                assert capture_error_mode == "thread_local" and pool == (0, 7)
+                assert capture_error_mode == "thread_local"
+                outer.pools.append(pool)
 
             def __enter__(self):
                 outer.calls.append("begin")
@@ -201,7 +265,7 @@ class FakeCuda:
             return _nothing()
 
         for name, value in {
-            "device": nothing, "stream": nothing, "Stream": Stream, "graph_pool_handle": lambda: (0, 7),
+            "device": nothing, "stream": nothing, "Stream": Stream, "graph_pool_handle": lambda: (0, next(handles)),
             "current_stream": Stream, "CUDAGraph": Graph, "graph": Recording,
             "empty_cache": lambda: self.calls.append("empty cache"),
         }.items():  # fmt: skip
@@ -238,10 +302,73 @@ def test_a_capture_warms_up_first_on_its_own_stream(monkeypatch):
             BackendError,
             "graphs=False runs without",
         ),
+        (subprocess.CalledProcessError(1, "gcc"), BackendError, "captured .*gcc"),
+        (ShapeError("x: expected shape"), ShapeError, "expected shape"),
     ],
 )
 def test_a_capture_that_fails(fail, error, message, monkeypatch):
     cuda = FakeCuda(monkeypatch, fail)
+    graphs = CudaGraphs(torch.device("cuda", 0))
     with pytest.raises(error, match=message):
-        CudaGraphs(torch.device("cuda", 0)).capture(cuda.run)
-    assert cuda.calls[-2:] == ["end", "empty cache"]
+        graphs.capture(cuda.run)
+    assert cuda.calls[-3:] == ["end", "synchronize", "empty cache"]
+    cuda.fail = None
+    graphs.capture(cuda.run)()
+    assert cuda.calls[-1] == "replay" and len(set(cuda.pools)) == 2, "what failed may still be in the first pool"
+
+
+class Waiting(FakeCuda):
+    """Whose device may not be waited for while a stream is captured, as CUDA's may not."""
+
+    def __init__(self, monkeypatch):
+        super().__init__(monkeypatch)
+        self.capturing = threading.Event()
+        monkeypatch.setattr(torch.cuda, "empty_cache", self.empty_cache)
+
+    def empty_cache(self):
+        assert not self.capturing.is_set()
+
+    def run(self):
+        self.capturing.set()
+        time.sleep(0.02)
+        self.capturing.clear()
+
+
+def test_captures_of_several_recognisers_take_turns(monkeypatch):
+    cuda, failures = Waiting(monkeypatch), []
+
+    def work():
+        try:
+            for _ in range(3):
+                CudaGraphs(torch.device("cuda", 0)).capture(cuda.run)
+                release_memory()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_buffers_go_with_the_runner_that_had_them(random_model):
+    class Forgetful:
+        """Keeps no recording, as CUDA's graphs keep nothing of Python."""
+
+        def capture(self, run):
+            run()
+            return lambda: None
+
+    model = random_model(seed=8)
+    backend, driver = backend_of(model, batch_size=8, passes=(26, 26), layer=Forgetful())
+    backend.read(driver, images(3, model))
+    buffers = weakref.ref(backend._runner._static)
+    gc.disable()
+    try:
+        with pytest.warns(RuntimeWarning):
+            backend._shrink(backend.program, 8, 8)
+        assert buffers() is None, "their memory is needed for the smaller ones, before the collector comes"
+    finally:
+        gc.enable()

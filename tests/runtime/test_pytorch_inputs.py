@@ -74,6 +74,7 @@ def test_empty_and_large_batches(recognizer, pixels, golden):
         (lambda p: p.transpose(0, 2, 3, 1), r"\(6, 64, 64, 3\)"),
         (lambda p: torch.empty(1, 3, 64, 64, device="meta"), "are on meta, the recogniser is on cpu"),
         (lambda p: torch.from_numpy(p).to(torch.bfloat16), "bfloat16"),
+        (lambda p: torch.from_numpy(p).to_sparse(), "are sparse_coo, expected a dense tensor"),
         (lambda p: p.tolist(), "pixels: a list, expected a numpy array"),
         (lambda p: None, "a NoneType"),
         (lambda p: p.astype(">f4"), "cannot be read"),

@@ -106,7 +106,7 @@ def make_program(weights: Weights, driver: PredictAndRefine, passes: Passes = FI
 def _passes(passes: Sequence[int] | None, steps: int) -> Passes:
     if passes is None:
         return FIRST
-    if len(passes) != 2 or not all(isinstance(p, int) for p in passes):
+    if not isinstance(passes, Sequence) or len(passes) != 2 or not all(isinstance(p, int) for p in passes):
         raise UsageError(f"passes are two numbers (visual, cross), not {passes!r}")
     visual, cross = passes
     if not 2 <= visual <= max(2, steps) or not 1 <= cross <= max(1, steps):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ...driver import Pass, PredictAndRefine, Reading, Stats
-from ...errors import BackendError
-from .graphs import BUCKETS, GraphLayer, is_out_of_memory
+from ...errors import BackendError, Clip4StrError
+from .graphs import BUCKETS, GraphLayer, first_line, is_out_of_memory, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .program import Program
-from .runner import EagerRunner, GraphRunner, Runner, Shot
+from .runner import EagerRunner, GraphRunner, Runner
 from .stages import TorchStages
 from .weights import Weights
 
@@ -56,7 +57,8 @@ class TorchBackend(TorchStages):
     def crop(self, frame: Any, quads: Any, **how: Any) -> Tensor:
         """Words cut out of a frame, normalised: (N, 3, H, W), see kernels.crop_resize, whose errors it raises.
 
-        frame: of any kind that `accept` takes, on the host or the device, or a pair of them (luma, chroma).
+        frame: of any kind that `accept` takes, on the host or the device, or a pair of them (luma, chroma). Raises
+        BackendError too, if torch or Triton fail.
         """
         from clip4str.kernels.crop_resize import crop_resize
 
@@ -68,22 +70,30 @@ class TorchBackend(TorchStages):
             dtype = torch.float16 if self.dtype == torch.float16 else torch.float32
             size = self.weights.config.image_size
             frame = there[0] if len(there) == 1 else there
-            return crop_resize(frame, quads, size, dtype=dtype, **how)
+            try:
+                return crop_resize(frame, quads, size, dtype=dtype, **how)
+            except (Clip4StrError, TypeError):  # the latter: a keyword that the operator does not have
+                raise
+            except Exception as error:
+                raise BackendError(f"cutting out words failed in torch ({first_line(error)})") from error
 
     @torch.inference_mode()
     def read(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor) -> Reading:
         """What driver(self, pixels) would read, for any number of images but none.
 
-        Raises BackendError if memory does not suffice for a single image; the backend can be used again after it.
+        Raises BackendError if memory does not suffice for a single image, or if torch or Triton fail, or while the
+        caller captures a CUDA graph; the backend can be used again after it.
         """
         with self._on_device():
+            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise BackendError("reading waits for its answers, so it cannot be captured in another CUDA graph")
             if self._runner is None or self.program is None or driver.decoding != self.program.decoding:
-                return driver(self, pixels)
+                return self._driven(driver, pixels)
             rows, readings = from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels, []
             with self._lock:
                 while len(rows):
                     part = rows[: self._runner.largest]
-                    reading = self._attempt(driver, self.program, self._runner, part)
+                    reading = _attempt(partial(self._shoot, driver, self.program, self._runner, part))
                     if reading is None:
                         self._shrink(self.program, len(part), self._runner.largest)
                     else:
@@ -91,18 +101,20 @@ class TorchBackend(TorchStages):
                         rows = rows[len(part) :]
         return _joined(readings)
 
-    def _attempt(self, driver: PredictAndRefine, program: Program, runner: Runner, pixels: Tensor) -> Reading | None:
-        """None if memory ran out. Errors are let go of here, with the tensors that their tracebacks hold."""
-        try:
-            shot = runner.run(pixels)
-            return self._finish(driver, program, runner, shot)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                return None
-            raise BackendError(f"reading failed in torch ({str(error).strip().splitlines()[0][:300]})") from error
+    def _driven(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor) -> Reading:
+        """The driver's way, all rows at once."""
+        reading = _attempt(partial(driver, self, pixels))
+        if reading is None:
+            if self.device.type == "cuda":
+                release_memory()
+            raise BackendError(
+                f"out of memory on {self.device} with {len(pixels)} images; load with a smaller batch_size"
+            )
+        return reading
 
-    def _finish(self, driver: PredictAndRefine, program: Program, runner: Runner, shot: Shot) -> Reading:
-        """The answers as the driver gives them; rows that the program left open are read further."""
+    def _shoot(self, driver: PredictAndRefine, program: Program, runner: Runner, pixels: Tensor) -> Reading:
+        """The program's answers as the driver gives them; rows that it left open are read further."""
+        shot = runner.run(pixels)
         answers, n, steps = shot.answers, len(shot.answers), driver.steps
         stats = program.stats(n)
         for _ in range(MOST_RESUMED * steps):
@@ -133,10 +145,9 @@ class TorchBackend(TorchStages):
         """Fewer images at a time from now on; graphs and buffers are dropped. Raises BackendError below one image."""
         # A single image may only lack what the buffers of larger batches took.
         smaller = max((bucket for bucket in BUCKETS if bucket < rows), default=1 if largest > 1 else 0)
-        self._runner = None  # its memory is needed for the next one
-        self._runner = self._make_runner(program, max(1, smaller))
+        self._runner = self._make_runner(program, max(1, smaller))  # which takes memory only when it first runs
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            release_memory()
         if not smaller:
             raise BackendError(f"out of memory on {self.device} with a single image; free some and read again")
         warnings.warn(
@@ -145,8 +156,25 @@ class TorchBackend(TorchStages):
             stacklevel=5,
         )
 
-    def _on_device(self) -> Any:
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+    def _on_device(self) -> ExitStack:
+        """The current GPU is this one, and no autocast of the caller's changes dtypes between the operators."""
+        with ExitStack() as stack:
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
+            stack.enter_context(torch.autocast(self.device.type, enabled=False))
+            return stack.pop_all()
+
+
+def _attempt(read: Callable[[], Reading]) -> Reading | None:
+    """None if memory ran out. Errors are let go of here, with the tensors that their tracebacks hold."""
+    try:
+        return read()
+    except Clip4StrError:
+        raise
+    except Exception as error:  # of torch, CUDA, Triton, or of the compilers that Triton starts
+        if is_out_of_memory(error):
+            return None
+        raise BackendError(f"reading failed in torch ({first_line(error)})") from error
 
 
 def _joined(readings: Sequence[Reading]) -> Reading:

@@ -8,7 +8,8 @@ import torch
 
 from clip4str.kernels.launch import LEAST_CAPABILITY, check_capability
 
-from ...errors import BackendError, UsageError
+from ...errors import BackendError, DeviceError, UsageError
+from .graphs import first_line
 
 DTYPES = {
     "float16": torch.float16, "fp16": torch.float16, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
@@ -28,7 +29,7 @@ def gpu_is_usable() -> bool:
 def choose_device(name: str | torch.device | None) -> torch.device:
     """None: the current GPU if there is one, else the CPU.
 
-    Raises BackendError if it is not there or no kernel can run on it, DeviceError if it is too old for the kernels.
+    Raises BackendError if it is not there, cannot be used, or is too old for the kernels.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,7 +50,12 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     if importlib.util.find_spec("triton") is None:
         raise BackendError("the kernels need triton on a GPU; pip install 'clip4str[gpu]', or device='cpu'")
     device = torch.device("cuda", index)
-    check_capability(device)
+    try:
+        check_capability(device)
+    except DeviceError as error:
+        raise BackendError(f"{str(error).partition(';')[0]}; device='cpu' runs without them") from None
+    except RuntimeError as error:  # it is there, but in another process's exclusive use, or broken
+        raise BackendError(f"device {name}: cannot be used ({first_line(error)})") from None
     return device
 
 

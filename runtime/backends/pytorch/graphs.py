@@ -8,17 +8,21 @@ until the next.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 import torch
 
-from ...errors import BackendError
+from ...errors import BackendError, Clip4StrError
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Run = Callable[[], object]
+
+_CAPTURING = threading.Lock()  # of the whole process, see CudaGraphs
 
 
 class GraphLayer(Protocol):
@@ -29,8 +33,11 @@ class GraphLayer(Protocol):
 
 
 class CudaGraphs:
-    """torch's CUDA graphs, captured on a side stream so that other work of the process, other threads' captures
-    included, goes on meanwhile."""
+    """torch's CUDA graphs, captured on a side stream so that other work of the process goes on meanwhile.
+
+    Captures take turns, those of all recognisers: each begins with waiting for the whole device, which CUDA forbids
+    while any stream is captured, in whatever thread. Another library that does the same breaks a capture.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,14 +47,17 @@ class CudaGraphs:
     def capture(self, run: Run) -> Run:
         """Raises torch.cuda.OutOfMemoryError, after which nothing of the graph is left, BackendError."""
         try:
-            return self._capture(run)
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
-            gc.collect()
-            torch.cuda.empty_cache()
+            with _CAPTURING:
+                return self._capture(run)
+        except Exception as error:  # of torch, CUDA, Triton, or of the compilers that Triton starts
+            self._abandon()
+            if isinstance(error, Clip4StrError):
+                raise
             if is_out_of_memory(error):
                 raise torch.cuda.OutOfMemoryError("out of memory while a CUDA graph was captured") from None
-            reason = str(error).strip().splitlines()[0][:200]
-            raise BackendError(f"a CUDA graph cannot be captured ({reason}); graphs=False runs without") from None
+            raise BackendError(
+                f"a CUDA graph cannot be captured ({first_line(error)}); graphs=False runs without"
+            ) from None
 
     def _capture(self, run: Run) -> Run:
         with torch.cuda.device(self.device):
@@ -68,23 +78,40 @@ class CudaGraphs:
             current.wait_stream(self._stream)
         return graph.replay
 
+    def _abandon(self) -> None:
+        """After a capture that failed: waits for what was launched, and does not touch its part of the pool again."""
+        with suppress(RuntimeError):  # a broken device fails at every call; what it said first is reported
+            self._stream.synchronize()
+            self._pool = torch.cuda.graph_pool_handle()
+            release_memory()
+
 
 class Buckets:
     """run(rows) for every bucket, captured when it is first wanted."""
 
-    def __init__(self, layer: GraphLayer, run: Callable[[int], object]) -> None:
-        self._layer, self._run = layer, run
+    def __init__(self, layer: GraphLayer) -> None:
+        self._layer = layer
         self._replays: dict[int, Run] = {}
 
-    def __call__(self, rows: int) -> None:
-        """Raises what GraphLayer.capture does; then nothing is kept of the bucket."""
+    def __call__(self, run: Callable[[int], object], rows: int) -> None:
+        """run: always the same. It is not kept: its owner's buffers shall be freed with the owner.
+
+        Raises what GraphLayer.capture does; then nothing is kept of the bucket.
+        """
         if rows not in self._replays:
-            self._replays[rows] = self._layer.capture(partial(self._run, rows))
+            self._replays[rows] = self._layer.capture(partial(run, rows))
         self._replays[rows]()
 
     @property
     def captured(self) -> list[int]:
         return sorted(self._replays)
+
+
+def release_memory() -> None:
+    """Gives the GPU what nothing holds any more, but not while another thread captures: it would break the capture."""
+    gc.collect()
+    with _CAPTURING:
+        torch.cuda.empty_cache()
 
 
 def bucket_for(rows: int) -> int:
@@ -96,10 +123,18 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Is it, or was it raised while handling, a lack of memory? Libraries word theirs as they like."""
     while error is not None:
         text = str(error)
-        if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
+        if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+            return True
+        if any(words in text for words in ("out of memory", "ALLOC_FAILED", "can't allocate memory")):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, cut to one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def _clear_workspaces() -> None:

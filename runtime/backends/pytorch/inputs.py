@@ -26,6 +26,8 @@ def accept_pixels(pixels: Any, size: tuple[int, int], device: torch.device) -> T
     wanted = f"expected float32 or float16 (N, 3, {size[0]}, {size[1]})"
     if tensor.dim() != 4 or tuple(tensor.shape[1:]) != (3, *size) or tensor.dtype not in _DTYPES:
         raise ImageError(f"pixels are {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}, {wanted}")
+    if tensor.layout != torch.strided:
+        raise ImageError(f"pixels are {str(tensor.layout).removeprefix('torch.')}, expected a dense tensor")
     if tensor.device.type != "cpu" and tensor.device != device:
         raise ImageError(f"pixels are on {tensor.device}, the recogniser is on {device}; move them there or to the CPU")
     return tensor.detach()

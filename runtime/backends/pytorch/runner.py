@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -61,9 +62,7 @@ class GraphRunner:
 
     def __init__(self, program: Program, largest: int, layer: GraphLayer) -> None:
         self.program, self.largest = program, bucket_for(largest)
-        self.graphs = Buckets(layer, self._run)
-        self.resuming = Buckets(layer, self._resume)
-        self.rereading = Buckets(layer, self._reread)
+        self.graphs, self.resuming, self.rereading = Buckets(layer), Buckets(layer), Buckets(layer)
 
     def run(self, pixels: Tensor) -> Shot:
         static, n = self._static, len(pixels)
@@ -71,23 +70,23 @@ class GraphRunner:
         here = pixels.to(static.patches.device, non_blocking=True)
         static.patches[:n].copy_(patch_view(here, self.program.weights.config))
         static.patches[n:bucket].zero_()
-        self.graphs(bucket)
+        self.graphs(self._run, bucket)
         return Shot(static.fetch(static.results[:n]), static.results[:bucket], static.kv[:bucket], bucket)
 
     def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        return self._static.fetch(self._static.resumed[: self._choose(self.resuming, rows)])
+        return self._static.fetch(self._static.resumed[: self._choose(self.resuming, self._resume, rows)])
 
     def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        return self._static.fetch(self._static.reread[: self._choose(self.rereading, rows)])
+        return self._static.fetch(self._static.reread[: self._choose(self.rereading, self._reread, rows)])
 
-    def _choose(self, graphs: Buckets, rows: np.ndarray) -> int:
+    def _choose(self, graphs: Buckets, run: Callable[[int], object], rows: np.ndarray) -> int:
         """Replays over some rows of the buffers; how many. A bucket's other rows are the buffers' last one."""
         static, n = self._static, len(rows)
         bucket = bucket_for(n)
         chosen = np.full(bucket, self.largest, np.int64)
         chosen[:n] = rows
         static.chosen[:bucket].copy_(to_device(chosen, static.chosen.device))
-        graphs(bucket)
+        graphs(run, bucket)
         return n
 
     @cached_property
@@ -122,7 +121,7 @@ class Static:
         self.resumed = torch.zeros(rows, program.width, dtype=torch.int32, device=w.device)
         self.reread = torch.zeros(rows, 2 * c.steps, dtype=torch.int32, device=w.device)
         on_gpu = w.device.type == "cuda"
-        self._host = torch.empty(rows * program.width, dtype=torch.int32, pin_memory=on_gpu)
+        self._host = torch.empty(rows * program.width, dtype=torch.int32, device="cpu", pin_memory=on_gpu)
 
     def fetch(self, rows: Tensor) -> np.ndarray:
         """A copy on the host, through pinned memory; waits for it."""

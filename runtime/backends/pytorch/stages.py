@@ -93,7 +93,8 @@ def mask_mode(attend: np.ndarray) -> tuple[str, np.ndarray | None]:
     queries, contents = np.ogrid[: attend.shape[1], : attend.shape[2]]
     if (attend == (contents == 0)).all():
         return "start", None
-    if (attend == (contents <= queries)).all():
+    # A query past the given content would see, as "causal", what fills it up: a cloze over two contents looks the same.
+    if contents.size >= queries.size and (attend == (contents <= queries)).all():
         return "causal", None
     keep = np.where(attend.any(axis=1), contents, 0).max(axis=1).astype(np.int32)
     if (attend == ((contents != queries + 1) & (contents <= keep[:, None, None]))).all():

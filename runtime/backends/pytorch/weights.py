@@ -10,7 +10,6 @@ each tensor that has been packed, so a network in float32 is never held twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from clip4str.model.network import Decoder, Network
 
 from ...bundle import WEIGHTS, Bundle
 from ...errors import BackendError, BundleError, CheckpointError
+from .graphs import first_line, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def source_of_bundle(bundle: Bundle) -> Source:
         hints = {key: manifest.config.get(key) for key in ("context", "decoder_heads")}
         config = config_from_shapes(shapes, {**hints, "charset": manifest.charset}, manifest.image_size)
     except (SafetensorError, CheckpointError, OSError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: not the weights of this bundle ({_first_line(error)})") from None
+        raise BundleError(f"{path}: not the weights of this bundle ({first_line(error)})") from None
     _check_shapes(path, config, shapes)
     for key, value in config.to_dict().items():
         meant = manifest.config.get(key)
@@ -129,10 +129,9 @@ def pack(source: Source, dtype: torch.dtype, device: torch.device, visual_only: 
         cross, cross_kv = (None, None) if visual_only else packer.decoder("cross_decoder")
         image = packer.image([kv for kv in (visual_kv, cross_kv) if kv is not None])
         text = None if cross_kv is None else packer.text(cross_kv)
-    except torch.cuda.OutOfMemoryError as error:
-        raise BackendError(
-            f"{source.name}: its weights do not fit the memory of {device} ({_first_line(error)})"
-        ) from None
+    except RuntimeError as error:
+        what = f"do not fit the memory of {device}" if is_out_of_memory(error) else f"cannot be packed on {device}"
+        raise BackendError(f"{source.name}: its weights {what} ({first_line(error)})") from None
     return Weights(source.config, image, visual, text, cross, dtype, device)
 
 
@@ -227,9 +226,3 @@ def _check_shapes(path: Path, config: Config, shapes: Mapping[str, tuple[int, ..
 
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _first_line(error: BaseException) -> str:
-    with suppress(IndexError):
-        return str(error).strip().splitlines()[0][:200]
-    return type(error).__name__
