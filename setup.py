@@ -33,6 +33,10 @@ GPU = [
     *EXPORT,
     "triton>=3.6; platform_system == 'Linux'",  # custom kernels; before it tl.mul is not there, before 3.3 tl.gather
 ]
+PEERS = [
+    "rapidocr>=3.10",  # PP-OCRv6 small in its wheel: what people install today, to be measured beside
+    "rapidocr-onnxruntime>=1.4.4",  # PP-OCRv4 mobile, likewise
+]
 DEV = [
     "pytest>=8",  # tests
     "ruff>=0.8",  # lint and format
@@ -60,6 +64,7 @@ setup(
         "train": TRAIN,
         "bench": [*EXPORT, "lmdb>=1.4", "matplotlib>=3.7"],
         "gpu": GPU,
+        "peers": PEERS,
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),
     },

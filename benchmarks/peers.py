@@ -1,0 +1,176 @@
+"""This package beside the recognisers that people install today: word accuracy, size on disk and time per word."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clip4str.benchmarks.latency_chart import check_chart
+from clip4str.benchmarks.machine_info import busy, describe, machine_info
+from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.peer_adapters import PEERS, Contender, open_peers, ours
+from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
+from clip4str.benchmarks.protocol import Protocol
+from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
+from clip4str.runtime import Clip4StrError, UsageError
+from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime.recognizer import default_bundle
+from clip4str.training.word_lmdb import LmdbWords, find_lmdb
+
+PROGRAM = "benchmarks/peers.py"
+_EPILOG = """\
+examples:
+  pip install 'clip4str[peers]'
+  python benchmarks/peers.py --data data/test --sets SVT CUTE80 --chart peers.png
+  python benchmarks/peers.py --data data/test --bundle bundles/a-fp32 bundles/a-fp16
+
+Every recogniser reads every word, cropped as it is in the set, one at a time
+and in turn: A B C, B C A, ... What a peer needs is read from what is installed;
+nothing is downloaded, and a peer that is not there is a line in the report.
+Times are from pixels in memory to text. A word is compared by the standard
+protocol (clip4str eval --help). Times of a shared machine differ from run to
+run; the ratios, taken word by word, differ less.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Accuracy, size and time per word beside other recognisers, in the same run over the same words.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="DIR", help="folder with LMDB sets at any depth")
+    add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
+    add(
+        "--bundle", nargs="+", metavar="DIR", help="bundles to read with (default: the newest); ratios are to the first"
+    )
+    add("--peers", nargs="*", choices=PEERS, metavar="NAME", help=f"only these of {', '.join(PEERS)}")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads of every recogniser (default: 1)")
+    add("--limit", type=int, metavar="N", help="only the first N words of every set")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    add("--chart", type=Path, metavar="FILE", help="draw accuracy against time (.png, .svg or .pdf)")
+    add("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    for name, value in (("limit", args.limit), ("threads", args.threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is 1 or more, not {value}")
+    check_output(args.json)
+    check_chart(args.chart)
+    sets = choose_sets(args.data, args.sets)
+    bundles = [Path(bundle) for bundle in args.bundle or [default_bundle()]]
+    sides = [ours(bundle, args.threads) for bundle in bundles]
+    peers, missing = open_peers(args.threads, args.peers)
+    sides += peers
+    info = machine_info(args.threads)
+    packages = sorted({side.package for side in peers})
+    print(f"{describe(info)}{''.join(f', {package}' for package in packages)}")
+    rows = compare(sides, sets, args.threads, args.limit, not args.quiet)
+    print_table(rows)
+    for package, why in missing.items():
+        print(f"{package}: {why}")
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): of the times, only the ratios say something")
+    if args.json:
+        write_json(args.json, {
+            "recognisers": rows, "missing": missing, "machine": info, "limit": args.limit, "packages": packages,
+            "protocol": {**asdict(Protocol()), "charset": Protocol().charset},
+        })  # fmt: skip
+    if args.chart:
+        from clip4str.benchmarks.peer_chart import save_chart
+
+        threads = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
+        title = f"{threads}, one word at a time; area of a point: size of the model's files\n{info['cpu']}"
+        save_chart(rows, args.chart, title, len(bundles))
+    return 0
+
+
+def compare(
+    sides: Sequence[Contender], sets: dict[str, Path], threads: int, limit: int | None, progress: bool
+) -> list[dict[str, Any]]:
+    """The rows of the report, and in each the number of words by set."""
+    protocol, answers, counts = Protocol(), dict[str, list[Answers]](), dict[str, int]()
+    for name, folder in sets.items():
+        with LmdbWords(folder) as data:
+            words = list(labelled(data, protocol, limit))
+        if not words:
+            print(f"{name}: has no word that counts", file=sys.stderr)
+            continue
+        unreadable = sum(pixels is None for pixels, _ in words)
+        if unreadable:
+            print(f"{name}: {unreadable} images cannot be read and count as wrong", file=sys.stderr)
+        if unreadable == len(words):
+            continue
+        answers[name], counts[name] = race(sides, words, protocol, name, threads, progress), len(words)
+    if not answers:
+        raise UsageError(f"no words to read in {', '.join(sets)}")
+    return [{**row, "words": counts} for row in report(sides, answers)]
+
+
+def choose_sets(data: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
+    """The sets named; with none named the standard ones below `data`, or all if there is no standard one."""
+    sets = name_sets(data, find_lmdb(data))
+    if not wanted:
+        return {name: folder for name, folder in sets.items() if name in STANDARD} or sets
+    names = [name if name in sets else standard_name(Path(name)) or name for name in wanted]
+    unknown = [name for name in names if name not in sets]
+    if unknown:
+        raise UsageError(f"no set named {', '.join(unknown)}; found: {', '.join(sets)}")
+    return {name: sets[name] for name in names}
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """One line a recogniser; accuracy in percent, time in milliseconds a word."""
+    words = rows[0]["words"]
+    columns = [f"{name} ({count})" for name, count in words.items()] + (
+        [f"all ({sum(words.values())})"] if len(words) > 1 else []
+    )
+    width = max(len(row["name"]) for row in rows)
+    heads = ["MB", *columns, "ms a word", "quartiles", "times the first's", "quartiles"]
+    lines = []
+    for row in rows:
+        ms, ratio = row["latency_ms"], row["ratio"]
+        accuracy = [*row["accuracy"].values(), *([row["combined"]] if len(words) > 1 else [])]
+        lines.append([
+            f"{row['bytes'] / 1e6:.1f}", *(f"{value:.2f}" for value in accuracy), f"{ms['median']:.2f}",
+            f"{ms['quartile_1']:.2f} to {ms['quartile_3']:.2f}", f"{ratio['of_medians']:.2f}",
+            f"{ratio['quartile_1']:.2f} to {ratio['quartile_3']:.2f}",
+        ])  # fmt: skip
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *lines)]
+    print(f"\n| {'':<{width}} | " + " | ".join(f"{head:>{w}}" for head, w in zip(heads, widths)) + " |")
+    print(f"|:{'-' * width}-|" + "".join(f"-{'-' * w}:|" for w in widths))
+    for row, line in zip(rows, lines):
+        print(f"| {row['name']:<{width}} | " + " | ".join(f"{cell:>{w}}" for cell, w in zip(line, widths)) + " |")
+    print()
+    for row in rows:
+        notes = [row["package"], row["note"], f"failed at {row['failed']} words" if row["failed"] else ""]
+        print(f"{row['name']}: {'; '.join(note for note in notes if note)}")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Through a temporary name: a reader finds all of it or none."""
+    partial = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Clip4StrError as error:
+        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
