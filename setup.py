@@ -36,6 +36,8 @@ GPU = [
 PEERS = [
     "rapidocr>=3.10",  # PP-OCRv6 small in its wheel: what people install today, to be measured beside
     "rapidocr-onnxruntime>=1.4.4",  # PP-OCRv4 mobile, likewise
+    "lmdb>=1.4",  # the data format of every scene-text-recognition data set
+    "matplotlib>=3.7",  # the chart
 ]
 DEV = [
     "pytest>=8",  # tests

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clip4str.benchmarks.peer_adapters import Contender
+from clip4str.benchmarks.peer_adapters import Contender, explained
 from clip4str.benchmarks.protocol import Protocol
 from clip4str.runtime import ImageError
 from clip4str.runtime.images import load_image
@@ -24,11 +26,16 @@ _SHORT = 0.002  # seconds between turns, where a side's thread pool may still be
 
 @dataclass
 class Answers:
-    """One set, one recogniser. seconds: of every word in the order read; the same places are the same words."""
+    """One set, one recogniser, in the order read; the same places are the same words.
+
+    right: of every word. seconds: of every picture that could be opened, NaN where the recogniser raised an error.
+    failed: at how many words it did; they count as wrong. error: the last of them.
+    """
 
     right: list[bool] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    failed: int = 0  # words at which the recogniser raised an error; they count as wrong
+    failed: int = 0
+    error: str = ""
 
 
 def labelled(words: LmdbWords, protocol: Protocol, limit: int | None = None) -> Iterator[tuple[np.ndarray | None, str]]:
@@ -55,27 +62,33 @@ def race(
     threads: int = 1,
     progress: bool = False,
 ) -> list[Answers]:
-    """Every side reads every word, and who begins changes from word to word. An unreadable image counts as wrong."""
+    """Every side reads every word, in an order drawn anew for each, so that no side always follows the same other.
+
+    An image that cannot be opened counts as wrong.
+    """
+    order = np.random.default_rng(0)
     answers = [Answers() for _ in sides]
     for side in sides:
         for pixels in [pixels for pixels, _ in words if pixels is not None][:_WARM_UP]:
-            _turn(side, pixels)
+            with suppress(Exception):  # it is counted when the word's turn comes
+                _turn(side, pixels)
     pause = _SHORT if threads > 1 else 0.0
     gc.collect()
     gc.disable()
     try:
-        for number, (pixels, label) in enumerate(
-            tqdm(words, desc=name, unit="word", disable=None if progress else True)
-        ):
-            for k in range(len(sides)):
-                which = (number + k) % len(sides)
+        bar = tqdm(words, desc=name, unit="word", disable=None if progress else True)
+        for number, (pixels, label) in enumerate(bar):
+            for which in order.permutation(len(sides)):
                 taken = answers[which]
                 if pixels is None:
                     taken.right.append(False)
                     continue
-                text, seconds = _turn(sides[which], pixels)
-                taken.failed += text is None
-                taken.right.append(text is not None and protocol.prediction(text) == label)
+                try:
+                    text, seconds = _turn(sides[which], pixels)
+                except Exception as error:  # other people's code: the report says at how many words
+                    taken.failed, taken.error = taken.failed + 1, explained(error)
+                    text, seconds = "", np.nan
+                taken.right.append(protocol.prediction(text) == label)
                 taken.seconds.append(seconds)
                 time.sleep(pause)
             if number % 100 == 99:
@@ -85,46 +98,53 @@ def race(
     return answers
 
 
-def _turn(side: Contender, pixels: np.ndarray) -> tuple[str | None, float]:
+def _turn(side: Contender, pixels: np.ndarray) -> tuple[str, float]:
     native = side.convert(pixels)
     side.forget()
     began = time.perf_counter()
-    try:
-        text: str | None = side.read(native)
-    except Exception:  # other people's code: the word counts as wrong, and the report says how many
-        text = None
+    text = side.read(native)
     return text, time.perf_counter() - began
 
 
 def report(sides: Sequence[Contender], answers: dict[str, list[Answers]], reference: int = 0) -> list[dict[str, Any]]:
-    """A row a recogniser. answers: set -> one Answers a side.
+    """A row a recogniser. answers: set -> one Answers a side, none of which failed at all words.
 
-    accuracy: percent by set, and over all words. latency_ms: over all words of all sets. ratio: of its time to the
-    reference's (the first side's): of the medians, and the quartiles over words.
+    accuracy: by set; combined: over all words. latency_ms: over all words of all sets. ratio: of its time to that of
+    the side `reference` at the same word, the quartiles over words; and of_medians, which other work on the machine
+    moves more.
     """
     times = [np.array([s for taken in answers.values() for s in taken[k].seconds]) for k in range(len(sides))]
     rows = []
     for k, side in enumerate(sides):
         right = {name: taken[k].right for name, taken in answers.items()}
-        every = [value for values in right.values() for value in values]
-        accuracy = {name: _percent(values) for name, values in right.items()}
         rows.append({
-            "name": side.name, "package": side.package, "note": side.note, "bytes": side.bytes,
-            "files": [file.name for file in side.files], "accuracy": accuracy, "combined": _percent(every),
+            "name": side.name, "package": side.package, "note": side.note,
+            "files": [file.name for file in side.files], "bytes": side.bytes, "weight_bytes": side.weight_bytes,
+            "accuracy": {name: accuracy(values) for name, values in right.items()},
+            "combined": accuracy([value for values in right.values() for value in values]),
             "failed": sum(taken[k].failed for taken in answers.values()),
             "latency_ms": _quartiles(1000 * times[k]),
-            "ratio": {**_quartiles(times[k] / times[reference]),
-                      "of_medians": _rounded(np.median(times[k]) / np.median(times[reference]))},
+            "ratio": {"to": sides[reference].name,
+                      "of_medians": _rounded(np.nanmedian(times[k]) / np.nanmedian(times[reference])),
+                      **_quartiles(times[k] / times[reference])},
         })  # fmt: skip
     return rows
 
 
-def _percent(values: Sequence[bool]) -> float:
-    return round(100 * sum(values) / max(len(values), 1), 2)
+def accuracy(right: Sequence[bool]) -> dict[str, float]:
+    """Percent right, and between which percentages it lies at 95 %: Wilson's interval (1927), not empty at 0 or 100."""
+    words, z = len(right), 1.959964
+    p = sum(right) / words
+    middle, half = p + z * z / (2 * words), z * math.sqrt(p * (1 - p) / words + (z / (2 * words)) ** 2)
+    low, high = (100 * (middle + sign * half) / (1 + z * z / words) for sign in (-1, 1))
+    return {
+        "percent": round(100 * p, 2), "low": round(max(low, 0.0), 2), "high": round(min(high, 100.0), 2),
+        "right": sum(right), "words": words,
+    }  # fmt: skip
 
 
 def _quartiles(values: np.ndarray) -> dict[str, float]:
-    low, middle, high = np.percentile(values, (25, 50, 75))
+    low, middle, high = np.nanpercentile(values, (25, 50, 75))
     return {"median": _rounded(middle), "quartile_1": _rounded(low), "quartile_3": _rounded(high)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from clip4str.benchmarks.latency_chart import check_chart
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
 from clip4str.benchmarks.output_files import check_output
-from clip4str.benchmarks.peer_adapters import PEERS, Contender, open_peers, ours
+from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_peers, ours
 from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
 from clip4str.benchmarks.protocol import Protocol
 from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
@@ -26,16 +26,16 @@ from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 PROGRAM = "benchmarks/peers.py"
 _EPILOG = """\
 examples:
-  pip install 'clip4str[peers]'
+  pip install 'clip4str[peers]' azcrawlerpy-recaptcha-text==1.0.1
   python benchmarks/peers.py --data data/test --sets SVT CUTE80 --chart peers.png
-  python benchmarks/peers.py --data data/test --bundle bundles/a-fp32 bundles/a-fp16
+  python benchmarks/peers.py --data data/SVT data/CUTE80 --bundle bundles/a-fp32 bundles/a-fp16
 
-Every recogniser reads every word, cropped as it is in the set, one at a time
-and in turn: A B C, B C A, ... What a peer needs is read from what is installed;
-nothing is downloaded, and a peer that is not there is a line in the report.
-Times are from pixels in memory to text. A word is compared by the standard
-protocol (clip4str eval --help). Times of a shared machine differ from run to
-run; the ratios, taken word by word, differ less.
+Every recogniser reads every word, cropped as it is in the set, one at a time,
+all of them before the next word. What a peer needs is read from what is
+installed; nothing is downloaded, and a peer that is not there is a line in the
+report. Times are from pixels in memory to text. A word is compared by the
+standard protocol (clip4str eval --help); intervals are Wilson's, 95 %. Times of
+a shared machine differ from run to run; the ratios, taken word by word, less.
 """
 
 
@@ -47,12 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="DIR", help="folder with LMDB sets at any depth")
+    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with LMDB sets at any depth")
     add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
-    add(
-        "--bundle", nargs="+", metavar="DIR", help="bundles to read with (default: the newest); ratios are to the first"
-    )
-    add("--peers", nargs="*", choices=PEERS, metavar="NAME", help=f"only these of {', '.join(PEERS)}")
+    add("--bundle", type=Path, nargs="+", metavar="DIR", help="bundles to read with (default: the newest)")
+    add("--peers", nargs="*", choices=PEERS, metavar="NAME", help=f"only these of {', '.join(PEERS)}; none: no peer")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of every recogniser (default: 1)")
     add("--limit", type=int, metavar="N", help="only the first N words of every set")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
@@ -69,38 +67,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args.json)
     check_chart(args.chart)
     sets = choose_sets(args.data, args.sets)
-    bundles = [Path(bundle) for bundle in args.bundle or [default_bundle()]]
+    bundles = args.bundle or [default_bundle()]
     sides = [ours(bundle, args.threads) for bundle in bundles]
     peers, missing = open_peers(args.threads, args.peers)
-    sides += peers
     info = machine_info(args.threads)
-    packages = sorted({side.package for side in peers})
+    packages = sorted({peer.package for peer in peers})
     print(f"{describe(info)}{''.join(f', {package}' for package in packages)}")
-    rows = compare(sides, sets, args.threads, args.limit, not args.quiet)
+    rows, left_out = compare([*sides, *peers], sets, args.threads, args.limit, not args.quiet)
+    missing.update(left_out)
     print_table(rows)
     for package, why in missing.items():
         print(f"{package}: {why}")
     if busy(info):
-        print(f"taken while other work ran (load {info['load_before']}): of the times, only the ratios say something")
+        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
     if args.json:
         write_json(args.json, {
-            "recognisers": rows, "missing": missing, "machine": info, "limit": args.limit, "packages": packages,
+            "recognisers": rows, "missing": missing, "machine": info, "limit": args.limit,
             "protocol": {**asdict(Protocol()), "charset": Protocol().charset},
         })  # fmt: skip
     if args.chart:
         from clip4str.benchmarks.peer_chart import save_chart
 
         threads = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
-        title = f"{threads}, one word at a time; area of a point: size of the model's files\n{info['cpu']}"
-        save_chart(rows, args.chart, title, len(bundles))
+        save_chart(rows, args.chart, f"{info['cpu']}, {threads}, one word at a time")
     return 0
 
 
 def compare(
     sides: Sequence[Contender], sets: dict[str, Path], threads: int, limit: int | None, progress: bool
-) -> list[dict[str, Any]]:
-    """The rows of the report, and in each the number of words by set."""
-    protocol, answers, counts = Protocol(), dict[str, list[Answers]](), dict[str, int]()
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows of the report, and who has none because it read no word: name -> one line."""
+    protocol, answers = Protocol(), dict[str, list[Answers]]()
     for name, folder in sets.items():
         with LmdbWords(folder) as data:
             words = list(labelled(data, protocol, limit))
@@ -112,15 +109,26 @@ def compare(
             print(f"{name}: {unreadable} images cannot be read and count as wrong", file=sys.stderr)
         if unreadable == len(words):
             continue
-        answers[name], counts[name] = race(sides, words, protocol, name, threads, progress), len(words)
+        answers[name] = race(sides, words, protocol, name, threads, progress)
     if not answers:
         raise UsageError(f"no words to read in {', '.join(sets)}")
-    return [{**row, "words": counts} for row in report(sides, answers)]
+    able = [k for k in range(len(sides)) if any(taken[k].failed < len(taken[k].seconds) for taken in answers.values())]
+    some = next(iter(answers.values()))
+    broken = {side.name: f"fails at every word ({some[k].error})" for k, side in enumerate(sides) if k not in able}
+    if not able:
+        raise UsageError("; ".join(f"{name}: {why}" for name, why in broken.items()))
+    kept = [sides[k] for k in able]
+    reference = next((k for k, side in enumerate(kept) if side.name == REFERENCE), 0)
+    return report(kept, {name: [taken[k] for k in able] for name, taken in answers.items()}, reference), broken
 
 
-def choose_sets(data: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
-    """The sets named; with none named the standard ones below `data`, or all if there is no standard one."""
-    sets = name_sets(data, find_lmdb(data))
+def choose_sets(folders: Sequence[Path], wanted: Sequence[str] | None) -> dict[str, Path]:
+    """The sets named; with none named the standard ones below `folders`, or all if there is no standard one."""
+    sets: dict[str, Path] = {}
+    for folder in folders:
+        for name, place in name_sets(folder, find_lmdb(folder)).items():
+            if sets.setdefault(name, place).resolve() != place.resolve():
+                raise UsageError(f"two sets are named {name}: {sets[name]} and {place}")
     if not wanted:
         return {name: folder for name, folder in sets.items() if name in STANDARD} or sets
     names = [name if name in sets else standard_name(Path(name)) or name for name in wanted]
@@ -131,27 +139,32 @@ def choose_sets(data: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """One line a recogniser; accuracy in percent, time in milliseconds a word."""
-    words = rows[0]["words"]
-    columns = [f"{name} ({count})" for name, count in words.items()] + (
-        [f"all ({sum(words.values())})"] if len(words) > 1 else []
-    )
-    width = max(len(row["name"]) for row in rows)
-    heads = ["MB", *columns, "ms a word", "quartiles", "times the first's", "quartiles"]
-    lines = []
+    """One line a recogniser, as Markdown; then what it is, and what went wrong."""
+    several = len(rows[0]["accuracy"]) > 1
+    heads = ["", "MB weights", "MB on disk"]
+    heads += [f"{name} ({value['words']})" for name, value in rows[0]["accuracy"].items()]
+    heads += [f"all ({rows[0]['combined']['words']})"] if several else []
+    heads += ["ms a word", "quartiles", f"time / {rows[0]['ratio']['to']}'s", "quartiles"]
+    lines = [heads]
     for row in rows:
         ms, ratio = row["latency_ms"], row["ratio"]
-        accuracy = [*row["accuracy"].values(), *([row["combined"]] if len(words) > 1 else [])]
+        accuracies = [*row["accuracy"].values(), *([row["combined"]] if several else [])]
         lines.append([
-            f"{row['bytes'] / 1e6:.1f}", *(f"{value:.2f}" for value in accuracy), f"{ms['median']:.2f}",
-            f"{ms['quartile_1']:.2f} to {ms['quartile_3']:.2f}", f"{ratio['of_medians']:.2f}",
-            f"{ratio['quartile_1']:.2f} to {ratio['quartile_3']:.2f}",
+            row["name"], f"{row['weight_bytes'] / 1e6:.1f}", f"{row['bytes'] / 1e6:.1f}",
+            *(f"{value['percent']:.1f} ({value['low']:.1f} to {value['high']:.1f})" for value in accuracies),
+            f"{ms['median']:.2f}", f"{ms['quartile_1']:.2f} to {ms['quartile_3']:.2f}",
+            f"{ratio['median']:.2f}", f"{ratio['quartile_1']:.2f} to {ratio['quartile_3']:.2f}",
         ])  # fmt: skip
-    widths = [max(len(cell) for cell in column) for column in zip(heads, *lines)]
-    print(f"\n| {'':<{width}} | " + " | ".join(f"{head:>{w}}" for head, w in zip(heads, widths)) + " |")
-    print(f"|:{'-' * width}-|" + "".join(f"-{'-' * w}:|" for w in widths))
-    for row, line in zip(rows, lines):
-        print(f"| {row['name']:<{width}} | " + " | ".join(f"{cell:>{w}}" for cell, w in zip(line, widths)) + " |")
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    print()
+    for number, line in enumerate(lines):
+        cells = [
+            cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths))
+        ]
+        if number == 1:
+            cells = [f":{cells[0][1:]}", *(f"{cell[1:]}:" for cell in cells[1:])]
+        print(f"| {' | '.join(cells)} |")
     print()
     for row in rows:
         notes = [row["package"], row["note"], f"failed at {row['failed']} words" if row["failed"] else ""]
