@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields, replace
 from typing import Any
 
+from clip4str.model import Config
 from clip4str.runtime.cli import Parser
 from clip4str.runtime.errors import UsageError
 
@@ -50,6 +52,8 @@ def parser(description: str) -> Parser:
 
     net = p.add_argument_group("network").add_argument
     net("--size", choices=tuple(SIZES), default="small", help="small: the bundled one, 32x128 input (default)")
+    net("--network", default="", metavar="FIELD=VALUE,...",
+        help="change the size: fields of model.Config, for example image_layers=9,patch_size=8x4")
     net("--init", default=None, metavar="START",
         help="random (default for small), clip (needs open_clip; default for the others) or a CLIP4STR checkpoint")
     net("--dropout", type=float, default=None, help="in the decoders (default 0.1; 0 from random weights)")
@@ -79,6 +83,24 @@ def parser(description: str) -> Parser:
 
 
 # fmt: on
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """The network of --size with the changes of --network. Raises UsageError for what no network has."""
+    changes: dict[str, Any] = {}
+    kinds = {field.name: field.type for field in fields(Config)}
+    for change in filter(None, args.network.split(",")):
+        name, _, value = change.partition("=")
+        if kinds.get(name) not in ("int", "tuple[int, int]"):
+            known = ", ".join(name for name, kind in kinds.items() if kind != "str")
+            raise UsageError(f"--network: a network has no size called {name!r}; it has {known}")
+        numbers = [int(part) for part in value.split("x") if part.isdecimal()]
+        pair = kinds[name] != "int"
+        if len(numbers) != 1 + pair or not all(numbers) or "x".join(map(str, numbers)) != value:
+            example = "16x4 (height x width)" if pair else "192"
+            raise UsageError(f"--network: {name} is written like {name}={example}, not {change!r}")
+        changes[name] = tuple(numbers) if pair else numbers[0]
+    return replace(SIZES[args.size], **changes)
 
 
 def settings_from(args: argparse.Namespace) -> Any:

@@ -6,6 +6,7 @@ import math
 import os
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip4str.model import Config, load_checkpoint
@@ -14,7 +15,7 @@ from clip4str.model.network import Attention
 from clip4str.runtime.errors import CheckpointError, UsageError
 
 _SMALL = Config(
-    image_size=(32, 128), patch_size=(16, 4), image_width=192, image_layers=6,
+    image_size=(32, 128), patch_size=(32, 4), image_width=192, image_layers=6,
     text_width=128, text_layers=3, text_positions=16, vocabulary=2562, d=192, decoder_mlp=768,
 )  # fmt: skip
 SIZES = {
@@ -69,7 +70,8 @@ def _factors(width: int, rank: int, noise: float, identity: float) -> tuple[Tens
 def start_from(model: Clip4Str, source: str, size: str) -> None:
     """Fill the model: "random", "clip" (towers from the optional open_clip package), or a checkpoint's path.
 
-    Raises CheckpointError if the checkpoint is of another size, UsageError if open_clip is missing or lacks it.
+    A checkpoint may have patches of another shape. Raises CheckpointError if it is otherwise of another size,
+    UsageError if open_clip is missing or lacks it.
     """
     if source == "random":
         initialize(model)
@@ -78,12 +80,27 @@ def start_from(model: Clip4Str, source: str, size: str) -> None:
     else:
         other = load_checkpoint(source)
         state = other.state_dict()
-        wrong = [k for k, v in model.state_dict().items() if k not in state or state[k].shape != v.shape]
+        if other.config.grid != model.config.grid or other.config.patch_size != model.config.patch_size:
+            _resample_patches(state, other.config, model.config)
+        own = {k: v for k, v in model.state_dict().items() if not k.startswith("ctc.")}  # no checkpoint holds that help
+        wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
         if wrong:
             raise CheckpointError(
                 f"{source}: another size than the network to train, first in {wrong[0]}; choose --size to match"
             )
-        model.load_state_dict(state)
+        model.load_state_dict(state, strict=False)
+
+
+@torch.no_grad()
+def _resample_patches(state: dict[str, Tensor], old: Config, new: Config) -> None:
+    """Other patches on the same weights: kernel and positions resampled (Beyer et al., "FlexiViT", CVPR 2023)."""
+    kernel, positions = (f"clip_model.visual.{name}" for name in ("conv1.weight", "positional_embedding"))
+    shrunk = math.prod(old.patch_size) / math.prod(new.patch_size)
+    state[kernel] = shrunk * F.interpolate(state[kernel].float(), new.patch_size, mode="bilinear")
+    first, rest = state[positions].float().split((1, math.prod(old.grid)))
+    rest = rest.mT.unflatten(1, old.grid)[None]
+    rest = F.interpolate(rest, new.grid, mode="bilinear")[0].flatten(1).mT
+    state[positions] = torch.cat((first, rest))
 
 
 def _from_open_clip(model: Clip4Str, size: str) -> None:

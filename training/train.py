@@ -32,8 +32,8 @@ import torch
 
 from clip4str.runtime.cli import fail
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
-from clip4str.training.arguments import check, parser, settings_from
-from clip4str.training.start import SIZES, start_from
+from clip4str.training.arguments import check, config_from, parser, settings_from
+from clip4str.training.start import start_from
 
 
 def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
@@ -104,7 +104,7 @@ def train(args: argparse.Namespace) -> int:
 
     torch.manual_seed(args.seed)
     settings = settings_from(args)
-    module = Training(SIZES[args.size], settings)
+    module = Training(config_from(args), settings)
     stream, held_out = build_data(args, module.charset, module.config.image_size, progress=rank == 0)
     start, minutes = resume_point(last) if last.exists() else (0, 0.0)
     if start == 0:
