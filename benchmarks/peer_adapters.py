@@ -25,6 +25,7 @@ from PIL import Image
 
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import MANIFEST, WEIGHTS
+from clip4str.runtime.driver import Decoding
 
 _BLANK = np.full((32, 100, 3), 255, np.uint8)
 PINNED = {  # as measured; others may do as well
@@ -63,9 +64,11 @@ class Contender:
         self.weight_bytes = sum(weight_bytes(file) for file in self.files)
 
 
-def ours(bundle: Path, threads: int) -> Contender:
+def ours(bundle: Path, threads: int, decoding: Decoding | None = None) -> Contender:
     """A bundle through Recognizer on the CPU, one image at a time, no text features kept from word to word."""
-    recognizer = Recognizer.load(bundle, "onnxruntime", threads=threads, providers=["CPU"], batch_size=1)
+    recognizer = Recognizer.load(
+        bundle, "onnxruntime", threads=threads, providers=["CPU"], batch_size=1, decoding=decoding
+    )
     manifest = recognizer.manifest
     files = [bundle / name for name in manifest.files if name != manifest.stages.get(WEIGHTS)]
     name = manifest.name if manifest.name.endswith(manifest.precision) else f"{manifest.name} {manifest.precision}"

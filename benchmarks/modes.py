@@ -1,0 +1,81 @@
+"""What each part of predict-and-refine is worth: word accuracy and time of all ways to decode, word by word in turn."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from clip4str.benchmarks.machine_info import busy, describe, machine_info
+from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.peer_adapters import Contender, ours
+from clip4str.benchmarks.peers import choose_sets, compare, print_table, write_json
+from clip4str.runtime import Clip4StrError, UsageError
+from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime.driver import Decoding
+from clip4str.runtime.recognizer import default_bundle
+
+PROGRAM = "benchmarks/modes.py"
+_EPILOG = """\
+examples:
+  python benchmarks/modes.py --data data/test --sets SVT CUTE80
+  python benchmarks/modes.py --data data/test --refine 0 1 2 3 --json modes.json
+
+ar: left to right, nar: all letters at once. refine: rounds of cloze refinement.
+visual: without the text tower and its decoder. The first row is the published
+way; the ratios are of its time, word by word. One word at a time, on a CPU.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with LMDB sets at any depth")
+    add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
+    add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
+    add("--refine", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="rounds to try (default: 0 1 2)")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+    add("--limit", type=int, metavar="N", help="only the first N words of every set")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    add("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    for name, value in (("limit", args.limit), ("threads", args.threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is 1 or more, not {value}")
+    check_output(args.json)
+    sets = choose_sets(args.data, args.sets)
+    sides = ways(args.bundle or default_bundle(), args.threads, args.refine)
+    info = machine_info(args.threads)
+    print(f"{sides[0].package}, {describe(info)}")
+    rows, _ = compare(sides, sets, args.threads, args.limit, not args.quiet)
+    print_table(rows)
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
+    if args.json:
+        write_json(args.json, {"ways": rows, "machine": info, "limit": args.limit})
+    return 0
+
+
+def ways(bundle: Path, threads: int, rounds: Sequence[int]) -> list[Contender]:
+    """All ways to decode, the published one first."""
+    wanted = [Decoding(d, r, b) for b in ("cross", "visual") for d in ("ar", "nar") for r in sorted(set(rounds))]
+    return [
+        replace(ours(bundle, threads, way), name=f"{way.branch}, {way.decode}, refine {way.refine}")
+        for way in dict.fromkeys([Decoding(), *wanted])
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Clip4StrError as error:
+        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
