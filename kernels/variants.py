@@ -51,7 +51,7 @@ class Network:
 NETWORKS = {
     network.name: network
     for network in (
-        Network("small", 192, 65, 192, 128, (32, 128)),
+        Network("small", 192, 33, 192, 128, (32, 128)),
         Network("base32", 512, 50, 768, 512, (224, 224)),
         Network("base16", 512, 197, 768, 512, (224, 224)),
         Network("large", 768, 257, 1024, 768, (224, 224)),
