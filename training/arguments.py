@@ -23,9 +23,9 @@ def parser(description: str) -> Parser:
     data("--data", nargs="+", default=[], metavar="DIR",
          help="folders of real words: LMDBs, at any depth; 5%% of the pictures are held out for validation")
     data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
-    data("--render", type=float, default=0.0, metavar="SHARE", help="share of words rendered on the fly (default 0)")
-    data("--render-atlas", metavar="FILE",
-         help="render from this glyph atlas (training/build_atlas.py) where the training runs: fast enough for a GPU")
+    data("--render", type=float, default=0.0, metavar="SHARE",
+         help="share of words rendered on the fly, where the training runs, from --render-atlas (default 0)")
+    data("--render-atlas", metavar="FILE", help="glyph atlas to render from, made by training/build_atlas.py")
     data("--real-fraction", type=float, default=0.25, metavar="SHARE",
          help="share of real words where there are others too (default 0.25)")
     data("--words", metavar="FILE", help="word list for --render, most frequent first")
@@ -150,3 +150,6 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--render-atlas says what to render from; say how much, too: --render SHARE")
     if args.render and args.data and args.render + args.real_fraction > 1:
         raise UsageError("--render and --real-fraction add up to more than 1")
+    if args.render and not args.render_atlas:
+        make = "python training/build_atlas.py --output atlas.safetensors"
+        raise UsageError(f"--render draws from a glyph atlas: make one ({make}) and give it as --render-atlas FILE")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the glyphs of this machine's fonts into one file, the glyph atlas that training/gpu_render.py draws from.
+"""Draws the glyphs of this machine's fonts into one file, the glyph atlas that training/render.py draws words from.
 
 python training/build_atlas.py --output atlas.safetensors
 """

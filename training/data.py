@@ -1,4 +1,4 @@
-"""Word crops for training: LMDB folders and words rendered on the fly, as a stream of batches that can start anywhere.
+"""Word crops for training: LMDB folders and orders for words to draw, as a stream of batches that can start anywhere.
 
 Every batch is a function of (seed, its number) alone, so a resumed run sees what an uninterrupted one would have.
 """
@@ -27,6 +27,7 @@ from .drawing.order import Order, Orders
 from .word_lmdb import LmdbWords, find_lmdb
 
 LONGEST = 25
+HELD_OUT = 0.05  # share of the real pictures that nothing is learned from
 RENDERED_STRENGTH = 0.4  # rendered words come distorted already
 GROUP = 8  # batches that share out words by length
 
@@ -122,11 +123,11 @@ def dealt(seed: int, number: int) -> int:
 class Stream(IterableDataset):
     """Endless batches, beginning with number `start`.
 
-    sources: word lists, each with its share of every batch and its strength of augmentation (0..1). render: share
-    drawn on the fly by training/render.py, with `vocabulary` as its word list; once `orders` is set they are only
-    ordered, to be drawn where training runs (drawing.data.Drawn). Shares add up to 1. Words of a length go
-    together, so that few positions are wasted on padding: eight batches' worth is chosen at once, sorted by length and
-    dealt out. rank, world: this process's part under DDP.
+    sources: word lists, each with its share of every batch and its strength of augmentation (0..1). render: share of
+    words that are only ordered here (from `orders`, which drawing.data.drawn_beside sets, with `vocabulary` as their
+    word list) and drawn where training runs. Shares add up to 1. Words of a length go together, so that few positions
+    are wasted on padding: eight batches' worth is chosen at once, sorted by length and dealt out. rank, world: this
+    process's part under DDP.
     """
 
     def __init__(
@@ -140,7 +141,6 @@ class Stream(IterableDataset):
         self.rendered = round(render * batch)
         self.orders: Orders | None = None
         self._ordered: tuple[int, Order, np.ndarray] | None = None
-        self._renderer: Any = None
         shares = np.array([share for _, share, _ in sources], float)
         self._shares = shares / shares.sum() if len(shares) else shares
 
@@ -166,10 +166,6 @@ class Stream(IterableDataset):
             pictures.append(picture)
             words.append(word)
             strengths.append(self.sources[source][2])
-        for pixels, word in self._drawn(number):
-            pictures.append(Image.fromarray(pixels))
-            words.append(word)
-            strengths.append(RENDERED_STRENGTH)
         if not pictures:
             pixels = np.zeros((0, *self.size, 3), np.uint8)
         elif self.augment:
@@ -178,7 +174,7 @@ class Stream(IterableDataset):
         else:
             pixels = np.stack([resize(p, self.size) for p in pictures])
         order = None
-        if self.orders is not None:
+        if self.rendered:
             codes, faces, labels = self._order(number)
             words += labels
             order = (torch.from_numpy(codes), torch.from_numpy(faces))
@@ -198,16 +194,6 @@ class Stream(IterableDataset):
         mine = ranked[chunk * size : (chunk + 1) * size]
         return [(int(source[i]), int(index[i])) for i in mine]
 
-    def _drawn(self, number: int) -> Iterator[tuple[np.ndarray, str]]:
-        if self.rendered and self.orders is None:
-            if self._renderer is None:
-                from .render import Renderer
-
-                self._renderer = Renderer(words=self.vocabulary)
-            self._renderer.reseed(f"{self.seed}/{number}")
-            for _ in range(self.rendered):
-                yield self._renderer.sample()
-
     def _order(self, number: int) -> Order:
         """The batch's words to draw elsewhere."""
         assert self.orders is not None
@@ -221,4 +207,4 @@ class Stream(IterableDataset):
         return order.rows(ranked[first : first + self.rendered])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_renderer": None, "_ordered": None}
+        return {**self.__dict__, "_ordered": None}

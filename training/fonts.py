@@ -22,12 +22,9 @@ from PIL import Image, ImageFont
 from tqdm import tqdm
 
 from clip4str.runtime.errors import DataError
+from clip4str.training.words import CHARSET, DIGITS, LOWER, UPPER
 
-DIGITS = "0123456789"
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
-CHARSET = DIGITS + LETTERS + PUNCTUATION
-
+LETTERS = LOWER + UPPER
 FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")
 SUFFIXES = (".ttf", ".otf", ".ttc")
 PACKAGES = "fonts-dejavu fonts-liberation2 fonts-urw-base35 fonts-open-sans fonts-lato fonts-aenigma"
@@ -61,23 +58,6 @@ class Font:
     unicase: bool
     legibility: float
     weight: float
-
-    def can_draw(self, text: str) -> bool:
-        return _charset(self.chars).issuperset(text)
-
-    def at(self, size: int) -> ImageFont.FreeTypeFont:
-        """The face at `size` pixels per em; kept open."""
-        return _open(self.path, size)
-
-
-@functools.cache
-def _charset(chars: str) -> frozenset[str]:
-    return frozenset(chars + " ")
-
-
-@functools.lru_cache(maxsize=600)
-def _open(path: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def font_files(folders: Iterable[str | os.PathLike[str]] | None = None) -> list[str]:

@@ -2,8 +2,8 @@
 """Train a CLIP4STR network on word crops: LMDB folders, and words rendered on the fly.
 
 Examples:
-  python training/train.py --data words/train/real --render 0.75 --output runs/small --minutes 90
   python training/train.py --data words/train/real --synthetic pool --output runs/small --steps 20000
+  python training/build_atlas.py --output atlas.safetensors
   python training/train.py --data words/train/real --render 0.75 --render-atlas atlas.safetensors --words words.txt \\
       --output runs/small --minutes 18 --batch 1024 --compile
   python training/train.py --size b16 --init clip --data words/train/real --output runs/b16 \\
@@ -38,10 +38,10 @@ from clip4str.training.start import start_from
 
 def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
     """The stream of batches and the held-out words."""
-    from clip4str.training.data import RENDERED_STRENGTH, Stream, load_words
+    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_words
     from clip4str.training.logbook import HeldOut
 
-    real, held = load_words(args.data, charset, 0.05, progress) if args.data else (None, None)
+    real, held = load_words(args.data, charset, HELD_OUT, progress) if args.data else (None, None)
     made, made_held = None, None
     if args.synthetic:
         made, made_held = load_words(args.synthetic, charset, 0 if args.data else 0.01, progress)
@@ -53,10 +53,6 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
     if made is not None:
         sources.append((made, 1 - args.render - (share if real is not None else 0), RENDERED_STRENGTH))
     render = args.render if sources else 1.0
-    if render and not args.render_atlas:
-        from clip4str.training.fonts import find_fonts
-
-        find_fonts()  # before worker processes look for them
     vocabulary: list[str] = []
     if args.words:
         try:

@@ -1,9 +1,7 @@
-"""The batch renderer: an atlas that is what Pillow draws, labels that say what is drawn, the same words from a seed."""
+"""The renderer: letters as Pillow draws them, labels that say what is drawn, the same words from a seed; training."""
 
 from __future__ import annotations
 
-import json
-import lzma
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from safetensors.numpy import load_file, save_file
-from test_render import some_fonts
 from tiny import TINY, write_lmdb
 
 from clip4str.runtime.errors import DataError
@@ -21,45 +17,23 @@ from clip4str.runtime.text import Charset
 from clip4str.training import start
 from clip4str.training.data import Stream, load_words
 from clip4str.training.drawing import atlas_build, camera, command
-from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, load_atlas, save_atlas
+from clip4str.training.drawing.atlas import CAP, PAD, SPACE, STEP, Atlas
 from clip4str.training.drawing.command import figures
 from clip4str.training.drawing.data import drawn_beside
 from clip4str.training.drawing.dice import Dice
 from clip4str.training.drawing.order import BLANK, MAIN, SIDE, Order, Orders, encode
-from clip4str.training.drawing.renderer import GpuRenderer
+from clip4str.training.drawing.renderer import Renderer
 from clip4str.training.drawing.warp import inverse, random_warp, text_points
-from clip4str.training.fonts import CHARSET, Font
+from clip4str.training.fonts import Font
 from clip4str.training.train import main
+from clip4str.training.words import CHARSET
 
 WORDS = ["hotel", "street", "coffee", "parking", "international"]
 
 
 @pytest.fixture(scope="module")
-def font() -> Font:
-    return some_fonts()[0]
-
-
-@pytest.fixture(scope="module")
-def atlas(font: Font) -> Atlas:
-    """The same face twice: whole, and without a few characters and said to be unicase."""
-    poor = replace(font, chars=font.chars.replace("$", "").replace("#", ""), unicase=True)
-    whole, less = (atlas_build.draw_face(f) for f in (font, poor))
-    assert whole is not None and less is not None
-    faces = [atlas_build.Face(n, n, "free", n == "less", 1.0, 0.4) for n in ("whole", "less")]
-    parts = (np.stack([d.glyphs for d in (whole, less)]), np.stack([d.kerning for d in (whole, less)]))
-    return atlas_build.assemble(faces, *parts, np.concatenate([whole.texels, less.texels]))
-
-
-@pytest.fixture(scope="module")
-def renderer(atlas: Atlas) -> GpuRenderer:
-    return GpuRenderer(atlas, WORDS, seed=3)
-
-
-@pytest.fixture(scope="module")
-def file(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("atlas") / "atlas.safetensors"
-    save_atlas(atlas, path)
-    return path
+def renderer(atlas: Atlas) -> Renderer:
+    return Renderer(atlas, WORDS, seed=3)
 
 
 def order(*texts: str) -> Order:
@@ -67,105 +41,10 @@ def order(*texts: str) -> Order:
     return Order(encode(lines), np.zeros(len(texts), np.int64), list(texts))
 
 
-# The atlas
-
-
-def test_distances_are_euclidean():
-    ink = np.zeros((96, 96), bool)
-    ink[:, :40] = True  # up to 5 blocks
-    field = atlas_build.distances(ink)
-    np.testing.assert_allclose(field[6], np.clip(4.5 - np.arange(12), -SPREAD, SPREAD), atol=0.1)
-    disc = np.hypot(*(np.mgrid[:160, :160] - 79.5)) < 40
-    field = atlas_build.distances(disc)
-    expected = 5 - np.hypot(*(np.mgrid[:20, :20] - 9.5))
-    near = np.abs(expected) < SPREAD - 0.5
-    np.testing.assert_allclose(field[near], expected[near], atol=0.13)
-
-
-def test_glyph_table(atlas: Atlas, font: Font):
-    assert atlas.drawable[0].all() and (~atlas.drawable[1]).sum() == 2
-    size = 200 * CAP / -ImageFont.truetype(font.path, 200).getbbox("H", anchor="ls")[1]
-    face = ImageFont.truetype(font.path, size)
-    for char in "AgW.":
-        width, height, left, top, advance = atlas.glyphs[0, CHARSET.index(char)]
-        x0, y0, x1, y1 = face.getbbox(char, anchor="ls")
-        assert advance / STEP == pytest.approx(face.getlength(char), abs=0.5)
-        assert left + PAD == pytest.approx(x0, abs=1.6) and top + PAD == pytest.approx(y0, abs=1.6)
-        assert width - 2 * PAD == pytest.approx(x1 - x0, abs=2.1)
-        assert height - 2 * PAD == pytest.approx(y1 - y0, abs=2.1)
-        tile = atlas.tile(0, CHARSET.index(char))
-        assert tile[0].max() < 64 < tile.max() and tile[:, 0].max() < 64
-    assert not atlas.glyphs[0, SPACE, :4].any() and atlas.glyphs[0, SPACE, 4] > 0
-
-
-def test_file_round_trip(atlas: Atlas, file: Path):
-    loaded = load_atlas(file)
-    assert loaded.faces == atlas.faces
-    for name in ("glyphs", "kerning", "texels", "offsets"):
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(atlas, name))
-
-
-def _with(file: Path, target: Path, metadata: dict | None = None, **tensors: np.ndarray) -> Path:
-    content = load_file(file) | tensors
-    faces = json.dumps([vars(face) for face in load_atlas(file).faces])
-    save_file(content, target, {"format": "clip4str-atlas-1", "faces": faces} | (metadata or {}))
-    return target
-
-
-def _packed(data: bytes) -> np.ndarray:
-    return np.frombuffer(lzma.compress(data), np.uint8)
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        (lambda f, t: t.write_bytes(f.read_bytes()[:-100]), "not a usable atlas"),
-        (lambda f, t: t.write_bytes(b"no atlas"), "not a usable atlas"),
-        (lambda f, t: _with(f, t, {"format": "other"}), "format is 'other'"),
-        (lambda f, t: _with(f, t, {"faces": "["}), "not a usable atlas"),
-        (lambda f, t: _with(f, t, {"faces": '[{"nom": 1}]'}), "not a usable atlas"),
-        (lambda f, t: _with(f, t, texels=np.zeros(50, np.uint8)), "not a usable atlas"),
-        (lambda f, t: _with(f, t, texels=_packed(bytes(10))), "a table of 10 bytes"),
-        (lambda f, t: _with(f, t, texels=_packed(bytes(10**7))), "a table of"),
-        (lambda f, t: _with(f, t, glyphs=np.zeros((2, 95, 5), np.int16)), "tiles of 0 texels"),
-        (lambda f, t: _with(f, t, glyphs=np.full((2, 95, 5), 30000, np.int16)), "tiles of"),
-        (lambda f, t: _with(f, t, glyphs=np.full((2, 95, 5), -5, np.int16)), "one of -5"),
-        (lambda f, t: None, "no such atlas"),
-    ],
-)
-def test_damaged_atlas_is_one_line(file: Path, tmp_path: Path, damage, message):
-    target = tmp_path / "bad.safetensors"
-    damage(file, target)
-    with pytest.raises(DataError, match=message) as caught:
-        load_atlas(target)
-    assert len(str(caught.value).splitlines()) == 1 and "atlas.py" in str(caught.value)
-
-
-def test_faces_are_chosen_over_the_weights_of_a_family(font: Font):
-    family = [replace(font, path=f"{i}.ttf", weight=0.1 + i / 20) for i in range(9)]
-    others = [replace(font, path=f"x{i}.ttf", family=f"x{i}") for i in range(3)]
-    chosen = atlas_build.choose_faces([*family, *others], 100, 3)
-    assert [f.path for f in chosen] == ["0.ttf", "4.ttf", "8.ttf", "x0.ttf", "x1.ttf", "x2.ttf"]
-    assert len(atlas_build.choose_faces([*family, *others], 2, 3)) == 2
-
-
-def test_build_command(font: Font, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(atlas_build, "find_fonts", lambda: (font, replace(font, path=f"{font.path}")))
-    out = tmp_path / "atlas.safetensors"
-    assert atlas_build.main(["--output", str(out)]) == 0
-    assert len(load_atlas(out)) == 1  # the copy is left out
-    assert "1 faces" in capsys.readouterr().out
-    assert atlas_build.main(["--output", str(out)]) == 2
-    assert "--force" in capsys.readouterr().err
-
-
-# What is drawn
-
-
 @pytest.mark.parametrize("text", ["A", "g", "R8", "Wave"])
-def test_undistorted_words_equal_pillows(renderer: GpuRenderer, atlas: Atlas, font: Font, text: str):
+def test_undistorted_words_equal_pillows(renderer: Renderer, atlas: Atlas, font: Font, text: str):
     high, wide, fine, margin = 40, 40 * len(text), 8, 0.1
-    drawn = GpuRenderer(atlas, size=(high, wide)).clean(order(text), margin)[0].numpy()
+    drawn = Renderer(atlas, size=(high, wide)).clean(order(text), margin)[0].numpy()
     size = 200 * CAP * fine / -ImageFont.truetype(font.path, 200).getbbox("H", anchor="ls")[1]
     face = ImageFont.truetype(font.path, size, layout_engine=ImageFont.Layout.BASIC)
     canvas = Image.new("L", (3000, 1200))
@@ -186,7 +65,7 @@ def test_undistorted_words_equal_pillows(renderer: GpuRenderer, atlas: Atlas, fo
     assert wrong.mean() < 0.02 and (wrong > 0.4).mean() < 0.002  # tips, as in the notches of W, come out round
 
 
-def test_every_letter_is_there(renderer: GpuRenderer):
+def test_every_letter_is_there(renderer: Renderer):
     """Gaps between letters: as many runs of ink as letters that do not touch."""
     texts = ["HIH", "HHHHHHHH", "I", "0 0"]
     for picture, text in zip(renderer.clean(order(*texts)), texts):
@@ -194,10 +73,10 @@ def test_every_letter_is_there(renderer: GpuRenderer):
         assert int((ink.diff(prepend=ink.new_zeros(1)) == 1).sum()) == len(text.replace(" ", ""))
 
 
-def test_letters_are_recognised_by_their_templates(renderer: GpuRenderer):
+def test_letters_are_recognised_by_their_templates(renderer: Renderer):
     """Each letter of a word looks like that letter drawn by itself, and less like any other."""
     alphabet = "ABCDEFGHKLMNPRSTUVXYZ23456789"
-    templates = GpuRenderer.clean(renderer, order(*alphabet)).flatten(1)
+    templates = Renderer.clean(renderer, order(*alphabet)).flatten(1)
     templates = templates / templates.norm(dim=1, keepdim=True)
     shuffled = "".join(alphabet[i] for i in torch.randperm(len(alphabet), generator=torch.Generator().manual_seed(0)))
     single = renderer.clean(order(*shuffled), margin=0.13).flatten(1)
@@ -207,17 +86,17 @@ def test_letters_are_recognised_by_their_templates(renderer: GpuRenderer):
 
 def test_shapes_and_determinism(atlas: Atlas):
     for size, count in (((32, 128), 9), ((16, 64), 1), ((40, 100), 3)):
-        one, two = (GpuRenderer(atlas, WORDS, size, seed=5) for _ in range(2))
+        one, two = (Renderer(atlas, WORDS, size, seed=5) for _ in range(2))
         (a, labels), (b, again) = one.batch(count), two.batch(count)
         assert a.dtype == torch.uint8 and a.shape == (count, *size, 3) and len(labels) == count
         assert labels == again and torch.equal(a, b)
         assert not torch.equal(a, one.batch(count)[0])
         two.number = 0
         assert torch.equal(two.batch(count)[0], a)
-    assert not torch.equal(GpuRenderer(atlas, WORDS, size, seed=6).batch(count)[0], a)
+    assert not torch.equal(Renderer(atlas, WORDS, size, seed=6).batch(count)[0], a)
 
 
-def test_pictures_show_something(renderer: GpuRenderer):
+def test_pictures_show_something(renderer: Renderer):
     pixels, labels = renderer.batch(200)
     assert all(1 <= len(label) <= 25 and set(label) <= set(CHARSET) for label in labels)
     values = dict(zip(command.FIGURES, figures(pixels.numpy()).T))
@@ -251,7 +130,7 @@ def test_no_face_for_a_text(atlas: Atlas):
 
 def test_the_word_lies_within_the_crop(atlas: Atlas):
     """Corners of the ink, taken back from the picture to the text plane, are found in it."""
-    renderer = GpuRenderer(atlas, WORDS)
+    renderer = Renderer(atlas, WORDS)
     dice = Dice(400, torch.Generator().manual_seed(1))
     width, height = torch.rand(400) * 300 + 20, torch.rand(400) * 20 + 20
     warp = random_warp(width, height, dice)
@@ -284,9 +163,6 @@ def test_a_good_camera_changes_little():
     assert (seen - smooth).abs().mean() < 6
 
 
-# Training
-
-
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
@@ -294,11 +170,11 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_stored_and_drawn_words_share_a_batch(file: Path, words: Path):
+def test_stored_and_drawn_words_share_a_batch(atlas_file: Path, words: Path):
     charset = Charset()
     stored, _ = load_words([words], charset)
     stream = Stream([(stored, 1.0, 1.0)], charset, (16, 64), 8, seed=1, render=0.75, vocabulary=WORDS)
-    drawn = drawn_beside(map(stream.make, range(16)), stream, str(file), torch.device("cpu"))
+    drawn = drawn_beside(map(stream.make, range(16)), stream, str(atlas_file), torch.device("cpu"))
     batches = list(drawn)
     longest = [batch.tokens.shape[1] for batch in batches]
     for number, batch in enumerate(batches):
@@ -310,19 +186,19 @@ def test_stored_and_drawn_words_share_a_batch(file: Path, words: Path):
     assert torch.equal(again.pixels, batches[11].pixels) and torch.equal(again.tokens, batches[11].tokens)
 
 
-def test_drawn_words_alone(file: Path):
+def test_drawn_words_alone(atlas_file: Path):
     charset = Charset()
     stream = Stream([], charset, (16, 64), 6, render=1.0)
-    batch = drawn_beside([], stream, str(file), torch.device("cpu")).complete(stream.make(3))
+    batch = drawn_beside([], stream, str(atlas_file), torch.device("cpu")).complete(stream.make(3))
     assert batch.pixels.shape == (6, 16, 64, 3) and len(batch.tokens) == 6
     order = stream.orders.take(48, "0/group 0")
     words = sorted(charset.decode(row[1:].tolist()) for n in range(8) for row in stream.make(n).tokens)
     assert words == sorted(order.labels)
 
 
-def test_a_run_on_drawn_words_goes_on(file, words, tmp_path, monkeypatch, capsys):
+def test_a_run_on_drawn_words_goes_on(atlas_file, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(start.SIZES, "small", replace(TINY))
-    options = ["--render", "0.5", "--render-atlas", str(file), "--batch", "4", "--workers", "0", "--threads", "1",
+    options = ["--render", "0.5", "--render-atlas", str(atlas_file), "--batch", "4", "--workers", "0", "--threads", "1",
                "--precision", "32", "--accelerator", "cpu", "--data", str(words), "--real-fraction", "0.5"]  # fmt: skip
     for name, count in (("whole", "2"), ("parts", "1"), ("parts", "2")):
         # A schedule by minutes would differ; one by steps ends where it is told.
@@ -334,35 +210,3 @@ def test_a_run_on_drawn_words_goes_on(file, words, tmp_path, monkeypatch, capsys
         torch.testing.assert_close(whole["state_dict"][name], parts["state_dict"][name], rtol=0, atol=1e-6)
     assert main([*options[2:], "--output", str(tmp_path / "other"), "--steps", "1"]) == 2
     assert "how much" in capsys.readouterr().err
-
-
-# The command
-
-
-def test_sheet_figures_and_speed(file: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    common = ["--atlas", str(file), "--count", "20", "--batch", "20", "--real", str(words)]
-    assert command.main([*common, "--sheet", str(tmp_path / "s.png"), "--seconds", "0.01"]) == 0
-    with Image.open(tmp_path / "s.png") as sheet:
-        assert sheet.size == (1326, 208)
-    assert "words/s" in capsys.readouterr().out
-    pixels = np.random.default_rng(0).integers(0, 255, (5, 32, 128, 3), dtype=np.uint8)
-    table = command.compare(pixels, pixels)
-    assert all(name in table for name in command.FIGURES)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ([], "nothing to do"),
-        (["--sheet", "absent/sheet.png"], "cannot write absent/sheet.png"),
-        (["--sheet", "x.png", "--count", "0"], "at least 1"),
-        (["--sheet", "x.png", "--words", "absent.txt"], "cannot read absent.txt"),
-        (["--sheet", "x.png", "--real", "absent"], "absent"),
-        (["--seconds", "1", "--atlas", "absent"], "no such atlas"),
-    ],
-)
-def test_errors_are_one_line(file: Path, tmp_path: Path, options, message, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert command.main(["--atlas", str(file), *options]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0] and lines[0].startswith("gpu_render.py: error: ")

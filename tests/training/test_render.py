@@ -1,302 +1,161 @@
-"""The renderer draws legible, correctly labelled words, always the same ones from the same seed."""
+"""training/render.py: a pool that an interruption does no harm to, a contact sheet, one line for a mistake."""
 
 from __future__ import annotations
 
 import io
-import random
-from itertools import islice
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import write_lmdb
 
-from clip4str.training import fonts as fonts_module
-from clip4str.training import paint as paint_module
-from clip4str.training import render_command
-from clip4str.training.fonts import Font, NoFontsError, find_fonts, font_files, font_weights, inspect_font
-from clip4str.training.render import Renderer, render_word
-from clip4str.training.warp import random_warp
-from clip4str.training.words import CHARSET, WordSampler, clean
+from clip4str.runtime.text import Charset
+from clip4str.training.data import load_words
+from clip4str.training.drawing import atlas_build, command, pool
+from clip4str.training.drawing.atlas import Atlas
+from clip4str.training.drawing.renderer import Renderer
+from clip4str.training.fonts import find_fonts
+from clip4str.training.word_lmdb import LmdbWords
 
-lmdb = pytest.importorskip("lmdb")
 WORDS = ["hotel", "street", "coffee", "parking", "international"]
 
 
-def some_fonts() -> list[Font]:
-    """A handful of faces: DejaVu where it is installed, or the first ones that will do."""
-    files = font_files()
-    plain = [f for f in files if Path(f).name.startswith("DejaVuSans")]
-    found = [font for font in map(inspect_font, (plain or files)[:6]) if font is not None]
-    if not found:
-        pytest.skip("no fonts on this machine")
-    return found
-
-
 @pytest.fixture(scope="module")
-def few() -> list[Font]:
-    return some_fonts()
-
-
-@pytest.fixture(scope="module")
-def renderer(few: list[Font]) -> Renderer:
-    return Renderer(7, WORDS, extra=(), fonts=few)
-
-
-def test_charset_is_the_networks():
-    assert len(CHARSET) == len(set(CHARSET)) == 94
-    assert CHARSET.startswith("0123456789abcdefghijklmnopqrstuvwxyzABC")
-    assert fonts_module.CHARSET == CHARSET
-
-
-def test_words_have_1_to_25_of_the_94_characters():
-    sampler = WordSampler(WORDS, random.Random(0), extra=["Zürich", "x" * 40, "ok"], labels=["P. PINANG"])
-    assert sampler.extra == ["ok"] and sampler.labels == ["P.PINANG"]
-    texts = [sampler.sample() for _ in range(5000)]
-    labels = [t.replace(" ", "") for t in texts]
-    assert all(1 <= len(label) <= 25 and set(label) <= set(CHARSET) for label in labels)
-    letters = [label for label in labels if label.isalpha()]
-    assert 0.6 < len(letters) / len(labels) < 0.95
-    assert 0.35 < np.mean([label.isupper() for label in letters]) < 0.7
-    assert len(set("".join(labels))) > 88
-
-
-def test_word_sampler_without_any_list():
-    sampler = WordSampler([], random.Random(0))
-    assert len({sampler.sample() for _ in range(50)}) > 10
-    assert clean(["a b", "", "é", " ok "]) == ["ab", "ok"]
-
-
-def test_samples_are_crops_with_labels(renderer: Renderer):
-    for image, label in islice(renderer, 200):
-        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        assert 16 <= image.shape[0] <= 64 and 8 <= image.shape[1] <= 800
-        assert 1 <= len(label) <= 25 and set(label) <= set(CHARSET)
-
-
-def test_same_seed_same_crops(few: list[Font]):
-    def draw(seed: int) -> list[tuple[bytes, str]]:
-        crops = islice(Renderer(seed, WORDS, extra=(), fonts=few), 30)
-        return [(image.tobytes(), label) for image, label in crops]
-
-    assert draw(3) == draw(3)
-    assert draw(3) != draw(4)
-
-
-def test_reseed_starts_over(few: list[Font]):
-    renderer = Renderer(5, WORDS, extra=(), fonts=few)
-    first = [label for _, label in islice(renderer, 20)]
-    renderer.reseed(5)
-    assert [label for _, label in islice(renderer, 20)] == first
-
-
-def test_text_can_be_told_from_its_ground(few: list[Font], monkeypatch: pytest.MonkeyPatch):
-    """Before the camera, letters differ from what is behind them in nearly every picture."""
-    differences = []
-    original = paint_module.paint
-
-    def measure(rng, mask, outline, size):
-        picture = original(rng, mask, outline, size)
-        pixels, ink = np.asarray(picture, np.float32), np.asarray(mask, np.float32) / 255
-        if (ink > 0.9).sum() > 20 and (ink < 0.1).sum() > 20:
-            apart = pixels[ink > 0.9].mean(0) - pixels[ink < 0.1].mean(0)
-            differences.append(np.abs(apart).max())
-        return picture
-
-    monkeypatch.setattr("clip4str.training.render.paint", measure)
-    rng = random.Random(1)
-    for _ in range(200):
-        render_word("HOTEL", few[0], rng)
-    assert len(differences) > 150
-    assert np.percentile(differences, 3) > 12 and np.median(differences) > 60
-
-
-def test_crop_shows_the_word(few: list[Font]):
-    """The ink is in the crop, whole, however it is warped: its share of the area stays that of letters."""
-    shares = []
-
-    def measure(rng, mask, outline, size):
-        shares.append(np.asarray(mask, np.float32).mean() / 255)
-        return Image.new("RGB", mask.size)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clip4str.training.render.paint", measure)
-        rng = random.Random(2)
-        for _ in range(200):
-            render_word("STREET", few[0], rng)
-    assert min(shares) > 0.03 and 0.12 < np.median(shares) < 0.6
-
-
-def test_warps_invert():
-    rng = random.Random(0)
-    seen_bend = False
-    for _ in range(100):
-        warp = random_warp(rng, 5.0, 1.0).scaled(150.0, 30.0, 30.0)
-        seen_bend |= bool(warp.bend)
-        x, y = np.array([-75.0, 0, 40, 75]), np.array([-15.0, 3, 15, 0])
-        back_x, back_y = warp.backward(*warp.forward(x, y))
-        np.testing.assert_allclose(back_x, x, atol=1e-6)
-        np.testing.assert_allclose(back_y, y, atol=1e-6)
-        left, top, right, bottom = warp.extent()
-        assert right - left > 10 and bottom - top > 10
-    assert seen_bend
-
-
-@pytest.mark.parametrize("text", ["i", "-", ".", "MMMMMMMMMMMMMMMMMMMMMMMMM", "two words", "...", "'"])
-def test_awkward_texts(text: str, few: list[Font]):
-    rng = random.Random(0)
-    for _ in range(20):
-        image = render_word(text, few[0], rng, height=40, others=["NEXT"])
-        assert 16 <= image.shape[0] <= 40 and image.shape[1] >= 8
-
-
-def test_font_scan_keeps_text_fonts(few: list[Font]):
-    for font in few:
-        assert font.legibility > 0.5 and font.can_draw("Hello 123") and not font.can_draw("\u0416")
-    weights = font_weights(few)
-    assert len(weights) == len(few) and min(weights) > 0
-
-
-def test_font_scan_rejects_symbol_fonts(tmp_path: Path):
-    builder_module = pytest.importorskip("fontTools.fontBuilder")
-    pens = pytest.importorskip("fontTools.pens.ttGlyphPen")
-    pen = pens.TTGlyphPen(None)
-    for corner in ((100, 0), (100, 700), (600, 350)):
-        (pen.moveTo if corner == (100, 0) else pen.lineTo)(corner)
-    pen.closePath()
-    triangle, names = pen.glyph(), [".notdef", "triangle"]
-    builder = builder_module.FontBuilder(1000, isTTF=True)
-    builder.setupGlyphOrder(names)
-    builder.setupCharacterMap(dict.fromkeys(map(ord, CHARSET), "triangle"))
-    builder.setupGlyf({".notdef": pens.TTGlyphPen(None).glyph(), "triangle": triangle})
-    builder.setupHorizontalMetrics(dict.fromkeys(names, (700, 100)))
-    builder.setupHorizontalHeader(ascent=800, descent=-200)
-    builder.setupNameTable({"familyName": "Triangles", "styleName": "Regular"})
-    builder.setupOS2()
-    builder.setupPost()
-    builder.save(tmp_path / "triangles.ttf")
-    (tmp_path / "broken.ttf").write_bytes(b"no font at all")
-    assert inspect_font(str(tmp_path / "triangles.ttf")) is None
-    assert inspect_font(str(tmp_path / "broken.ttf")) is None
-    with pytest.raises(NoFontsError, match="apt-get install"):
-        find_fonts((str(tmp_path),), cache=False)
-
-
-def test_installed_symbol_fonts_are_rejected():
-    symbols = ("D050000L", "OpenSymbol", "fontawesome", "StandardSymbolsPS", "Symbola")
-    paths = [p for p in font_files() if Path(p).stem.startswith(symbols)]
-    if not paths:
-        pytest.skip("no symbol fonts on this machine")
-    for font in map(inspect_font, paths):
-        assert font is None or font.legibility < fonts_module.LEGIBLE
-
-
-def test_scan_is_remembered(tmp_path: Path, few: list[Font], monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "fonts"
-    folder.mkdir()
-    (folder / "copy.ttf").write_bytes(Path(few[0].path).read_bytes())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = find_fonts.__wrapped__((str(folder),))
-    monkeypatch.setattr(fonts_module, "inspect_font", lambda path: pytest.fail("looked at the file again"))
-    assert find_fonts.__wrapped__((str(folder),)) == first
-    (tmp_path / "cache" / "clip4str" / "fonts.json").write_text("[broken")
-    with pytest.raises(pytest.fail.Exception, match="looked"):
-        find_fonts.__wrapped__((str(folder),))
-
-
-# The command
-
-
-def read_lmdb(path: Path) -> list[tuple[np.ndarray, str]]:
-    with lmdb.open(str(path), readonly=True, lock=False) as env, env.begin() as txn:
-        samples = []
-        for i in range(1, int(txn.get(b"num-samples")) + 1):
-            picture = Image.open(io.BytesIO(txn.get(b"image-%09d" % i))).convert("RGB")
-            samples.append((np.asarray(picture), txn.get(b"label-%09d" % i).decode()))
-        return samples
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_lmdb(folder / "words", ["stop", "Exit", "24", "taxi"] * 12)
+    return folder
 
 
 @pytest.fixture
-def command(few: list[Font], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(render_command, "find_fonts", lambda: few)
-    return render_command.main
+def render(atlas_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The command, in an empty folder, on small pictures."""
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("\n".join(WORDS))
+    common = ["--atlas", str(atlas_file), "--words", "words.txt", "--size", "16", "64", "--batch", "8"]
+    return lambda *options: command.main([*common, *options])
 
 
-def test_lmdb_round_trip(tmp_path: Path, command, few: list[Font]):
-    out = tmp_path / "pool.lmdb"
-    (tmp_path / "words.txt").write_text("\n".join(WORDS))
-    arguments = ["--count", "40", "--seed", "9", "--words", str(tmp_path / "words.txt"), "--quality", "0"]
-    assert command(["--output", str(out), *arguments]) == 0
-    samples = read_lmdb(out)
-    assert len(samples) == 40 and [p.name for p in out.iterdir()] == ["data.mdb"]
-    renderer = Renderer("9/0", WORDS, fonts=few)
-    for (image, label), (expected, text) in zip(samples, renderer):
-        assert label == text
-        np.testing.assert_array_equal(image, expected)
+def stored(folder: str) -> list[tuple[bytes, str]]:
+    with LmdbWords(folder) as words:
+        return list(words)
 
 
-@pytest.mark.slow
-def test_workers_change_nothing(few: list[Font]):
-    settings = {"fonts": few, "words": WORDS}
-    alone = list(render_command.draw(settings, 300, 4, 1, 90))
-    assert list(render_command.draw(settings, 300, 4, 2, 90)) == alone
+def test_a_pool_holds_what_was_drawn(render, atlas: Atlas):
+    assert render("--output", "pool", "--count", "20", "--seed", "9", "--quality", "0") == 0
+    assert [path.name for path in Path("pool").iterdir()] == ["data.mdb"]
+    words = stored("pool")
+    drawn = pool.batches(Renderer(atlas, WORDS, (16, 64), seed=9), 20, 8)
+    expected = [word for pixels, labels in drawn for word in zip(pixels, labels)]
+    assert len(words) == 20 and [label for _, label in words] == [label for _, label in expected]
+    for (image, _), (pixels, _) in zip(words, expected):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image))), pixels)
+    with LmdbWords("pool") as opened:
+        assert json.loads(opened._get("made-of"))["seed"] == 9
+    trained_on, _ = load_words(["pool"], Charset())
+    assert len(trained_on) == 20
 
 
-def test_existing_output_is_kept_unless_forced(tmp_path: Path, command, capsys: pytest.CaptureFixture[str]):
-    out = tmp_path / "pool"
-    assert command(["--output", str(out), "--count", "3"]) == 0
-    assert command(["--output", str(out), "--count", "5"]) == 2
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    batch = Renderer.batch
+
+    def interrupted(self, count):
+        if self.number == after:
+            raise KeyboardInterrupt
+        return batch(self, count)
+
+    monkeypatch.setattr(Renderer, "batch", interrupted)
+
+
+def test_going_on_equals_never_stopping(render, capsys):
+    options = ("--count", "30", "--seed", "2")
+    assert render("--output", "whole", *options) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 2)
+        assert render("--output", "pool", *options) == 130
+    assert "goes on" in capsys.readouterr().err and not Path("pool").exists()
+    assert render("--output", "pool", *options) == 0
+    assert "30 words, 16 of them before" in capsys.readouterr().out
+    assert stored("pool") == stored("whole")
+    assert sorted(path.name for path in Path().iterdir()) == ["pool", "whole", "words.txt"]
+
+
+def test_what_another_command_left_is_not_gone_on_with(render, real: Path, capsys):
+    options = ("--output", "pool", "--count", "20", "--force")
+    others = (("--seed", "1"), ("--count", "19"), ("--quality", "80"), ("--size", "16", "48"), ("--real", str(real)))
+    for other in others:
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt(patch, 1)
+            assert render(*options, *other) == 130
+        assert render(*options) == 0
+        assert "before" not in capsys.readouterr().out
+    Path(".pool.part").mkdir()
+    Path(".pool.part", "data.mdb").write_bytes(b"damaged" * 1000)
+    assert render(*options) == 0 and len(stored("pool")) == 20
+
+
+def test_existing_output_is_kept_unless_forced(render, capsys):
+    assert render("--output", "pool", "--count", "3") == 0
+    assert render("--output", "pool", "--count", "5") == 2
     assert "--force" in capsys.readouterr().err
-    assert len(read_lmdb(out)) == 3
-    assert command(["--output", str(out), "--count", "5", "--force"]) == 0
-    assert len(read_lmdb(out)) == 5
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "keep.txt").write_text("mine")
-    assert command(["--output", str(tmp_path / "letters"), "--count", "3", "--force"]) == 2
-    assert (tmp_path / "letters" / "keep.txt").exists()
+    assert len(stored("pool")) == 3
+    assert render("--output", "pool", "--count", "5", "--force") == 0
+    assert len(stored("pool")) == 5
+    Path("letters").mkdir()
+    Path("letters", "keep.txt").write_text("mine")
+    assert render("--output", "letters", "--count", "3", "--force") == 2
+    assert Path("letters", "keep.txt").exists()
 
 
-def test_interrupted_write_leaves_nothing_and_can_be_repeated(tmp_path: Path):
-    sample = (render_command.encode(np.zeros((8, 8, 3), np.uint8), 0), "a")
+def test_held_out_words_lend_nothing(real: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "HELD_OUT", 0.3)
+    learned, held = load_words([real], Charset(), 0.3)
+    pixels, words = command.real_words([str(real)], (16, 64), 100, 0)
+    assert len(held) > 3 and len(pixels) == len(words) == len(learned)
 
-    def breaks():
-        yield sample
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        render_command.write_lmdb(tmp_path / "pool", breaks(), 2)
-    assert list(tmp_path.iterdir()) == []
-    render_command.write_lmdb(tmp_path / "pool", [sample, sample], 2)
-    assert [label for _, label in read_lmdb(tmp_path / "pool")] == ["a", "a"]
+def test_sheet_figures_and_speed(atlas_file: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    common = ["--atlas", str(atlas_file), "--count", "20", "--batch", "20", "--real", str(real), "--figures"]
+    assert command.main([*common, "--sheet", str(tmp_path / "s.png"), "--seconds", "0.01"]) == 0
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.size == (1326, 208)
+    shown = capsys.readouterr().out
+    assert "words/s" in shown and all(name in shown for name in command.FIGURES)
+
+
+def test_the_sheet_shows_the_first_words_of_the_pool(render, monkeypatch: pytest.MonkeyPatch):
+    sheets = []
+    monkeypatch.setattr(command, "contact_sheet", lambda *parts: sheets.append(parts) or Image.new("RGB", (8, 8)))
+    assert render("--sheet", "sheet.png", "--output", "pool", "--count", "20") == 0
+    (pixels, labels, real), words = sheets[0], stored("pool")
+    assert len(pixels) == 20 and real is None and labels == [label for _, label in words]
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "options, message",
     [
         ([], "nothing to do"),
         (["--output", "x", "--count", "0"], "at least 1"),
-        (["--output", "x", "--quality", "101"], "--quality"),
-        (["--output", "x", "--words", "absent.txt"], "cannot read absent.txt"),
-        (["--sheet", "absent/sheet.png"], "cannot write absent/sheet.png"),
+        (["--output", "x", "--quality", "101"], "--quality is 0 to 100"),
         (["--output", "x", "--count", "many"], "invalid int value: 'many'"),
+        (["--output", "words.txt/x", "--count", "9"], "cannot write words.txt/x"),
         (["--out", "x"], "unrecognized arguments: --out x"),
+        (["--sheet", "x.png", "--words", "absent.txt"], "cannot read absent.txt"),
+        (["--sheet", "absent/sheet.png", "--count", "9"], "cannot write absent/sheet.png"),
+        (["--sheet", "x.png", "--real", "absent"], "absent"),
+        (["--seconds", "1", "--atlas", "absent"], "python training/build_atlas.py --output absent"),
     ],
 )
-def test_errors_are_one_line(arguments, message, command, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert command(arguments) == 2
+def test_mistakes_are_one_line(render, options, message, capsys):
+    assert render(*options) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0] and lines[0].startswith("render.py: error: ")
 
 
 def test_no_fonts_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(render_command, "find_fonts", lambda: find_fonts((str(tmp_path),), cache=False))
-    assert render_command.main(["--output", str(tmp_path / "pool")]) == 2
+    monkeypatch.setattr(atlas_build, "find_fonts", lambda: find_fonts((str(tmp_path),), cache=False))
+    assert atlas_build.main(["--output", str(tmp_path / "atlas.safetensors")]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "fonts-dejavu" in error
-
-
-def test_contact_sheet(tmp_path: Path, command):
-    assert command(["--sheet", str(tmp_path / "sheet.png"), "--seed", "2"]) == 0
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (1500, 660)

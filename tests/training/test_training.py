@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, draw, write_lmdb
+from tiny import TINY, write_lmdb
 
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
@@ -126,6 +126,8 @@ def _tensors(tree):
         (["--steps", "2", "--batch", "0"], "at least 1"),
         (["--steps", "2", "--real-fraction", "1.5"], "between 0 and 1"),
         (["--steps", "2", "--render", "0.9"], "more than 1"),
+        (["--steps", "2", "--render", "0.5"], "python training/build_atlas.py --output atlas.safetensors"),
+        (["--steps", "2", "--render", "0.5", "--render-atlas", "absent"], "no such atlas"),
         (["--steps", "2", "--data", "missing-folder"], "does not exist"),
         (["--steps", "2", "--words", "missing-file"], "word list"),
         (["--steps", "2", "--init", "missing.ckpt"], "does not exist"),
@@ -162,24 +164,17 @@ def test_another_network_does_not_go_on(words, tmp_path, small_is_tiny, capsys, 
     assert "the loss is nan at step 1" in capsys.readouterr().err
 
 
-def test_rendered_words_and_collected_gradients(tmp_path, small_is_tiny, monkeypatch, capsys):
-    class Renderer:
-        def __init__(self, words):
-            assert list(words) == ["bar", "cafe"]
-
-        def reseed(self, seed):
-            self.seed = seed
-
-        def sample(self):
-            return np.asarray(draw("bar")), "bar"
-
-    monkeypatch.setattr("clip4str.training.render.Renderer", Renderer)
-    monkeypatch.setattr("clip4str.training.fonts.find_fonts", list)
+def test_rendered_words_and_collected_gradients(atlas_file, tmp_path, small_is_tiny, capsys):
     (tmp_path / "words.txt").write_text("bar\ncafe\n")
     options = ["--render", "1", "--words", str(tmp_path / "words.txt"), "--output", str(tmp_path / "run"),
                "--batch", "2", "--accumulate", "3", "--steps", "2", "--workers", "0"]  # fmt: skip
-    assert main([*options, "--accelerator", "cpu"]) == 0
+    assert main([*options, "--render-atlas", str(atlas_file), "--accelerator", "cpu"]) == 0
     assert "2 steps, 12 words" in capsys.readouterr().out
+
+
+def test_a_share_too_small_for_a_word(atlas_file, words, tmp_path, small_is_tiny, capsys):
+    assert run(words, tmp_path / "run", "--render", "0.01", "--render-atlas", str(atlas_file), "--steps", "1") == 0
+    assert "1 steps, 4 words" in capsys.readouterr().out
 
 
 def test_starting_from_a_checkpoint(tmp_path):

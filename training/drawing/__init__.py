@@ -1,1 +1,1 @@
-"""Words drawn in batches, in torch, from a glyph atlas; training/render.py draws them one by one from font files."""
+"""Synthetic words, drawn in batches, in torch, from a glyph atlas."""

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, Face, assemble, save_atlas
-from clip4str.training.fonts import CHARSET, Font, find_fonts, font_weights
+from clip4str.training.fonts import Font, find_fonts, font_weights
+from clip4str.training.words import CHARSET
 
 FINE = 8  # drawn this many times larger than the field
 SIGNATURE = "HEROSGagenoskt258"  # characters by which copies of a face are found

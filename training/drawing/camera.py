@@ -1,4 +1,4 @@
-"""What a camera does to a batch of words: light, blur, few pixels, noise, JPEG, things in front; after camera.py.
+"""What a camera does to a batch of words: light, blur, few pixels, noise, JPEG, things in front.
 
 Blur, the sensor's pixels and the final resize are linear and separable: one matrix per word and axis takes the scene to
 the sensor, another takes the sensor's picture to the result. Every word has a sensor of its own size that way.

@@ -1,4 +1,4 @@
-"""The command behind `python training/gpu_render.py`: words per second, a contact sheet, figures beside real crops."""
+"""The command behind `python training/render.py`: a pool of words, a contact sheet, figures beside real crops."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 from clip4str.runtime.text import Charset
 from clip4str.training.augment import resize
-from clip4str.training.data import Words, load_words
-from clip4str.training.drawing.atlas import load_atlas
-from clip4str.training.drawing.data import blurred_places
-from clip4str.training.drawing.order import Orders
-from clip4str.training.drawing.renderer import GpuRenderer
+from clip4str.training.data import HELD_OUT, Words, load_words
 from clip4str.training.words import read_words
 
+from .atlas import load_atlas
+from .data import blurred_places
+from .order import Orders
+from .pool import batches, check_output, made_of, write_pool
+from .renderer import Renderer
+
 FIGURES = ("grey", "deviation", "contrast", "edges", "sharpness", "saturation", "ink", "dark text", "border")
-COLUMNS, CELL = 10, (132, 52)
+COLUMNS, SHOWN, MEASURED = 10, 100, 1000
 
 
 def figures(pixels: np.ndarray) -> np.ndarray:
@@ -69,7 +71,7 @@ def compare(rendered: np.ndarray, real: np.ndarray | None) -> str:
 
 def contact_sheet(pixels: np.ndarray, labels: Sequence[str], real: np.ndarray | None) -> Image.Image:
     """Words with their labels; rows of real crops between those of rendered ones, marked by a bar at the left."""
-    wide, high = CELL
+    wide, high = pixels.shape[2] + 4, pixels.shape[1] + 20
     rows = -(-len(pixels) // COLUMNS)
     real_rows = 0 if real is None else min(rows, len(real) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * wide + 6, (rows + real_rows) * high), "white")
@@ -89,14 +91,15 @@ def contact_sheet(pixels: np.ndarray, labels: Sequence[str], real: np.ndarray | 
     return sheet
 
 
-def real_crops(folders: Sequence[str], size: tuple[int, int], count: int, seed: int) -> tuple[np.ndarray, Words]:
-    words, _ = load_words(folders, Charset())
+def real_words(folders: Sequence[str], size: tuple[int, int], count: int, seed: int) -> tuple[np.ndarray, Words]:
+    """Some crops, resized, and all words they are from, but for those that training holds out."""
+    words, _ = load_words(folders, Charset(), HELD_OUT)
     chosen = np.random.default_rng(seed).permutation(len(words))[:count]
     pictures = [picture for picture in (words.picture(int(i)) for i in chosen) if picture is not None]
     return np.stack([resize(picture, size) for picture in pictures]), words
 
 
-def speed(renderer: GpuRenderer, batch: int, seconds: float) -> str:
+def speed(renderer: Renderer, batch: int, seconds: float) -> str:
     """Draws for a while, after one batch to warm up."""
 
     def wait() -> None:
@@ -115,67 +118,111 @@ def speed(renderer: GpuRenderer, batch: int, seconds: float) -> str:
             f"({words / cpu:.0f} per second of processor time)")  # fmt: skip
 
 
+# fmt: off
+
+
 def arguments() -> Parser:
-    parser = Parser(prog="gpu_render.py", description="Draw words from a glyph atlas in torch: speed, sheet, figures.")
+    parser = Parser(
+        prog="render.py",
+        description="Draw synthetic words from a glyph atlas: into an LMDB to train on, or to look at.",
+        epilog="example: python training/render.py --output pool --count 100000 --words words.txt",
+    )
     add = parser.add_argument
-    add("--atlas", required=True, metavar="FILE", help="glyph atlas, see training/build_atlas.py")
-    add("--sheet", type=Path, metavar="FILE", help="draw a contact sheet into this picture")
-    add("--real", nargs="+", default=[], metavar="DIR", help="LMDBs of real words: shown on the sheet, compared with")
+    add("--atlas", type=Path, default=Path("atlas.safetensors"), metavar="FILE",
+        help="glyph atlas, made by training/build_atlas.py (default: %(default)s)")
+    add("--output", type=Path, metavar="DIR",
+        help="LMDB folder to write; appears only when complete, the same command goes on after an interruption")
+    add("--sheet", type=Path, metavar="FILE", help=f"draw a contact sheet of the first {SHOWN} words into this picture")
     add("--figures", action="store_true", help="print figures of the pictures, beside those of --real")
-    add("--count", type=int, default=100, metavar="N", help="words on the sheet (default: %(default)s)")
     add("--seconds", type=float, default=0.0, metavar="S", help="measure the speed for so long")
+    add("--count", type=int, default=10_000, metavar="N", help="words to draw (default: %(default)s)")
+    add("--words", type=Path, nargs="+", default=[], metavar="FILE", help="word lists, one a line, frequent first")
+    add("--real", nargs="+", default=[], metavar="DIR",
+        help="LMDBs of real words: they lend texts and blurred grounds, and are shown on the sheet")
+    add("--seed", type=int, default=0, metavar="S",
+        help="same seed, atlas, texts, batch and device: same words (default: %(default)s)")
+    add("--size", type=int, nargs=2, default=(32, 128), metavar=("H", "W"),
+        help="of a picture: the input size of the network to train (default: 32 128)")
+    add("--quality", type=int, default=92, metavar="Q", help="JPEG quality, or 0 for PNG (default: %(default)s)")
     add("--batch", type=int, default=512, metavar="N", help="words drawn at once (default: %(default)s)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--size", type=int, nargs=2, default=(32, 128), metavar=("H", "W"), help="of a picture (default: 32 128)")
-    add("--seed", type=int, default=0, metavar="S")
-    add("--words", nargs="+", default=[], metavar="FILE", help="word lists, one a line, frequent first")
+    add("--force", action="store_true", help="replace an existing --output")
     return parser
 
 
-def run(args: argparse.Namespace) -> None:
-    if args.sheet is None and not args.figures and not args.seconds:
-        raise UsageError("nothing to do: ask for a --sheet, for --figures or for some --seconds of speed")
+# fmt: on
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UsageError for what cannot be meant."""
+    if args.output is None and args.sheet is None and not args.figures and not args.seconds:
+        raise UsageError("nothing to do: name an --output folder or a --sheet, or ask for --figures or --seconds")
     if min(args.count, args.batch) < 1 or min(args.size) < 8 or max(args.size) > 1024:
         raise UsageError("--count and --batch are at least 1, the sides of --size 8 to 1024")
+    if not 0 <= args.quality <= 100:
+        raise UsageError(f"--quality is 0 to 100, not {args.quality}")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("torch sees no GPU here; use --device cpu")
+    if args.output is not None:
+        check_output(args.output, args.force)
+
+
+def run(args: argparse.Namespace) -> None:
+    check(args)
     size = (args.size[0], args.size[1])
     atlas = load_atlas(args.atlas)
     try:
         words = [word for path in args.words for word in read_words(path)]
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
-    shown = max(args.count, 1000 if args.figures else 0)
-    real, source = real_crops(args.real, size, shown, args.seed) if args.real else (None, None)
+    shown = min(args.count, MEASURED if args.figures else SHOWN)
+    real, source = real_words(args.real, size, shown, args.seed) if args.real else (None, None)
     places = blurred_places(source) if source is not None else None
     orders = Orders(atlas, words, labels=source.labels if source is not None else ())
-    renderer = GpuRenderer(atlas, orders, size, args.device, args.seed, places)
-    pictures: list[np.ndarray] = []
-    labels: list[str] = []
-    while len(labels) < shown and (args.figures or args.sheet):
-        pixels, texts = renderer.batch(min(args.batch, 256))
-        pictures.append(pixels.cpu().numpy())
-        labels += texts
+    renderer = Renderer(atlas, orders, size, args.device, args.seed, places)
+    if args.sheet is not None or args.figures:
+        _look(args, renderer, shown, real)
+    if args.output is not None:
+        recipe = made_of(args.atlas, orders, places, seed=args.seed, size=size, count=args.count, batch=args.batch,
+                         quality=args.quality, device=renderer.device.type)  # fmt: skip
+        start = time.perf_counter()
+        done = write_pool(args.output, lambda first: batches(renderer, args.count, args.batch, first), args.count,
+                          args.quality, recipe, args.force)  # fmt: skip
+        seconds = time.perf_counter() - start
+        before = f", {done} of them before" if done else ""
+        rate = (args.count - done) / seconds
+        print(f"{args.output}: {args.count} words{before} in {seconds:.1f} s ({rate:.0f} words/s)")
+    if args.seconds:
+        print(f"{len(atlas)} faces, {speed(renderer, args.batch, args.seconds)}")
+
+
+def _look(args: argparse.Namespace, renderer: Renderer, shown: int, real: np.ndarray | None) -> None:
+    """The contact sheet and the figures of the first words of the pool."""
+    drawn: list[np.ndarray] = []
+    texts: list[str] = []
+    for pixels, labels in batches(renderer, args.count, args.batch):
+        drawn.append(pixels)
+        texts += labels
+        if len(texts) >= shown:
+            break
+    pictures = np.concatenate(drawn)
     if args.sheet is not None:
         try:
-            sheet = contact_sheet(np.concatenate(pictures)[: args.count], labels, real)
-            sheet.save(args.sheet)
+            contact_sheet(pictures[: min(shown, SHOWN)], texts, real).save(args.sheet)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot write {args.sheet}: {error}") from None
         print(f"contact sheet: {args.sheet}")
     if args.figures:
-        print(compare(np.concatenate(pictures)[:shown], real))
-    if args.seconds:
-        print(f"{len(atlas)} faces, {speed(renderer, args.batch, args.seconds)}")
+        print(compare(pictures[:shown], real))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(arguments().parse_args(argv))
     except Clip4StrError as error:
-        print(f"gpu_render.py: error: {one_line(error)}", file=sys.stderr)
+        print(f"render.py: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("gpu_render.py: interrupted", file=sys.stderr)
+        print("render.py: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data import Batch, Stream, Words
 from .atlas import load_atlas
 from .order import Orders
-from .renderer import GpuRenderer
+from .renderer import Renderer
 
 PLACES = 2000
 
@@ -36,7 +36,7 @@ class Drawn:
     """A loader whose batches come with all their words drawn: what is drawn depends on the order, the seed and the
     batch's number alone, on one kind of device."""
 
-    def __init__(self, loader: Iterable[Batch], renderer: GpuRenderer, seed: int) -> None:
+    def __init__(self, loader: Iterable[Batch], renderer: Renderer, seed: int) -> None:
         self.loader, self.renderer, self.seed = loader, renderer, seed
 
     def __iter__(self) -> Iterator[Batch]:
@@ -44,7 +44,8 @@ class Drawn:
             yield self.complete(batch)
 
     def complete(self, batch: Batch) -> Batch:
-        assert batch.order is not None
+        if batch.order is None:  # so small a share of so small a batch that it rounds to no word
+            return batch
         pixels = self.renderer.draw(*batch.order, f"{self.seed}/{batch.number}")
         if len(batch.pixels):
             pixels = torch.cat((batch.pixels.to(pixels.device, non_blocking=True), pixels))
@@ -60,4 +61,4 @@ def drawn_beside(loader: Iterable[Batch], stream: Stream, atlas: str, device: to
     glyphs = load_atlas(atlas)
     stream.orders = Orders(glyphs, stream.vocabulary, labels=real.labels if real is not None else ())
     places = blurred_places(real) if real is not None else None
-    return Drawn(loader, GpuRenderer(glyphs, stream.orders, stream.size, device, places=places), stream.seed)
+    return Drawn(loader, Renderer(glyphs, stream.orders, stream.size, device, places=places), stream.seed)

@@ -1,4 +1,4 @@
-"""Colours, grounds, clutter and letters for a batch of words, as surfaces.py and paint.py make them for one.
+"""Colours, grounds, clutter and letters for a batch of words.
 
 Pictures are float32 [n, 3, H, W], 0..255. Lengths of effects are in texels of the text plane.
 """
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..surfaces import HUES, SIGNS, texture_bank
 from .dice import Dice, plane
+from .surfaces import HUES, SIGNS, texture_bank
 
 GREY = (0.299, 0.587, 0.114)
 

@@ -1,8 +1,8 @@
 """Draws words in batches, in torch, on a GPU or CPU, from a glyph atlas: fast enough to feed training there.
 
-Same effects as training/render.py, but every step works on a whole batch: letters are laid out (layout.py), each pixel
-is traced back through a warp to the text plane (warp.py) where distance fields tell what is ink, the scene is painted
-(compose.py, paint.py) and photographed (camera.py).
+Every step works on a whole batch: letters are laid out (layout.py), each pixel is traced back through a warp to the
+text plane (warp.py) where distance fields tell what is ink, the scene is painted (compose.py, paint.py) and
+photographed (camera.py).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clip4str.training.drawing.atlas import Atlas
-from clip4str.training.drawing.camera import photograph
-from clip4str.training.drawing.compose import compose
-from clip4str.training.drawing.dice import Dice, constant
-from clip4str.training.drawing.layout import Glyphs
-from clip4str.training.drawing.order import Order, Orders
-from clip4str.training.drawing.paint import Grounds, coverage, slopes
-from clip4str.training.drawing.warp import plain_warp, random_warp, text_points
+from .atlas import Atlas
+from .camera import photograph
+from .compose import compose
+from .dice import Dice, constant
+from .layout import Glyphs
+from .order import Order, Orders
+from .paint import Grounds, coverage, slopes
+from .warp import plain_warp, random_warp, text_points
 
 FINE = 2  # samples of the letters per pixel, across: long words are squeezed
 
 
-class GpuRenderer:
+class Renderer:
     """Batches of words; the same atlas, words, seed and device give the same pictures.
 
     orders: what to draw, or a word list for it. size: height and width of the pictures. places: uint8 [m, 3, h, w]

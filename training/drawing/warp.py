@@ -1,4 +1,4 @@
-"""Bends, slants, rotations and perspective of a batch of words, as training/warp.py has them for one.
+"""Bends, slants, rotations and perspective of a batch of words.
 
 A point of the crop goes through the inverse of a projective map, then of a bend, to the text plane.
 """
