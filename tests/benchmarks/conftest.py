@@ -12,3 +12,20 @@ def tiny_bundle(golden_checkpoint, tmp_path_factory) -> Path:
     from clip4str.export.build_engine import build_bundle
 
     return build_bundle(golden_checkpoint("tiny"), tmp_path_factory.mktemp("bundles") / "tiny", max_batch=8)
+
+
+@pytest.fixture(scope="session")
+def atlas_file(tmp_path_factory) -> Path:
+    """A glyph atlas of the one typeface that comes with matplotlib."""
+    import matplotlib
+
+    from clip4str.training.drawing import atlas_build
+    from clip4str.training.drawing.atlas import save_atlas
+    from clip4str.training.fonts import inspect_font
+
+    font = inspect_font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")))
+    drawn = atlas_build.draw_face(font)
+    face = atlas_build.Face("DejaVu Sans", "DejaVu Sans", "free", False, 1.0, 0.4)
+    path = tmp_path_factory.mktemp("atlas") / "atlas.safetensors"
+    save_atlas(atlas_build.assemble([face], drawn.glyphs[None], drawn.kerning[None], drawn.texels), path)
+    return path

@@ -1,0 +1,124 @@
+"""What a recogniser reads well and what badly: drawn words with one difficulty at a time, counted and shown."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from clip4str.benchmarks.difficult_words import Pen, Picture, draw_rows
+from clip4str.benchmarks.machine_info import machine_info
+from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.benchmarks.peers import write_json
+from clip4str.runtime import Clip4StrError, Recognizer, UsageError
+from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime.errors import DataError
+from clip4str.runtime.recognizer import default_bundle
+from clip4str.training.words import WordSampler, dictionary, read_words
+
+PROGRAM = "benchmarks/strengths.py"
+_EPILOG = """\
+examples:
+  python training/build_atlas.py --output atlas.safetensors
+  python benchmarks/strengths.py --atlas atlas.safetensors --picture strengths.png
+
+Words are drawn plainly, dark on light, in typefaces of the atlas; each row then
+has one difficulty. Exact: with case and punctuation. Plain: 0-9a-z only.
+Drawn words show what is difficult beside what; they say nothing of accuracy on
+real ones, for which see clip4str eval.
+"""
+
+
+def measure(recognizer: Recognizer, rows: dict[str, list[tuple[Picture, str]]]) -> list[dict[str, Any]]:
+    report = []
+    for name, drawn in rows.items():
+        read = recognizer.read([pixels for pixels, _ in drawn])
+        exact = [word.text == text for word, (_, text) in zip(read, drawn)]
+        folded = [_fold(word.text) == _fold(text) for word, (_, text) in zip(read, drawn)]
+        examples = [{"text": text, "read": word.text, "confidence": round(float(word.confidence), 3)}
+                    for word, (_, text) in zip(read, drawn)]  # fmt: skip
+        report.append({"name": name, "exact": accuracy(exact), "plain": accuracy(folded), "examples": examples})
+    return report
+
+
+def _fold(text: str) -> str:
+    return "".join(c for c in text.lower() if c in "0123456789abcdefghijklmnopqrstuvwxyz")
+
+
+def picture(
+    report: Sequence[dict[str, Any]], rows: dict[str, list[tuple[Picture, str]]], across: int = 6
+) -> Image.Image:
+    """A row of examples for each difficulty: the first ones, right or wrong, as they came."""
+    left, wide, high, line = 250, 178, 52, 80
+    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    sheet = Image.new("RGB", (left + across * wide, line * len(report) + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    for k, row in enumerate(report):
+        top = k * line + 8
+        draw.text((10, top + 6), row["name"], "black", font)
+        draw.text(
+            (10, top + 28), f"{row['plain']['percent']:.0f} %   exact {row['exact']['percent']:.0f} %", "#555", small
+        )
+        for n, ((pixels, _), seen) in enumerate(list(zip(rows[row["name"]], row["examples"]))[:across]):
+            image = Image.fromarray(pixels)
+            scale = min((wide - 14) / image.width, high / image.height)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            sheet.paste(image.resize(size, Image.Resampling.BICUBIC), (left + n * wide, top + (high - size[1]) // 2))
+            same = seen["read"] == seen["text"]
+            folded = _fold(seen["read"]) == _fold(seen["text"])
+            colour = "#1a7f37" if same else "#9a6700" if folded else "#c0262d"
+            draw.text(
+                (left + n * wide, top + high + 3), f"{seen['read'][:22]}  {100 * seen['confidence']:.0f}", colour, small
+            )
+    return sheet
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add("--atlas", type=Path, required=True, metavar="FILE", help="glyph atlas, made by training/build_atlas.py")
+    add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
+    add("--words", type=Path, metavar="FILE", help="word list (default: the system's dictionary, or a few words)")
+    add("--count", type=int, default=200, metavar="N", help="words of each kind (default: 200)")
+    add("--seed", type=int, default=0)
+    add("--picture", type=Path, metavar="FILE", help="draw examples of each kind (.png)")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    args = parser.parse_args(argv)
+    if args.count < 1:
+        raise UsageError(f"--count is 1 or more, not {args.count}")
+    check_output(args.json)
+    check_output(args.picture, (".png",))
+    recognizer = Recognizer.load(args.bundle or default_bundle())
+    try:
+        listed = read_words(args.words) if args.words else dictionary()
+    except OSError as error:
+        raise DataError(f"{args.words}: cannot be read ({error.strerror})") from None
+    rows = draw_rows(Pen(args.atlas), WordSampler(listed, random.Random(0)), args.count, args.seed)
+    report = measure(recognizer, rows)
+    print(f"{recognizer.manifest.name} {recognizer.manifest.precision}, {args.count} words of each kind\n")
+    print(f"| {'':24} | plain, % | exact, % |\n| {':---':24} | ---: | ---: |")
+    for row in report:
+        print(f"| {row['name']:24} | {row['plain']['percent']:.1f} | {row['exact']['percent']:.1f} |")
+    if args.json:
+        rest = [{key: value for key, value in row.items() if key != "examples"} for row in report]
+        write_json(args.json, {"kinds": rest, "count": args.count, "seed": args.seed, "machine": machine_info()})
+    if args.picture:
+        part = args.picture.with_name(f".{args.picture.name}.part")
+        picture(report, rows).save(part, "PNG", optimize=True)
+        part.replace(args.picture)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Clip4StrError as error:
+        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
