@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.benchmarks.peer_adapters import Contender, ours
-from clip4str.benchmarks.peers import choose_sets, compare, print_table, write_json
+from clip4str.benchmarks.peers import choose_sets, compare, print_table
 from clip4str.runtime import Clip4StrError, UsageError
 from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.driver import Decoding

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,7 +16,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from clip4str.benchmarks.duplicate_search import LEAST, Finding, Search, Side
-from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.output_files import check_output, write_json, write_whole
 from clip4str.runtime import Clip4StrError, ImageError, UsageError
 from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.images import load_image
@@ -86,7 +84,7 @@ def _search(args: argparse.Namespace, train: Side, test: Side) -> int:
     search.run(not args.quiet)
     report = search.report(args.copies)
     if args.output:
-        write_whole(args.output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_json(args.output, report)
     if args.picture:
         buffer = io.BytesIO()
         contact_sheet(search.shown(), train, test).save(buffer, "PNG")
@@ -172,19 +170,6 @@ def contact_sheet(pairs: Sequence[Finding], train: Side, test: Side, columns: in
         score = "" if pair.likeness is None else f" {pair.likeness:.3f}"
         pen.text((x - wide - 90, y + high), f"{pair.kind}{score}", fill=colour)
     return sheet
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Through a temporary name: a reader finds all of it or none. Raises UsageError if it cannot be written."""
-    partial = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        # a folder's name may hold bytes that no encoding has
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
-        os.replace(partial, path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -1,9 +1,12 @@
-"""Checks of the files that a report is written to, made before the work that fills them."""
+"""The files that a report is written to: checked before the work that fills them, and written whole or not at all."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from clip4str.runtime import UsageError
 
@@ -18,3 +21,21 @@ def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
         raise UsageError(f"{file}: its folder does not exist")
     if suffixes and file.suffix.lower() not in suffixes:
         raise UsageError(f"{file}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Through a temporary name: a reader finds all of it or none. Raises UsageError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        # a folder's name may hold bytes that no encoding has
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+        os.replace(partial, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """As write_whole."""
+    write_whole(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +11,7 @@ from typing import Any
 
 from clip4str.benchmarks.latency_chart import check_chart
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_peers, ours
 from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
 from clip4str.benchmarks.protocol import Protocol
@@ -169,16 +167,6 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         notes = [row["package"], row["note"], f"failed at {row['failed']} words" if row["failed"] else ""]
         print(f"{row['name']}: {'; '.join(note for note in notes if note)}")
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Through a temporary name: a reader finds all of it or none."""
-    partial = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clip4str.benchmarks.difficult_words import Pen, Picture, draw_rows
 from clip4str.benchmarks.machine_info import machine_info
-from clip4str.benchmarks.output_files import check_output
+from clip4str.benchmarks.output_files import check_output, write_json, write_whole
 from clip4str.benchmarks.peer_turns import accuracy
-from clip4str.benchmarks.peers import write_json
 from clip4str.runtime import Clip4StrError, Recognizer, UsageError
 from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.errors import DataError
@@ -110,12 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rest = [{key: value for key, value in row.items() if key != "examples"} for row in report]
         write_json(args.json, {"kinds": rest, "count": args.count, "seed": args.seed, "machine": machine_info()})
     if args.picture:
-        part = args.picture.with_name(f".{args.picture.name}.part")
-        few = picture(report, rows).quantize(
-            200, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-        )  # a third of the size
-        few.save(part, "PNG", optimize=True)
-        part.replace(args.picture)
+        few = picture(report, rows).quantize(200, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        few.save(buffer, "PNG", optimize=True)  # a fifth of the size with few colours
+        write_whole(args.picture, buffer.getvalue())
     return 0
 
 

@@ -22,6 +22,8 @@ def parser(description: str) -> Parser:
     data = p.add_argument_group("data").add_argument
     data("--data", nargs="+", default=[], metavar="DIR",
          help="folders of real words: LMDBs, at any depth; 5%% of the pictures are held out for validation")
+    data("--leave-out", metavar="FILE",
+         help="pictures of --data to leave out: a list from benchmarks/near_duplicates.py --write-exclusions")
     data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
     data("--render", type=float, default=0.0, metavar="SHARE",
          help="share of words rendered on the fly, where the training runs, from --render-atlas (default 0)")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,12 +80,14 @@ class Words:
 
 
 def load_words(
-    folders: Sequence[str | os.PathLike[str]], charset: Charset, held_out: float = 0.0, progress: bool = False
-) -> tuple[Words, Words]:
+    folders: Sequence[str | os.PathLike[str]], charset: Charset, held_out: float = 0.0, progress: bool = False,
+    left_out: Collection[str] = (),
+) -> tuple[Words, Words]:  # fmt: skip
     """Words to train on and words held out, out of all LMDBs below the folders.
 
     Held out is a share of all distinct pictures, chosen by a hash of their bytes: it stays the same whatever else is
-    trained on, and copies of a picture stay on one side.
+    trained on, and copies of a picture stay on one side. left_out: SHA-256 of pictures in neither part, see
+    read_left_out.
     """
     sources = [LmdbWords(path) for folder in folders for path in find_lmdb(folder)]
     parts: tuple[list, list] = ([], [])
@@ -92,6 +96,8 @@ def load_words(
         for number, source in enumerate(sources):
             for row in range(1, len(source) + 1):
                 word = clean_label(source.label(row, "replace"), charset)
+                if word is not None and left_out and hashlib.sha256(source.image(row)).hexdigest() in left_out:
+                    word = None
                 if word is not None:
                     away = held_out > 0 and _fraction(source.image(row)) < held_out
                     parts[away].append(((number, row), word))
@@ -101,6 +107,18 @@ def load_words(
         raise DataError(f"{', '.join(map(str, folders))}: no word of 1 to {LONGEST} characters of the charset")
     train, held = (Words(sources, [r for r, _ in part], [w for _, w in part]) for part in parts)
     return train, held
+
+
+def read_left_out(path: str | os.PathLike[str]) -> frozenset[str]:
+    """SHA-256 of the pictures that benchmarks/near_duplicates.py --write-exclusions lists. Raises DataError."""
+    try:
+        rows = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of pictures ({error})") from None
+    digests = [row.split("\t")[-1].strip() for row in rows[1:]]
+    if rows[:1] != ["set\trow\tsha256"] or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+        raise DataError(f"{path}: no list of near_duplicates.py --write-exclusions (set, row, sha256, tab-separated)")
+    return frozenset(digests)
 
 
 def _fraction(content: bytes) -> float:

@@ -15,9 +15,7 @@ What is finished is kept: the same command again does what is left. Writes exper
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from clip4str.benchmarks.machine_info import machine_info
+from clip4str.benchmarks.output_files import write_json, write_whole
 from clip4str.runtime.cli import Parser, fail
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 
@@ -108,10 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     rows = _measure(args, [(v, folder / v.name) for v in VARIANTS if (folder / v.name / "model.safetensors").exists()])
     report = {"machine": machine_info(1), "words": args.words, "rows": rows}
     table = as_markdown(rows)
-    for name, content in (("experiments.json", json.dumps(report, indent=1) + "\n"), ("experiments.md", table)):
-        part = folder / f".{name}.part"
-        part.write_text(content)
-        os.replace(part, folder / name)
+    write_json(folder / "experiments.json", report)
+    write_whole(folder / "experiments.md", table)
     print(table)
     return 0
 
@@ -135,7 +132,7 @@ def _measure(args: argparse.Namespace, runs: list[tuple[Variant, Path]]) -> list
     import torch
 
     from clip4str.model import load_checkpoint
-    from clip4str.training.data import load_words
+    from clip4str.training.data import HELD_OUT, load_words
     from clip4str.training.logbook import HeldOut, read_log
 
     torch.set_num_threads(1)
@@ -143,7 +140,7 @@ def _measure(args: argparse.Namespace, runs: list[tuple[Variant, Path]]) -> list
     charset, size = networks[0].charset, networks[0].config.image_size
     sets = {"rendered": HeldOut(load_words(args.held, charset)[0], size, args.held_words)}
     if args.data:
-        sets["real"] = HeldOut(load_words(args.data, charset, 0.05)[1], size, 1000)
+        sets["real"] = HeldOut(load_words(args.data, charset, HELD_OUT)[1], size, 1000)
     rows: list[dict[str, Any]] = []
     for (variant, run), network in zip(runs, networks):
         speeds = [float(row["words_per_second"]) for row in read_log(run / "log.csv")[2:]]

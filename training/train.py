@@ -38,10 +38,11 @@ from clip4str.training.start import start_from
 
 def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
     """The stream of batches and the held-out words."""
-    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_words
+    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_words, read_left_out
     from clip4str.training.logbook import HeldOut
 
-    real, held = load_words(args.data, charset, HELD_OUT, progress) if args.data else (None, None)
+    left_out = read_left_out(args.leave_out) if args.leave_out else ()
+    real, held = load_words(args.data, charset, HELD_OUT, progress, left_out) if args.data else (None, None)
     made, made_held = None, None
     if args.synthetic:
         made, made_held = load_words(args.synthetic, charset, 0 if args.data else 0.01, progress)

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from clip4str.benchmarks import duplicate_search, likeness, near_duplicates
+from clip4str.benchmarks import duplicate_search, likeness
 from clip4str.benchmarks.duplicate_search import Side
-from clip4str.benchmarks.near_duplicates import contact_sheet, run, write_whole
-from clip4str.runtime import UsageError
+from clip4str.benchmarks.near_duplicates import contact_sheet, run
 
 TEST_WORDS = ("Bridge", "MARKET", "coffee", "Station", "OFFICE", "garden", "Police", "CINEMA", "street", "Hotel")
 TRAIN_WORDS = (
@@ -268,19 +267,6 @@ def test_a_fit_says_what_was_trimmed():
     assert likeness.fitted_stretch((10, 0, 0, 15), *shapes) == pytest.approx(1)
     assert likeness.fitted_stretch((-10, 0, 0, -15), *reversed(shapes)) == pytest.approx(1)
     assert likeness.fitted_stretch((0, 0, 0, 0), 2, 1) == likeness.fitted_stretch((0, 0, 0, 0), 1, 2) == 2
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "report.json"
-    write_whole(path, "old")
-
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(near_duplicates.os, "replace", refuse)
-    with pytest.raises(UsageError, match="No space left"):
-        write_whole(path, "new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_empty_sheet_is_a_picture(tmp_path, write_lmdb):

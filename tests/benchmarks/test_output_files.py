@@ -1,0 +1,20 @@
+"""Reports are written whole or not at all."""
+
+import pytest
+
+from clip4str.benchmarks import output_files
+from clip4str.benchmarks.output_files import write_whole
+from clip4str.runtime.errors import UsageError
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    write_whole(path, "old")
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output_files.os, "replace", refuse)
+    with pytest.raises(UsageError, match="No space left"):
+        write_whole(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
