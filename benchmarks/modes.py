@@ -12,8 +12,8 @@ from clip4str.benchmarks.machine_info import busy, describe, machine_info
 from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.benchmarks.peer_adapters import Contender, ours
 from clip4str.benchmarks.peers import choose_sets, compare, print_table
-from clip4str.runtime import Clip4StrError, UsageError
-from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime import UsageError
+from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.driver import Decoding
 from clip4str.runtime.recognizer import default_bundle
 
@@ -74,8 +74,4 @@ def ways(bundle: Path, threads: int, rounds: Sequence[int]) -> list[Contender]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Clip4StrError as error:
-        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_script(PROGRAM, main))

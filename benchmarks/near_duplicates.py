@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 
 from clip4str.benchmarks.duplicate_search import LEAST, Finding, Search, Side
 from clip4str.benchmarks.output_files import check_output, write_json, write_whole
-from clip4str.runtime import Clip4StrError, ImageError, UsageError
-from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime import ImageError, UsageError
+from clip4str.runtime.cli import Parser, one_line, run_script
 from clip4str.runtime.images import load_image
 
 PROGRAM = "benchmarks/near_duplicates.py"
@@ -172,14 +172,5 @@ def contact_sheet(pairs: Sequence[Finding], train: Side, test: Side, columns: in
     return sheet
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """main, with 2 and one line for what it raises on purpose."""
-    try:
-        return main(argv)
-    except Clip4StrError as error:
-        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
-        return 2
-
-
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_script(PROGRAM, main))

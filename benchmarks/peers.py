@@ -16,8 +16,8 @@ from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_
 from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
 from clip4str.benchmarks.protocol import Protocol
 from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
-from clip4str.runtime import Clip4StrError, UsageError
-from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime import UsageError
+from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.recognizer import default_bundle
 from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 
@@ -170,8 +170,4 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Clip4StrError as error:
-        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_script(PROGRAM, main))

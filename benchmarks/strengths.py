@@ -16,8 +16,8 @@ from clip4str.benchmarks.difficult_words import Pen, Picture, draw_rows
 from clip4str.benchmarks.machine_info import machine_info
 from clip4str.benchmarks.output_files import check_output, write_json, write_whole
 from clip4str.benchmarks.peer_turns import accuracy
-from clip4str.runtime import Clip4StrError, Recognizer, UsageError
-from clip4str.runtime.cli import Parser, one_line
+from clip4str.runtime import Recognizer, UsageError
+from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.errors import DataError
 from clip4str.runtime.recognizer import default_bundle
 from clip4str.training.words import WordSampler, dictionary, read_words
@@ -118,8 +118,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Clip4StrError as error:
-        print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_script(PROGRAM, main))

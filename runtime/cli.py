@@ -6,7 +6,7 @@ import argparse
 import importlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .errors import Clip4StrError, UsageError
@@ -90,6 +90,15 @@ def fail(command: str, error: object) -> int:
     """Print the one-line error of a command; returns its exit code, 2."""
     print(f"{f'clip4str {command}'.strip()}: error: {one_line(error)}", file=sys.stderr)
     return 2
+
+
+def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """The exit code of a script's main: its own, or 2 and one line for what it raises on purpose."""
+    try:
+        return main(argv)
+    except Clip4StrError as error:
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        return 2
 
 
 def one_line(text: object) -> str:

@@ -33,6 +33,7 @@ from clip4str.benchmarks.machine_info import machine_info
 from clip4str.benchmarks.output_files import write_json, write_whole
 from clip4str.runtime.cli import Parser, fail
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.training.word_lmdb import find_lmdb
 
 BATCH = 80
 _FIRST: dict[str, object] = {"patch_size": "16x4", "image_width": 192, "image_layers": 6}
@@ -100,6 +101,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
+    for place in (*args.data, *args.synthetic, *args.held):
+        find_lmdb(place)  # before minutes go by
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [v for v in VARIANTS if not args.only or v.name in args.only]
     with ThreadPoolExecutor(args.parallel) as pool:

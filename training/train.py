@@ -97,7 +97,6 @@ def train(args: argparse.Namespace) -> int:
     last = folder / "last.ckpt"
     if last.exists() and args.resume == "never":
         raise UsageError(f"{folder} holds a run already; choose another --output, or --resume auto to go on")
-    folder.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(args.seed)
     settings = settings_from(args)
@@ -109,6 +108,7 @@ def train(args: argparse.Namespace) -> int:
     elif (args.steps and start >= args.steps) or (args.minutes and minutes >= args.minutes):
         print(f"{folder}: this run is complete ({start} steps, {minutes:.1f} minutes)")
         return 0
+    folder.mkdir(parents=True, exist_ok=True)
     stream.start = start * args.accumulate
     stream.rank, stream.world = rank, args.devices
 

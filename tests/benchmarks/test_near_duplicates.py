@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clip4str.benchmarks import duplicate_search, likeness
 from clip4str.benchmarks.duplicate_search import Side
-from clip4str.benchmarks.near_duplicates import contact_sheet, run
+from clip4str.benchmarks.near_duplicates import PROGRAM, contact_sheet, main
+from clip4str.runtime.cli import run_script
+
+run = partial(run_script, PROGRAM, main)
 
 TEST_WORDS = ("Bridge", "MARKET", "coffee", "Station", "OFFICE", "garden", "Police", "CINEMA", "street", "Hotel")
 TRAIN_WORDS = (

@@ -65,15 +65,23 @@ def test_two_variants_are_run_once_and_compared(tmp_path, here, capsys):
     [
         ([], "say what to learn from"),
         (["--only", "bigger"], "no experiment is called bigger"),
-        (["--synthetic", "missing"], "base: "),
+        (["--synthetic", "missing"], "missing: does not exist"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, here, capsys, options, message):
     if options:
-        options = ["--synthetic", "x", "--held", "x", "--output", str(tmp_path), "--only", "base", *options]
-    assert main(options) == 2
+        options = ["--synthetic", "x", "--held", "x", "--output", str(tmp_path / "out"), "--only", "base", *options]
+    assert main(options) == 2 and not list(tmp_path.iterdir())
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and error.startswith("clip4str experiments: error: ")
+
+
+def test_a_run_that_fails_says_which_and_why(tmp_path, here, capsys):
+    write_lmdb(tmp_path / "pool", ["x" * 30])
+    folder = str(tmp_path / "pool")
+    assert main(["--synthetic", folder, "--held", folder, "--output", str(tmp_path / "out"), "--only", "base"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "clip4str experiments: error: base: line"
+    assert not (tmp_path / "out" / "experiments.json").exists()
 
 
 def test_the_list_names_all():
