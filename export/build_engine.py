@@ -35,6 +35,7 @@ from clip4str.runtime.images import NORMALIZATION, prepare
 
 PRECISIONS = ("fp32", "fp16")
 MOST_BATCH = 4096
+MODEL_CARD = "MODEL_CARD.md"
 PROGRAM = "clip4str build"
 
 Say = Callable[[str], object]
@@ -81,6 +82,7 @@ def build_bundle(
         if torch_weights:
             stages[WEIGHTS] = WEIGHTS_FILE
             files.append(write_weights(model, folder / WEIGHTS_FILE, precision, say))
+        files += _model_card(source, folder)
         manifest = Manifest(
             name=target.name,
             config=model.config.to_dict(),
@@ -106,6 +108,17 @@ def build_bundle(
             figures["torch"] = with_torch.to_dict()
         write_manifest(folder, replace(manifest, parity=figures))
     return target
+
+
+def _model_card(source: Path, folder: Path) -> list[Path]:
+    """A card beside the checkpoint comes along, but for its pictures."""
+    card = source.with_name(MODEL_CARD)
+    if not card.is_file():
+        return []
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    copy = folder / MODEL_CARD
+    copy.write_text("".join(line for line in lines if not line.startswith("![")), encoding="utf-8")
+    return [copy]
 
 
 def write_stages(

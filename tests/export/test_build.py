@@ -51,6 +51,16 @@ def test_builds_a_whole_bundle(checkpoint, tmp_path, capsys, monkeypatch):
     assert [p.name for p in (tmp_path / "bundles").iterdir()] == ["tiny-fp32"]
 
 
+def test_a_model_card_comes_along_without_its_pictures(checkpoint, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "tiny.safetensors").write_bytes(Path(checkpoint).read_bytes())
+    (folder / "MODEL_CARD.md").write_text("# Tiny\n\n![errors](../secret.png)\nTrained on ten words.\n")
+    built = build_bundle(folder / "tiny.safetensors", tmp_path / "built")
+    assert (built / "MODEL_CARD.md").read_text() == "# Tiny\n\nTrained on ten words.\n"
+    assert set(Bundle.open(built, verify=True).manifest.files) == {"MODEL_CARD.md", *(f"{s}.onnx" for s in STAGES)}
+
+
 def test_half_by_default_has_its_own_name(checkpoint, tmp_path, monkeypatch, half_bundle):
     monkeypatch.chdir(tmp_path)
     assert main([checkpoint, "--fp16", "--min-agreement", "0", "--verbose"]) == 0
