@@ -42,9 +42,9 @@ def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
     name, layer = f"{branch}_decoder", f"{branch}_decoder.layers.0"
     tokens = g.input("tokens", INT32, ("N", "S"))
     attend = g.input("attend", BOOL, ("N", "T", "S"))
-    memory = [g.input(f"{branch}_kv", FLOAT, kv_shape(c, c.memory_tokens))]
+    memory = [g.input(f"{branch}_kv", g.float_type, kv_shape(c, c.memory_tokens))]
     if branch == "cross":
-        memory.append(g.input("text_kv", FLOAT, kv_shape(c, c.context)))
+        memory.append(g.input("text_kv", g.float_type, kv_shape(c, c.context)))
 
     def norm(x: str, key: str) -> str:
         return layer_norm(g, x, w, key, DECODER_LAYER_NORM_EPS)

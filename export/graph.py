@@ -28,9 +28,10 @@ _ALIGNMENT = 4096  # of external tensors, so that they can be mapped
 class Graph:
     """One stage. Values are names; `op` returns the names of what a node gives.
 
-    precision: type of every floating-point value between input and output ("fp32" or "fp16"). Inputs and outputs
-    are float32 in both: `input` and `float32` put the casts, the only ones there are. In half precision
-    LayerNormalization still accumulates in float32 (its stash_type).
+    precision: type of every floating-point value between input and output ("fp32" or "fp16"). What callers see
+    (pixels, probabilities, logits) is float32 in both: `input` and `float32` put the casts, the only ones there are.
+    Keys and values, which only go from stage to stage, are of `float_type`. In half precision LayerNormalization
+    still accumulates in float32 (its stash_type).
     """
 
     def __init__(self, name: str, precision: str) -> None:
@@ -42,6 +43,10 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope: list[str] = []
         self._taken: set[str] = set()
+
+    @property
+    def float_type(self) -> int:
+        return TensorProto.FLOAT16 if self.precision == "fp16" else TensorProto.FLOAT
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:

@@ -3,11 +3,13 @@
 Names, shapes and types of their inputs and outputs are the bundle's contract. N images, M memory tokens
 (1 + patches), T positions to predict, S content positions (T, S <= 26), C classes, h decoder heads of e features:
 
-    image   pixels float32 (N, 3, H, W)        -> visual_kv, cross_kv float32 (N, 2, h, M, e)
+    image   pixels float32 (N, 3, H, W)        -> visual_kv, cross_kv (N, 2, h, M, e)
     visual  tokens int32 (N, S), attend bool (N, T, S), visual_kv
                     -> ids int32 (N, T), probs float32 (N, T), logits float32 (N, T, C)
-    text    bpe int32 (N, 16)                  -> text_kv float32 (N, 2, h, 16, e)
+    text    bpe int32 (N, 16)                  -> text_kv (N, 2, h, 16, e)
     cross   tokens, attend, cross_kv, text_kv  -> ids, probs, logits
+
+Keys and values are float32, in half precision float16: the fused kernels read them as the engines write them.
 """
 
 from __future__ import annotations
@@ -77,4 +79,4 @@ def memory_outputs(g: Graph, memory: str, w: Weights, c: Config, length: int, ou
             kv = linear(g, memory, weight, bias, f"{name}.key_value")
             kv = g.op("Reshape", kv, g.integers(-1, length, 2, c.decoder_heads, size))
             kv = g.op("Transpose", kv, perm=[0, 2, 3, 1, 4])
-        g.output(g.float32(kv), output, FLOAT, kv_shape(c, length))
+        g.output(kv, output, g.float_type, kv_shape(c, length))

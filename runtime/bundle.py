@@ -21,7 +21,8 @@ from .onnx_files import external_files
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 STAGES = ("image", "visual", "text", "cross")
-WEIGHTS = "weights"  # a further stage that bundles may have: the network's tensors, for the torch backend
+WEIGHTS = "weights"  # further stages that bundles may have: the network's tensors, for the torch backend
+KERNELS = "kernels"  # and the decoders packed for the compiled kernels, for the TensorRT backend
 PRECISIONS = ("fp32", "fp16", "int8")
 _MAX_MANIFEST_BYTES = 1_000_000
 _MAX_CHARSET = 10_000
@@ -39,6 +40,8 @@ class Manifest:
     config: the network's dimensions (model.Config as a dict). normalization: "half" (mean = std = 0.5) or "clip".
     files: name -> {"sha256": hex, "bytes": int}. stages: stage -> file name. parity: figures of the build's gate.
     built_by: versions of what wrote it. checkpoint: {"name", "sha256"} of the weights it came from.
+    quantization: how an int8 bundle is quantised, and what its accuracy gate measured. engines: TensorRT's, where
+    there are any: their files, and what they were built with and for. key: of all that the stage files depend on.
     """
 
     name: str
@@ -53,6 +56,9 @@ class Manifest:
     checkpoint: dict[str, Any] = field(default_factory=dict)
     built_by: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)
+    engines: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -86,7 +92,7 @@ class Bundle:
         bundle = Bundle(folder, manifest)
         for name, entry in manifest.files.items():
             _check_file(bundle, name, entry, verify)
-        for stage in manifest.stages.keys() - {WEIGHTS}:
+        for stage in manifest.stages.keys() - {WEIGHTS, KERNELS}:
             for name in sorted(external_files(bundle.path(stage)) - manifest.files.keys()):
                 raise BundleError(f"{bundle.path(stage)}: reads {name!r}, which is not in the manifest")
         return bundle
@@ -97,6 +103,13 @@ class Bundle:
             return self.folder / self.manifest.stages[stage]
         except KeyError:
             raise BundleError(f"{self.folder}: the bundle has no {stage} stage") from None
+
+    def engine(self, stage: str) -> Path:
+        """The TensorRT engine of a stage. Raises BundleError if the bundle has none."""
+        files = self.manifest.engines.get("files", {})
+        if stage not in files:
+            raise BundleError(f"{self.folder}: the bundle has no {stage} engine; clip4str build {self.folder} makes it")
+        return self.folder / files[stage]
 
 
 def stage_shapes(manifest: Manifest) -> dict[str, dict[str, tuple[int | str, ...]]]:
@@ -181,10 +194,10 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _check_manifest(m: Manifest) -> None:
-    for name in ("name", "charset", "charset_test", "normalization", "precision"):
+    for name in ("name", "charset", "charset_test", "normalization", "precision", "key"):
         if not isinstance(getattr(m, name), str):
             raise BundleError(f"damaged ({name} is not a text)")
-    for name in ("config", "files", "stages", "parity", "built_by", "checkpoint"):
+    for name in ("config", "files", "stages", "parity", "built_by", "checkpoint", "quantization", "engines"):
         if not isinstance(getattr(m, name), Mapping):
             raise BundleError(f"damaged ({name} is not an object)")
     for name in ("charset", "charset_test"):
@@ -210,6 +223,24 @@ def _check_manifest(m: Manifest) -> None:
     for stage, name in m.stages.items():
         if name not in m.files:
             raise BundleError(f"stage {stage} is {name!r}, which is not among its files")
+    if m.engines:
+        _check_engines(m)
+
+
+def _check_engines(m: Manifest) -> None:
+    """What a backend relies on: files that the manifest lists, and a profile within the bundle's bounds."""
+    files, profile = m.engines["files"], m.engines["profile"]
+    for stage, name in files.items():
+        if stage not in STAGES or name not in m.files:
+            raise BundleError(f"engine {stage!r} is {name!r}, which is not among its files")
+    sizes = [profile[name] for name in ("min", "opt", "max")]
+    if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes):
+        raise BundleError("damaged (an engine profile that is no numbers)")
+    if not 1 <= sizes[0] <= sizes[1] <= sizes[2] <= _BOUNDS["max_batch"]:
+        raise BundleError(f"an engine profile of {sizes}, expected 1 <= min <= opt <= max <= {_BOUNDS['max_batch']}")
+    for name in ("target", "version", "gpu", "command"):
+        if not isinstance(m.engines[name], str):
+            raise BundleError(f"damaged (engines' {name} is not a text)")
 
 
 def _check_file(bundle: Bundle, name: str, entry: Any, verify: bool) -> None:

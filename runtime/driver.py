@@ -31,8 +31,21 @@ class Pass(NamedTuple):
     logits: Any = None
 
 
+class Sight(NamedTuple):
+    """A mask in words, for stages that make their own. Position i sees content j (the start token, then the word)
+
+    "start": j = 0 alone; "causal": j <= i; "cloze": j != i + 1; in every mode only j <= keep[row], keep (N,) int.
+    """
+
+    mode: str
+    keep: np.ndarray
+
+
 class Stages(Protocol):
-    """The network in four functions. Keys and values are opaque to the driver but for indexing by rows."""
+    """The network in four functions. Keys and values are opaque to the driver but for indexing by rows.
+
+    Stages that have `sees_modes`, true, get a Sight in place of every mask.
+    """
 
     flexible_steps: bool  # may S and T be smaller than 26, and N shrink? (not under fixed-shape engines)
 
@@ -138,10 +151,11 @@ class PredictAndRefine:
         self.charset, self.tokenizer, self.steps = charset, tokenizer, steps
         self.decoding = decoding or Decoding()
         self.cache = CaptionCache(0) if cache is None else cache
-        self._causal = np.tri(steps, dtype=bool)
-        self._cloze = ~np.eye(steps, k=1, dtype=bool)  # query i may not see content i + 1: its own token
-        self._start_only = np.zeros((steps, steps), bool)
-        self._start_only[:, 0] = True
+        start_only = np.zeros((steps, steps), bool)
+        start_only[:, 0] = True
+        # cloze: query i may not see content i + 1, its own token
+        cloze = ~np.eye(steps, k=1, dtype=bool)
+        self._masks = {"start": start_only, "causal": np.tri(steps, dtype=bool), "cloze": cloze}
 
     def __call__(self, stages: Stages, pixels: Any, full_logits: bool = False) -> Reading:
         """Read a batch.
@@ -193,7 +207,7 @@ class PredictAndRefine:
         """Every position from the start token alone: exact for position 0, a guess for the rest."""
         content = 1 if stages.flexible_steps else self.steps
         none = np.zeros((n, self.steps), np.int64)
-        return decode(self._tokens(none, content), self._attend(self._start_only, none[:, 0], self.steps, content))
+        return decode(self._tokens(none, content), self._attend("start", none[:, 0], self.steps, content, stages))
 
     def _fixed_point(
         self,
@@ -214,7 +228,7 @@ class PredictAndRefine:
             before, limit = ids[rows], limits[rows]
             width = self._width(before, stages, int(limit.max()))
             visible = np.full(len(rows), width - 1)
-            out = decode(self._tokens(before, width), self._attend(self._causal, visible, width, width))
+            out = decode(self._tokens(before, width), self._attend("causal", visible, width, width, stages))
             after = before.copy()
             after[:, :width] = out.ids
             ids[rows], probs[rows, :width] = after, out.probs
@@ -242,7 +256,7 @@ class PredictAndRefine:
         width = self.steps if full else self._width(ids, stages, self.steps)
         while True:
             content = int(keep.max()) + 1 if stages.flexible_steps else self.steps
-            out = decode(self._tokens(ids, content), self._attend(self._cloze, keep, width, content))
+            out = decode(self._tokens(ids, content), self._attend("cloze", keep, width, content, stages))
             stats.refine_passes += 1
             if width == self.steps or (first_end(out.ids) < width).all():
                 break
@@ -263,10 +277,12 @@ class PredictAndRefine:
         start = np.full((len(ids), 1), self.charset.start, ids.dtype)
         return np.concatenate((start, ids[:, : content - 1]), axis=1).astype(np.int32)
 
-    def _attend(self, mask: np.ndarray, keep: np.ndarray, width: int, content: int) -> np.ndarray:
-        """The mask's first rows and columns; content past keep[r] hidden from row r: (N, T, S) bool."""
+    def _attend(self, mode: str, keep: np.ndarray, width: int, content: int, stages: Stages) -> Any:
+        """The mask's first rows and columns; content past keep[r] hidden from row r: (N, T, S) bool, or a Sight."""
+        if getattr(stages, "sees_modes", False):
+            return Sight(mode, keep)
         seen = np.arange(content) <= keep[:, None]
-        return mask[None, :width, :content] & seen[:, None, :]
+        return self._masks[mode][None, :width, :content] & seen[:, None, :]
 
     def _text(
         self, stages: Stages, words: np.ndarray, known: dict[str, Any], stats: Stats

@@ -26,8 +26,13 @@ def available_threads() -> int:
     return cores
 
 
+_KV_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
 class OrtStages:
     """The four stage graphs as ONNX Runtime sessions; numpy arrays in and out.
+
+    Keys and values are of the type that the bundle's precision gives them; others are converted.
 
     threads: None for all the cores this process may use. providers: ONNX Runtime execution providers in order of
     preference, None for CUDA where it is installed, else the CPU. visual_only: leave text and cross unloaded.
@@ -53,6 +58,8 @@ class OrtStages:
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
+        types = {value.name: value.type for value in self._sessions["visual"].get_inputs()}
+        self._kv_type = _KV_TYPES.get(types["visual_kv"], np.float32)
 
     def _open(self, onnxruntime: Any, bundle: Bundle, stage: str) -> Any:
         options = onnxruntime.SessionOptions()
@@ -83,15 +90,17 @@ class OrtStages:
         return visual_kv, cross_kv
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray) -> Pass:
-        feed = {"tokens": tokens, "attend": attend, "visual_kv": visual_kv}
-        return Pass(*self._run("visual", ["ids", "probs", "logits"], feed))
+        return self._pass("visual", tokens, attend, visual_kv=visual_kv)
 
     def text(self, bpe: np.ndarray) -> np.ndarray:
         return self._run("text", ["text_kv"], {"bpe": bpe})[0]
 
     def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: np.ndarray, text_kv: np.ndarray) -> Pass:
-        feed = {"tokens": tokens, "attend": attend, "cross_kv": cross_kv, "text_kv": text_kv}
-        return Pass(*self._run("cross", ["ids", "probs", "logits"], feed))
+        return self._pass("cross", tokens, attend, cross_kv=cross_kv, text_kv=text_kv)
+
+    def _pass(self, stage: str, tokens: np.ndarray, attend: np.ndarray, **memory: np.ndarray) -> Pass:
+        memory = {name: kv.astype(self._kv_type, copy=False) for name, kv in memory.items()}
+        return Pass(*self._run(stage, ["ids", "probs", "logits"], {"tokens": tokens, "attend": attend, **memory}))
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(rows)
