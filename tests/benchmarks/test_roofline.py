@@ -1,0 +1,205 @@
+"""Predictions for engines: the work counted is the ONNX graphs' own, times obey the datasheets."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from clip4str.benchmarks import roofline
+from clip4str.benchmarks.devices import DEVICES
+from clip4str.benchmarks.engine_launches import PRECISIONS, STAGES, floor, stage_kernels
+from clip4str.benchmarks.roofline import main, network, predict, predictions, table
+from clip4str.export.stage_files import write_stages
+from clip4str.runtime import UsageError
+from clip4str.runtime.cli import run_script
+from clip4str.training.start import SIZES
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+IMAGES = 3
+
+
+@pytest.fixture(scope="module")
+def graphs(random_model, tmp_path_factory):
+    """(Config, {stage: its ONNX file}) of a small network"""
+    model, folder = random_model(), tmp_path_factory.mktemp("stages")
+    write_stages(model, folder, "fp32", lambda _: None, lambda _: None)
+    return model.config, {stage: folder / f"{stage}.onnx" for stage in STAGES}
+
+
+def products(path: Path, steps: int) -> tuple[float, float]:
+    """(arithmetic, bytes of the weights multiplied with) of a stage's Conv, Gemm and MatMul nodes, with N = IMAGES and
+    the shapes that ONNX Runtime finds."""
+    model = onnx.load(path)
+    nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    known = {value.name for value in (*model.graph.input, *model.graph.output)} | set(weights)
+    asked = {name for node in nodes for name in (*node.input[:2], node.output[0])} - known
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        sizes = [d.dim_value or {"N": IMAGES}.get(d.dim_param, steps) for d in kind.shape.dim]
+        feeds[value.name] = np.ones(sizes, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    names = [output.name for output in model.graph.output]
+    shapes = weights | {name: array.shape for name, array in feeds.items()}
+    shapes |= {name: array.shape for name, array in zip(names, session.run(names, feeds))}
+    flops = 0.0
+    for node in nodes:
+        left, right = (shapes[name] for name in node.input[:2])
+        turned = any(a.name == "transA" and a.i for a in node.attribute)
+        inner = prod(right[1:]) if node.op_type == "Conv" else left[0] if turned else left[-1]
+        flops += 2.0 * prod(shapes[node.output[0]]) * inner
+    return flops, 4.0 * sum(prod(weights[name]) for node in nodes for name in node.input[:2] if name in weights)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_work_is_that_of_the_onnx_graph(graphs, stage):
+    config, files = graphs
+    flops, weights = products(files[stage], config.steps)
+    for precision, bytes_each in (("fp32", 4), ("fp16", 2)):
+        moved, counted = floor(stage_kernels(config, stage, IMAGES, precision))
+        assert sum(counted.values()) == pytest.approx(flops)
+        assert moved > weights * bytes_each / 4
+    eight_bits = floor(stage_kernels(config, stage, IMAGES, "int8"))[1]
+    assert sum(eight_bits.values()) == pytest.approx(flops)
+    assert (eight_bits["int8"] > 0) == (stage in ("image", "text")) and eight_bits["fp32"] == 0
+
+
+def test_b16_is_the_vision_transformer_of_the_literature():
+    """ViT-B/16 at 224: 17.56 G multiply-adds; our image stage's projections come on top."""
+    _, flops = floor(stage_kernels(SIZES["b16"], "image", 1, "fp16"))
+    projections = 2 * 197 * (768 * 512 + 512 * 2 * 2 * 512)
+    assert sum(flops.values()) - projections == pytest.approx(2 * 17.56e9, rel=0.005)
+
+
+@pytest.mark.parametrize("size, layers", [("small", (6, 3)), ("b16", (12, 12))])
+def test_launches_are_those_of_a_build_log(size, layers):
+    """TensorRT-RTX 1.7.1 on the float16 graphs, its shape calls and stream signals left out."""
+    found = {s: predict(DEVICES["l4"], SIZES[size], 8, "fp16")["stages"][s]["launches"] for s in STAGES}
+    assert found == {"image": 10 * layers[0] + 8, "visual": 19, "text": 12 * layers[1] + 3, "cross": 29}
+
+
+@pytest.mark.parametrize("name, operations", [
+    ("orin-nano", 4096), ("orin-nx", 4096), ("agx-orin", 4096), ("thor", 16384), ("t4", 2048), ("l4", 2048),
+    ("a10", 2048), ("h100", 8192),
+])  # fmt: skip
+def test_peaks_are_dense(name, operations):
+    """What a multiprocessor of that kind does in a clock: a figure with sparsity would be twice as much."""
+    device = DEVICES[name]
+    assert device.int8 == pytest.approx(device.multiprocessors * operations * device.clock / 1e3, rel=0.01)
+    assert device.int8 == pytest.approx(2 * device.fp16, rel=0.01)
+    assert device.fp32 < device.fp16
+    if device.tf32:
+        assert device.fp32 == pytest.approx(device.fp16 / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_predictions_are_in_order(name):
+    device = DEVICES[name]
+    for size in ("small", "b16"):
+        for batch in (1, 32):
+            rows = [predict(device, SIZES[size], batch, precision) for precision in ("int8", "fp16", "fp32")]
+            for less, more in zip(rows, rows[1:]):
+                assert less["total_us"] < more["total_us"]
+                for stage in STAGES:
+                    assert less["stages"][stage]["us"] <= more["stages"][stage]["us"]
+        for precision in PRECISIONS:
+            batches = [predict(device, SIZES[size], batch, precision) for batch in (1, 2, 8, 32, 256)]
+            totals = [row["total_us"] for row in batches]
+            assert totals == sorted(totals) and totals[0] < totals[-1]
+            assert batches[-1]["words_per_second"] > batches[0]["words_per_second"]
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_nothing_is_faster_than_the_datasheet(name):
+    device = DEVICES[name]
+    for size, batch in (("b16", 1), ("small", 1), ("b16", 64)):
+        for precision in PRECISIONS:
+            row = predict(device, SIZES[size], batch, precision)
+            for stage in row["stages"].values():
+                by_bytes = 1e6 * stage["mb"] / (1e3 * device.bandwidth)
+                fastest = 1e9 * stage["gflop"] / (1e6 * device.int8)
+                assert stage["us"] > stage["floor_us"] >= max(by_bytes, fastest)
+            assert row["total_us"] > row["gpu_us"] > row["floor_us"]
+            spent = row["launch_us"] + row["memory_us"] + row["arithmetic_us"]
+            assert row["gpu_us"] == pytest.approx(spent)
+
+
+def test_passes_and_the_bus_are_paid_for():
+    config, device = SIZES["b16"], DEVICES["agx-orin"]
+    few, many = (predict(device, config, 1, "fp16", passes) for passes in ((1, 1), (9, 2)))
+    stages = few["stages"]
+    more = 8 * stages["visual"]["us"] + stages["cross"]["us"]
+    assert many["gpu_us"] - few["gpu_us"] == pytest.approx(more)
+    assert many["host_us"] - few["host_us"] == pytest.approx(9 * device.host * roofline.CALL_US)
+    card = predict(DEVICES["t4"], config, 32, "fp16")
+    assert card["host_us"] > 32 * 3 * 224 * 224 * 4 / 12e3  # microseconds at 12 GB/s
+
+
+def test_digits():
+    assert [roofline.digits(x) for x in (0, 0.01234, 0.999, 9.876, 12.34, 1234.5)] == [
+        "0", "0.0123", "0.999", "9.88", "12.3", "1234",
+    ]  # fmt: skip
+
+
+def test_table_json_and_chart(tmp_path, capsys):
+    files = tmp_path / "roofline.json", tmp_path / "roofline.png"
+    options = ["--networks", "small", "--devices", "thor", "t4", "--batch", "1", "4", "--passes", "5", "2"]
+    assert main([*options, "--json", str(files[0]), "--chart", str(files[1])]) == 0
+    out = capsys.readouterr().out
+    report = json.loads(files[0].read_text())
+    assert len(report["rows"]) == 2 * 2 * 3 and set(report["devices"]) == {"thor", "t4"}
+    assert report["assumed"]["visual_passes"] == 5 and report["rows"][0]["stages"]["visual"]["calls"] == 6
+    assert out.count("to be confirmed on devices") == 3 and "5 visual and 2 cross-modal passes" in out
+    row = next(r for r in report["rows"] if (r["device"], r["batch"], r["precision"]) == ("t4", 4, "int8"))
+    line = next(line for line in out.partition("small, batch 4")[2].splitlines() if line.startswith("| T4 | int8"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert float(cells[8]) == pytest.approx(row["total_us"] / 1000, rel=0.01)
+    assert float(cells[10]) == pytest.approx(row["words_per_second"], rel=0.01)
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in tmp_path.iterdir()} == {file.name for file in files}
+
+
+def test_a_bundle_is_a_network(tiny_bundle, capsys):
+    assert main(["--networks", str(tiny_bundle), "--devices", "h100", "--batch", "1"]) == 0
+    assert f"\n{tiny_bundle.name}, batch 1: milliseconds" in capsys.readouterr().out
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    assert list(network(str(tiny_bundle)).image_size) == manifest["config"]["image_size"]
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--networks", "b17"], "--networks knows small, b16"),
+    (["--networks", "small", "small"], "--networks: two are called small"),
+    (["--devices", "nano"], "--devices knows orin-nano"),
+    (["--batch", "0"], "--batch is 1 to 4096, not 0"),
+    (["--passes", "3", "27"], "--passes are 1 to 26, not 3 and 27"),
+    (["--chart", "chart.gif"], "chart.gif: its name must end in .png"),
+    (["--json", "no/such/folder.json"], "no/such/folder.json: its folder does not exist"),
+])  # fmt: skip
+def test_errors_are_one_line(options, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        main(options)
+    assert run_script("roofline.py", main, options) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_committed_predictions_are_todays():
+    """Whoever changes an assumption writes them anew: python benchmarks/roofline.py --json ... --chart ..."""
+    committed = json.loads((RESULTS / "roofline.json").read_text())
+    networks = {name: SIZES[name] for name in ("small", "b16")}
+    today = predictions(networks, DEVICES, (1, 32), roofline.PASSES)
+    assert committed["assumed"] == today["assumed"] and committed["devices"] == today["devices"]
+    assert len(committed["rows"]) == len(today["rows"]) == 2 * 2 * 8 * 3
+    for old, new in zip(committed["rows"], today["rows"]):
+        assert (old["device"], old["precision"]) == (new["device"], new["precision"])
+        assert old["total_us"] == pytest.approx(new["total_us"], rel=1e-4)
+    assert table(committed).splitlines()[0] == table(today).splitlines()[0]
