@@ -28,7 +28,7 @@ def random_checkpoint(size: str, folder: Path, seed: int = 0) -> Path:
 
 def random_bundle(checkpoint: Path, folder: Path, precision: str, max_batch: int) -> Path:
     """The checkpoint as a bundle in `folder`; returns its path. Its words mean nothing, so none need to agree."""
-    from clip4str.export.build_engine import build_bundle
+    from clip4str.export.bundles import build_bundle
 
     target = folder / f"{checkpoint.stem}-{precision}"
     return build_bundle(checkpoint, target, precision=precision, max_batch=max_batch, min_agreement=0, force=True)

@@ -58,9 +58,7 @@ def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
         with g.scope("cross_attn"):
             y = memory_attention(g, y, batch, memory, w, c, f"{layer}.cross_attn")
         x = g.op("Add", x, y, name="residual_2")
-        y = gelu(g, linear_columns(g, norm(x, f"{layer}.norm2"), *named(w, f"{layer}.linear1")))
-        y = to_rows(g, linear_columns(g, y, *named(w, f"{layer}.linear2"), rows=False))
-        x = g.op("Add", x, y, name="residual_3")
+        x = g.op("Add", x, mlp(g, norm(x, f"{layer}.norm2"), w, layer), name="residual_3")
     with g.scope(name):
         logits = linear(g, norm(x, f"{name}.norm"), *named(w, f"{name}.head"))
         classes = len(c.charset) + 1
@@ -98,7 +96,7 @@ def content_attention(g: Graph, tokens: str, attend: str, table: tuple[np.ndarra
     v = g.op("Transpose", v, perm=[0, 2, 1, 3])
     y = g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended")
     y = merge_heads(g, y, heads * size)
-    return to_rows(g, linear_columns(g, y, *named(w, f"{name}.self_attn.out_proj")))
+    return rows_to_rows(g, y, *named(w, f"{name}.self_attn.out_proj"))
 
 
 def add_positions(g: Graph, x: str, attend: str, positions: np.ndarray, name: str) -> str:
@@ -110,24 +108,62 @@ def add_positions(g: Graph, x: str, attend: str, positions: np.ndarray, name: st
 
 
 def memory_attention(g: Graph, x: str, batch: str, memory: list[str], w: Weights, c: Config, name: str) -> str:
-    """Attention over one or two segments of memory under one softmax: only their small scores are joined."""
+    """Attention over one or two segments of memory under one softmax: rows (N x T, d) -> rows."""
     weight, bias = (w[f"{name}.in_proj_{part}"][: c.d] for part in ("weight", "bias"))
-    q = linear_columns(g, x, *scaled_queries(weight, bias, c.decoder_heads), f"{name}.query")
-    shape = g.op("Concat", g.integers(c.decoder_heads, c.d // c.decoder_heads), batch, axis=0)
-    q = g.op("Transpose", g.op("Reshape", q, shape), perm=[2, 0, 3, 1])
+    query = (*scaled_queries(weight, bias, c.decoder_heads), f"{name}.query")
+    shape = g.integers(c.decoder_heads, c.d // c.decoder_heads)
+    if for_cpu(g):
+        q = g.op("Reshape", linear_columns(g, x, *query), g.op("Concat", shape, batch, axis=0))
+        q = g.op("Transpose", q, perm=[2, 0, 3, 1])
+        y = separate_memories(g, q, memory, c)
+    else:
+        q = g.op("Reshape", linear(g, x, *query), g.op("Concat", batch, shape, axis=0))
+        q = g.op("Transpose", q, perm=[0, 2, 1, 3])
+        y = joined_memory(g, q, memory)
+    return rows_to_rows(g, merge_heads(g, y, c.d), *named(w, f"{name}.out_proj"))
+
+
+def separate_memories(g: Graph, q: str, memory: list[str], c: Config) -> str:
+    """Only the segments' small scores are joined, which is what a CPU is fastest with."""
     scores, values = [], []
     for kv in memory:
-        k, v = (g.op("Squeeze", part, g.integers(1)) for part in g.op("Split", kv, outputs=2, axis=1))
+        k, v = keys_and_values(g, kv)
         scores.append(g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores"))
         values.append(v)
     if len(memory) == 1:
-        y = g.op("MatMul", g.op("Softmax", scores[0], axis=-1), values[0], name="attended")
-    else:
-        probs = g.op("Softmax", g.op("Concat", *scores, axis=-1), axis=-1)
-        parts = g.op("Split", probs, g.integers(c.memory_tokens, c.context), outputs=2, axis=-1)
-        y = g.op("Add", *(g.op("MatMul", p, v, name="attended") for p, v in zip(parts, values)))
-    y = merge_heads(g, y, c.d)
-    return to_rows(g, linear_columns(g, y, *named(w, f"{name}.out_proj")))
+        return g.op("MatMul", g.op("Softmax", scores[0], axis=-1), values[0], name="attended")
+    probs = g.op("Softmax", g.op("Concat", *scores, axis=-1), axis=-1)
+    parts = g.op("Split", probs, g.integers(c.memory_tokens, c.context), outputs=2, axis=-1)
+    return g.op("Add", *(g.op("MatMul", p, v, name="attended") for p, v in zip(parts, values)))
+
+
+def joined_memory(g: Graph, q: str, memory: list[str]) -> str:
+    """Two products around a softmax are what TensorRT makes one kernel of: worth a copy of keys and values."""
+    k, v = keys_and_values(g, memory[0] if len(memory) == 1 else g.op("Concat", *memory, axis=3, name="memory"))
+    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores")
+    return g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended")
+
+
+def keys_and_values(g: Graph, kv: str) -> list[str]:
+    """(N, 2, h, M, e) -> two of (N, h, M, e)"""
+    return [g.op("Squeeze", part, g.integers(1)) for part in g.op("Split", kv, outputs=2, axis=1)]
+
+
+def mlp(g: Graph, x: str, w: Weights, name: str) -> str:
+    first, second = named(w, f"{name}.linear1"), named(w, f"{name}.linear2")
+    if for_cpu(g):
+        return to_rows(g, linear_columns(g, gelu(g, linear_columns(g, x, *first)), *second, rows=False))
+    return linear(g, gelu(g, linear(g, x, *first)), *second)
+
+
+def rows_to_rows(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str) -> str:
+    """A product of few rows, the way round that suits who runs it."""
+    return to_rows(g, linear_columns(g, x, weight, bias, name)) if for_cpu(g) else linear(g, x, weight, bias, name)
+
+
+def for_cpu(g: Graph) -> bool:
+    """Half precision is for GPUs."""
+    return g.precision == "fp32"
 
 
 def first_n(g: Graph, value: str, axis: int, n: str) -> str:

@@ -1,8 +1,9 @@
-"""Are the bundle's answers the float32 network's? Measured stage by stage, then word by word.
+"""Are the bundle's answers the float32 network's, and an engine's those of its ONNX file? Stage by stage, then word
+by word.
 
-Every call that the float32 torch network's stages get while it reads the sample images is recorded and replayed
-on the bundle's stages, with the same inputs: differences do not add up, so a bad stage shows by itself. Then the
-bundle reads the images on its own and its words are compared.
+Every call that the reference's stages get while it reads the sample images is recorded and replayed on the stages in
+question, with the same inputs: differences do not add up, so a bad stage shows by itself. Then these read the images on
+their own and their words are compared. No torch here but where the reference is a torch network: boards have none.
 
 On a CPU, ONNX Runtime has no half-precision kernels for most operators and computes half graphs in float32: what
 is measured there is the rounding of weights and of a few values in between, not half-precision arithmetic.
@@ -12,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.bundle import STAGES
 from clip4str.runtime.driver import Pass, PredictAndRefine, Reading, Stages
 from clip4str.runtime.errors import ParityError
+
+if TYPE_CHECKING:
+    from clip4str.model.clip4str import Clip4Str
 
 BATCH = 8
 
@@ -93,31 +95,29 @@ class Parity:
 
 
 class Recorder:
-    """Stages that pass calls on to a model and keep them: (stage, inputs, outputs) as arrays."""
+    """Stages that pass calls on to others and keep them: (stage, inputs, outputs) as arrays."""
 
-    flexible_steps = True
-
-    def __init__(self, model: Clip4Str) -> None:
-        self.model = model
+    def __init__(self, stages: Stages, flexible_steps: bool) -> None:
+        self.stages, self.flexible_steps = stages, flexible_steps
         self.calls: list[tuple[str, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]] = []
 
-    def image(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._keep("image", (pixels,), self.model.image(pixels))
+    def image(self, pixels: Any) -> tuple[Any, Any]:
+        return self._keep("image", (pixels,))
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: torch.Tensor) -> Pass:
-        return self._keep("visual", (tokens, attend, visual_kv), self.model.visual(tokens, attend, visual_kv))
+    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
+        return self._keep("visual", (tokens, attend, visual_kv))
 
-    def text(self, bpe: np.ndarray) -> torch.Tensor:
-        return self._keep("text", (bpe,), self.model.text(bpe))
+    def text(self, bpe: np.ndarray) -> Any:
+        return self._keep("text", (bpe,))
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: torch.Tensor, text_kv: torch.Tensor) -> Pass:
-        inputs = (tokens, attend, cross_kv, text_kv)
-        return self._keep("cross", inputs, self.model.cross(*inputs))
+    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
+        return self._keep("cross", (tokens, attend, cross_kv, text_kv))
 
-    def stack(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        return self.model.stack(rows)
+    def stack(self, rows: Sequence[Any]) -> Any:
+        return self.stages.stack(rows)
 
-    def _keep(self, stage: str, inputs: tuple[Any, ...], result: Any) -> Any:
+    def _keep(self, stage: str, inputs: tuple[Any, ...]) -> Any:
+        result = getattr(self.stages, stage)(*inputs)
         self.calls.append((stage, tuple(map(_array, inputs)), compared(result)))
         return result
 
@@ -127,6 +127,7 @@ class _Seen:
 
     def __init__(self, stages: Stages, memory: tuple[Any, Any]) -> None:
         self.flexible_steps, self.memory = stages.flexible_steps, memory
+        self.sees_modes = getattr(stages, "sees_modes", False)
         self.visual, self.text, self.cross, self.stack = stages.visual, stages.text, stages.cross, stages.stack
 
     def image(self, pixels: Any) -> tuple[Any, Any]:
@@ -140,7 +141,6 @@ def compared(result: Any) -> tuple[np.ndarray, ...]:
     return tuple(map(_array, result if isinstance(result, (tuple, list)) else (result,)))
 
 
-@torch.inference_mode()
 def measure(
     model: Clip4Str, stages: Stages, pixels: np.ndarray, progress: Callable[[int], object] = lambda _: None
 ) -> Parity:
@@ -148,12 +148,27 @@ def measure(
 
     progress: called with the number of images done since the last call.
     """
-    parity = Parity()
+    import torch
+
     driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
+    with torch.inference_mode():
+        return compare(driver, model, stages, pixels, progress, torch.from_numpy)
+
+
+def compare(
+    driver: PredictAndRefine,
+    reference: Stages,
+    stages: Stages,
+    pixels: np.ndarray,
+    progress: Callable[[int], object] = lambda _: None,
+    convert: Callable[[np.ndarray], Any] = lambda pixels: pixels,
+) -> Parity:
+    """The same for any two stages of one network. driver: without a caption cache. convert: what `reference` reads."""
+    parity = Parity()
     for start in range(0, len(pixels), BATCH):
         batch = pixels[start : start + BATCH]
-        recorder = Recorder(model)
-        expected = driver(recorder, torch.from_numpy(batch), full_logits=True)
+        recorder = Recorder(reference, stages.flexible_steps)
+        expected = driver(recorder, convert(batch), full_logits=True)
         memory: Any = None
         for stage, inputs, outputs in recorder.calls:
             figures = parity.stages[stage]
@@ -188,7 +203,7 @@ def max_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _array(value: Any) -> np.ndarray:
-    return value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
 
 
 def _rounded(value: Any) -> Any:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -43,6 +44,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0, or 2 after a one-line error on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = _one_line_warning
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that no encoding has
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -99,6 +101,10 @@ def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: 
     except Clip4StrError as error:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _one_line_warning(message: Warning | str, *_: object, **__: object) -> str:
+    return f"clip4str: warning: {one_line(message)}\n"
 
 
 def one_line(text: object) -> str:

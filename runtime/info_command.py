@@ -50,6 +50,8 @@ def _bundle(path: Path) -> dict[str, Any]:
         "checkpoint": m.checkpoint,
         "built_by": m.built_by,
         "parity": m.parity,
+        **({"quantization": m.quantization} if m.quantization else {}),
+        **({"engines": m.engines} if m.engines else {}),
         "files": f"{len(m.files)}, all as the manifest says (sha256)",
     }
 

@@ -56,14 +56,14 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
     )
-    group.add_argument("--backend", default="auto", help="auto, onnxruntime or torch (default: auto)")
+    group.add_argument("--backend", default="auto", help="auto, tensorrt, torch or onnxruntime (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
     group.add_argument(
         "--providers",
         metavar="P,P",
         help="ONNX Runtime execution providers, e.g. CUDA,CPU (default: CUDA where installed, else CPU)",
     )
-    group.add_argument("--device", help="of torch: cpu, cuda or cuda:N (default: cuda where there is one)")
+    group.add_argument("--device", help="cuda or cuda:N; of torch also cpu (default: the GPU where there is one)")
     group.add_argument(
         "--dtype", help="of torch: float16, bfloat16 or float32 (default: float16 on a GPU, float32 on a CPU)"
     )

@@ -68,16 +68,18 @@ class Recognizer:
     ) -> Recognizer:
         """Open a bundle, or with the torch backend a checkpoint file.
 
-        backend: "onnxruntime", "torch" (for bundles built with --torch, and checkpoints), or "auto": torch where it
-        can run what is opened and has a GPU, or where it must. threads: CPU threads, None for all this process may
-        use. decoding: see runtime.driver.Decoding. charset_test: what captions are reduced to, None for the bundle's
-        own. batch_size: most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256).
-        cache_size: captions whose text features are kept. verify: check the sha256 of every file.
+        backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
+        "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
+        engines or a GPU are there but do not work. threads: CPU threads, None for all this process may use. decoding:
+        see runtime.driver.Decoding. charset_test: what captions are reduced to, None for the bundle's own. batch_size:
+        most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256; for tensorrt what its
+        engines were built for). cache_size: captions whose text features are kept. verify: check the sha256 of every
+        file.
 
-        Of onnxruntime: providers, its execution providers. Of torch: device, "cuda" where there is a GPU, else "cpu";
-        dtype, "float16", "bfloat16" or "float32", by default half on a GPU and float32 on a CPU; graphs=False launches
-        every operator by itself; passes, decoder passes (visual, cross) before refinement, by default (3, 2): the words
-        that need more get more, only later.
+        Of onnxruntime: providers, its execution providers. Of tensorrt and torch: device, "cuda" or "cuda:N", for
+        torch also "cpu"; graphs=False: no CUDA graphs. Of torch: dtype, "float16", "bfloat16" or "float32", by default half on
+        a GPU and float32 on a CPU; passes, decoder passes (visual, cross) before refinement, by default (3, 2): the
+        words that need more get more, only later.
 
         Raises BundleError, CheckpointError, BackendError, CharsetError, UsageError.
         """
@@ -118,8 +120,8 @@ class Recognizer:
     def read_pixels(self, pixels: Any) -> list[Word]:
         """Words of already normalised pixels (N, 3, H, W) float32, any N.
 
-        The torch backend takes float16 too, and tensors or whatever else has DLPack or `__cuda_array_interface__`,
-        without copying what is on its GPU. Raises ImageError for another kind or shape.
+        The GPU backends also take whatever has DLPack or `__cuda_array_interface__`, without copying what is on their
+        GPU; torch takes float16 too. Raises ImageError for another kind or shape.
         """
         pixels = self._accepted(pixels)
         words: list[Word] = []
@@ -162,6 +164,18 @@ class Recognizer:
         """A backend may know a shorter way than the driver's."""
         read = getattr(self.stages, "read", None)
         return self.driver(self.stages, pixels) if read is None else read(self.driver, pixels)
+
+    def close(self) -> None:
+        """Give back what a GPU backend holds at once, instead of when the last reference goes. Twice is allowed."""
+        close = getattr(self.stages, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Recognizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def reset_stats(self) -> None:
         self.stats = Stats()

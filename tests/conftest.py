@@ -77,7 +77,7 @@ def random_model() -> Callable[..., object]:
 @pytest.fixture(scope="session")
 def tiny_bundle(golden_checkpoint, tmp_path_factory) -> Path:
     """The golden tiny network as a float32 bundle. Read only: copy it before changing it."""
-    from clip4str.export.build_engine import build_bundle
+    from clip4str.export.bundles import build_bundle
 
     return build_bundle(golden_checkpoint("tiny"), tmp_path_factory.mktemp("bundles") / "tiny-fp32", min_agreement=0)
 

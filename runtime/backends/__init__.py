@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ from ..bundle import WEIGHTS, Bundle
 from ..driver import PredictAndRefine, Stages
 from ..errors import BackendError, UsageError
 
-BACKENDS = ("torch", "onnxruntime")  # best first
+BACKENDS = ("tensorrt", "torch", "onnxruntime")  # best first
 
 
 @dataclass(frozen=True)
 class Options:
-    """What Recognizer.load was asked for: threads and batch_size of any backend, providers of onnxruntime, the rest
-    of torch."""
+    """What Recognizer.load was asked for: threads and batch_size of any backend, providers of onnxruntime, device and
+    graphs of those on a GPU, dtype and passes of torch."""
 
     threads: int | None = None
     batch_size: int | None = None
@@ -28,9 +29,14 @@ class Options:
     passes: Sequence[int] | None = None
 
     @property
+    def of_gpu(self) -> bool:
+        """Is anything asked for that onnxruntime does not have?"""
+        return self.device is not None or not self.graphs or self.of_torch
+
+    @property
     def of_torch(self) -> bool:
         """Is anything asked for that only torch has?"""
-        return (self.device, self.dtype, self.graphs, self.passes) != (None, None, True, None)
+        return self.dtype is not None or self.passes is not None
 
 
 def open_checkpoint(path: Path, backend: str, options: Options, verify: bool) -> tuple[Bundle, Any]:
@@ -38,50 +44,80 @@ def open_checkpoint(path: Path, backend: str, options: Options, verify: bool) ->
 
     Raises BackendError, CheckpointError, UsageError.
     """
-    if backend == "onnxruntime":
-        raise BackendError(f"{path}: onnxruntime runs bundles, not checkpoints; build one with: clip4str build {path}")
+    if backend in ("onnxruntime", "tensorrt"):
+        raise BackendError(f"{path}: {backend} runs bundles, not checkpoints; build one with: clip4str build {path}")
     return _pytorch(backend).open_checkpoint(path, options, verify)
 
 
 def open_stages(bundle: Bundle, backend: str, driver: PredictAndRefine, options: Options, source: Any = None) -> Stages:
-    """The stages of a bundle on a backend ("auto": the best one there is). source: a checkpoint's weights.
+    """The stages of a bundle on a backend ("auto": the best one that works). source: a checkpoint's weights.
 
     Raises BackendError if the backend is unknown, not installed, or cannot run the bundle; UsageError for options of
     another backend.
     """
-    name = _best(bundle, options, source) if backend == "auto" else backend
-    if name == "torch":
-        pytorch = _pytorch(name)
-        if source is None and WEIGHTS not in bundle.manifest.stages:
-            raise BackendError(
-                f"{bundle.folder}: the bundle has no weights for torch; rebuild it with: clip4str build --torch, or "
-                "load the checkpoint itself"
-            )
-        return pytorch.open_backend(bundle, driver, options, source)
-    if name == "onnxruntime":
-        if options.of_torch:
-            raise UsageError("device, dtype, graphs and passes are the torch backend's; onnxruntime has providers")
-        from .ort import OrtStages
-
-        visual_only = driver.decoding.branch == "visual"
-        return OrtStages(bundle, options.threads, options.providers, visual_only)
-    raise BackendError(f"unknown backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
-
-
-def _best(bundle: Bundle, options: Options, source: Any) -> str:
-    """torch for a checkpoint, and where there are weights and a GPU; without weights it is not even imported."""
-    if source is not None:
-        return "torch"
-    if WEIGHTS in bundle.manifest.stages and options.providers is None:
-        if options.of_torch:
-            return "torch"
+    if backend not in ("auto", *BACKENDS):
+        raise BackendError(f"unknown backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
+    *better, last = _candidates(bundle, options, source) if backend == "auto" else [backend]
+    for name in better:
         try:
-            from .pytorch import gpu_is_usable
-        except ImportError:
-            return "onnxruntime"
-        if gpu_is_usable():
-            return "torch"
-    return "onnxruntime"
+            return _OPEN[name](bundle, driver, options, source)
+        except BackendError as error:
+            warnings.warn(f"not using {name}: {error}", RuntimeWarning, stacklevel=3)
+    return _OPEN[last](bundle, driver, options, source)
+
+
+def _candidates(bundle: Bundle, options: Options, source: Any) -> list[str]:
+    """Backends that could run this, best first. Where neither engines nor weights are there, no library is imported."""
+    if source is not None:
+        return ["torch"]
+    if options.providers is not None:
+        return ["onnxruntime"]
+    names = ["tensorrt"] if bundle.manifest.engines and not options.of_torch else []
+    if WEIGHTS in bundle.manifest.stages and (options.of_torch or (options.of_gpu and not names) or _torch_has_gpu()):
+        names.append("torch")
+    return names if names and options.of_gpu else [*names, "onnxruntime"]
+
+
+def _torch_has_gpu() -> bool:
+    try:
+        from .pytorch import gpu_is_usable
+    except ImportError:
+        return False
+    return gpu_is_usable()
+
+
+def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Stages:
+    if options.of_torch or options.providers is not None:
+        raise UsageError("dtype and passes are the torch backend's, providers ONNX Runtime's; tensorrt has device")
+    if not bundle.manifest.engines:
+        raise BackendError(
+            f"{bundle.folder}: the bundle has no engines; build them with: clip4str build {bundle.folder} "
+            "--target tensorrt"
+        )
+    from .trt import open_backend
+
+    return open_backend(bundle, driver, options)
+
+
+def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Stages:
+    pytorch = _pytorch("torch")
+    if source is None and WEIGHTS not in bundle.manifest.stages:
+        raise BackendError(
+            f"{bundle.folder}: the bundle has no weights for torch; rebuild it with: clip4str build --torch, or "
+            "load the checkpoint itself"
+        )
+    return pytorch.open_backend(bundle, driver, options, source)
+
+
+def _open_onnxruntime(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Stages:
+    if options.of_gpu:
+        raise UsageError("device, dtype, graphs and passes are the GPU backends'; onnxruntime has providers")
+    from .ort import OrtStages
+
+    return OrtStages(bundle, options.threads, options.providers, driver.decoding.branch == "visual")
+
+
+_OPEN = {"tensorrt": _open_tensorrt, "torch": _open_torch, "onnxruntime": _open_onnxruntime}
 
 
 def _pytorch(backend: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from clip4str.export.build_engine import build_bundle
+from clip4str.export.bundles import build_bundle
 from clip4str.model import Clip4Str, load_checkpoint
 from clip4str.runtime.bundle import STAGES
 

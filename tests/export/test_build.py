@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip4str.export import build_engine, parity_images
-from clip4str.export.build_engine import build_bundle, main
+from clip4str.export import bundles, parity_images, stage_files
+from clip4str.export.build_engine import main
+from clip4str.export.bundles import build_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime.bundle import STAGES, Bundle
 from clip4str.runtime.errors import ParityError, UsageError
@@ -38,7 +39,7 @@ def test_builds_a_whole_bundle(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([checkpoint, "--max-batch", "7", "--normalization", "clip"]) == 0
     out = capsys.readouterr().out
-    assert "wrote bundles/tiny-fp32 in" in out and "words agree" in out
+    assert "bundles/tiny-fp32 is ready" in out and "words agree" in out
     assert len(out.splitlines()) < 20, "quiet by default"
     bundle = Bundle.open("bundles/tiny-fp32", verify=True)
     m = bundle.manifest
@@ -82,13 +83,25 @@ def test_building_again_gives_the_same_bytes(checkpoint, tiny_bundle, tmp_path):
 def test_refuses_to_replace_without_force(checkpoint, tmp_path, capsys):
     target = build_bundle(checkpoint, tmp_path / "b")
     before = everything(target)
-    assert main([checkpoint, "--output", str(target)]) == 2
+    assert main([checkpoint, "--output", str(target), "--fp16"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("clip4str build: error: ") and "--force" in captured.err
     assert captured.err.count("\n") == 1 and everything(target) == before
     assert main([checkpoint, "--output", str(target), "--force", "--max-batch", "3"]) == 0
     assert _manifest(target).max_batch == 3
     assert names(tmp_path) == ["b"]
+
+
+def test_the_same_build_again_does_nothing(checkpoint, tmp_path, capsys):
+    target = build_bundle(checkpoint, tmp_path / "b")
+    before = {path: path.stat().st_mtime_ns for path in target.iterdir()}
+    assert main([checkpoint, "--output", str(target)]) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in target.iterdir()} == before
+    assert main([checkpoint, "--output", str(target), "--force"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in target.iterdir()} != before
+    (target / "text.onnx").write_bytes(b"damaged")
+    assert main([checkpoint, "--output", str(target)]) == 2 and "--force" in capsys.readouterr().err
 
 
 def test_an_empty_folder_may_be_built_into(checkpoint, tmp_path):
@@ -130,8 +143,9 @@ def test_interrupted_builds_leave_no_trace(checkpoint, tiny_bundle, tmp_path, mo
             raise failure
         return original(*args, **kwargs)
 
-    original = getattr(build_engine, where)
-    monkeypatch.setattr(build_engine, where, fail)
+    place = stage_files if where == "stage_graph" else bundles
+    original = getattr(place, where)
+    monkeypatch.setattr(place, where, fail)
     with pytest.raises(type(failure)):
         build_bundle(checkpoint, target, force=True)
     assert calls and everything(tmp_path) == before
@@ -152,8 +166,8 @@ def test_what_a_killed_build_left_is_removed(checkpoint, tmp_path):
 
 def test_a_terminated_build_tidies_up(checkpoint, tmp_path):
     script = (
-        "import os, signal, sys; from clip4str.export import build_engine as b;"
-        "b.check_parity = lambda *a: os.kill(os.getpid(), signal.SIGTERM); sys.exit(b.main(sys.argv[1:]))"
+        "import os, signal, sys; from clip4str.export import build_engine as b, bundles;"
+        "bundles.check_parity = lambda *a: os.kill(os.getpid(), signal.SIGTERM); sys.exit(b.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, checkpoint, "--output", str(tmp_path / "b")]
     run = subprocess.run(command, capture_output=True, text=True)
@@ -179,22 +193,22 @@ def test_interrupting_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build_engine, "check_parity", interrupt)
+    monkeypatch.setattr(bundles, "check_parity", interrupt)
     assert main([checkpoint, "--output", str(tmp_path / "b")]) == 130
     assert "nothing was written" in capsys.readouterr().err and not names(tmp_path)
 
 
 def test_a_bundle_that_reads_differently_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
-    original = build_engine.stage_graph
+    original = stage_files.stage_graph
 
-    def spoil(model, stage, precision):
-        graph = original(model, stage, precision)
+    def spoil(model, stage, *how):
+        graph = original(model, stage, *how)
         if stage == "text":
             name = "clip_model.text_projection.weight"
             graph.weights[name] = -graph.weights[name]
         return graph
 
-    monkeypatch.setattr(build_engine, "stage_graph", spoil)
+    monkeypatch.setattr(stage_files, "stage_graph", spoil)
     with pytest.raises(ParityError, match="worst stage: text"):
         build_bundle(checkpoint, tmp_path / "b")
     assert main([checkpoint, "--output", str(tmp_path / "b")]) == 2
@@ -231,7 +245,7 @@ def test_bad_checkpoints(tmp_path, monkeypatch, capsys):
     (tmp_path / "empty.pt").touch()
     assert main(["empty.pt"]) == 2 and "empty" in capsys.readouterr().err
     assert main(["missing.pt"]) == 2 and "does not exist" in capsys.readouterr().err
-    monkeypatch.setattr(build_engine, "BUNDLED", tmp_path / "nothing.safetensors")
+    monkeypatch.setattr(bundles, "BUNDLED", tmp_path / "nothing.safetensors")
     assert main([]) == 2 and "no bundled checkpoint" in capsys.readouterr().err
     assert names(tmp_path) == ["empty.pt"]
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from clip4str.export import graph as graph_module
-from clip4str.export.build_engine import build_bundle, stage_graph, write_stages
+from clip4str.export.bundles import build_bundle
 from clip4str.export.parity import compared, max_difference, measure
+from clip4str.export.stage_files import stage_graph, write_stages
 from clip4str.model import save_checkpoint
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bpe import BytePairTokenizer

@@ -84,6 +84,47 @@ def test_hostile_or_damaged_manifests(folder, change, message):
     assert "\n" not in str(caught.value)
 
 
+ENGINES = {
+    "target": "tensorrt", "version": "10.3.0", "gpu": "Orin", "command": "clip4str build x",
+    "profile": {"min": 1, "opt": 8, "max": 32}, "files": {"image": "image.plan"},
+}  # fmt: skip
+
+
+def with_engine(folder, **changes):
+    (folder / "image.plan").write_bytes(b"plan")
+    edit(folder, lambda m: m["files"].update({"image.plan": describe_file(folder / "image.plan")}))
+    edit(folder, lambda m: m.update(engines={**ENGINES, **changes}))
+
+
+def test_engines_are_files_of_the_bundle(folder):
+    with_engine(folder)
+    bundle = Bundle.open(folder)
+    assert bundle.engine("image") == folder / "image.plan"
+    with pytest.raises(BundleError, match="no text engine; clip4str build"):
+        bundle.engine("text")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"files": {"image": "../image.plan"}}, "not among its files"),
+        ({"files": {"image": "/etc/passwd"}}, "not among its files"),
+        ({"files": {"soul": "image.plan"}}, "engine 'soul'"),
+        ({"files": 5}, "damaged"),
+        ({"profile": {"min": 1, "opt": 8, "max": 10**9}}, "expected 1 <= min <= opt <= max <= 4096"),
+        ({"profile": {"min": 4, "opt": 2, "max": 8}}, "profile of"),
+        ({"profile": {"min": 1, "opt": True, "max": 8}}, "no numbers"),
+        ({"profile": {}}, "damaged"),
+        ({"version": 10}, "engines' version"),
+    ],
+)
+def test_hostile_engines(folder, changes, message):
+    with_engine(folder, **changes)
+    with pytest.raises(BundleError, match=message) as caught:
+        Bundle.open(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_fields_of_the_same_version_are_ignored(folder):
     edit(folder, lambda m: m.update(comment="hello"))
     Bundle.open(folder)

@@ -82,7 +82,7 @@ def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops)
         (["read", "*.png"], "matches nothing"),
         (["info", "nowhere"], "nowhere: no such bundle folder or checkpoint"),
         (["info", "file.ckpt"], "a checkpoint needs"),
-        (["build"], "it needs"),
+        (["build"], "a checkpoint needs"),
         (["read", ""], "an empty path names nothing"),
         (["read", "a" * 300 + ".png", "--bundle", "nowhere"], "File name too long"),
         (["read"], "the following arguments are required: PATH"),

@@ -40,6 +40,38 @@ class Fixed:
         return self.model.cross(tokens, attend, kv, text_kv)
 
 
+class InWords(Fixed):
+    """The same, told in words what each position sees."""
+
+    sees_modes = True
+
+    def mask(self, sight, steps):
+        assert sight.mode in ("start", "causal", "cloze") and sight.keep.ndim == 1
+        seen = [
+            [[self.sees(sight.mode, i, j) and j <= keep for j in range(steps)] for i in range(steps)]
+            for keep in sight.keep
+        ]
+        return np.array(seen)
+
+    def sees(self, mode, i, j):
+        return {"start": j == 0, "causal": j <= i, "cloze": j != i + 1}[mode]
+
+    def visual(self, tokens, sight, kv):
+        return super().visual(tokens, self.mask(sight, tokens.shape[1]), kv)
+
+    def cross(self, tokens, sight, kv, text_kv):
+        return super().cross(tokens, self.mask(sight, tokens.shape[1]), kv, text_kv)
+
+
+@pytest.mark.parametrize("how", [Decoding(), Decoding("nar"), Decoding(refine=2), Decoding(branch="visual")])
+def test_masks_in_words_are_the_same_masks(random_model, how):
+    model, pixels = random_model(seed=3), images(12, seed=3)
+    driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps, how)
+    with torch.inference_mode():
+        arrays, words = driver(Fixed(model), pixels), driver(InWords(model), pixels)
+    assert np.array_equal(arrays.ids, words.ids) and np.array_equal(arrays.probs, words.probs)
+
+
 @pytest.mark.parametrize("size", range(len(SIZES)))
 def test_equals_step_by_step_greedy_decoding(size, random_model):
     model = random_model(seed=size, **SIZES[size])

@@ -16,7 +16,7 @@ print([int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line
 
 @pytest.mark.slow
 def test_peak_memory_of_base16_stays_below_one_and_a_half_times_its_weights(golden_checkpoint, tmp_path):
-    from clip4str.export.build_engine import build_bundle
+    from clip4str.export.bundles import build_bundle
 
     checkpoint = golden_checkpoint("base16")
     bundle = build_bundle(checkpoint, tmp_path / "base16", min_agreement=0)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch_networks import CPU
 
-from clip4str.export.build_engine import build_bundle
+from clip4str.export.bundles import build_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.kernels.launch import check_capability
 from clip4str.model import load_checkpoint
@@ -140,8 +140,8 @@ def test_what_cannot_be_loaded(bundle, tiny_bundle, golden_checkpoint, tmp_path)
         (UsageError, "passes are 2 to 26 visual", (checkpoint,), {"passes": (1, 2)}),
         (UsageError, "passes are 2 to 26 visual", (bundle, "torch"), {"passes": (3, 27)}),
         (UsageError, "providers are ONNX Runtime's", (checkpoint,), {"providers": ["CPU"]}),
-        (UsageError, "are the torch backend's", (bundle, "onnxruntime"), {"device": "cpu"}),
-        (UsageError, "are the torch backend's", (tiny_bundle,), {"graphs": False}),
+        (UsageError, "are the GPU backends'", (bundle, "onnxruntime"), {"device": "cpu"}),
+        (UsageError, "are the GPU backends'", (tiny_bundle,), {"graphs": False}),
         (UsageError, "batch size must be 1 or more", (checkpoint,), {"batch_size": 0}),
         (UsageError, "batch size must be 1 or more, not 2.5", (checkpoint,), {"batch_size": 2.5}),
         (UsageError, "threads must be 1 to 1024, not '2'", (checkpoint,), {"threads": "2"}),

@@ -1,0 +1,106 @@
+"""Engines for a bundle, on the machine that will run them: no torch, only the bundle's ONNX files and TensorRT."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from clip4str.export.engines import EngineOptions, build_engines, engine_key
+from clip4str.export.parity import compare
+from clip4str.export.parity_images import sample_images
+from clip4str.export.staging import atomic_folder
+from clip4str.runtime.backends import Options
+from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.bpe import BytePairTokenizer
+from clip4str.runtime.bundle import MANIFEST, STAGES, Bundle, Manifest, describe_file, write_manifest
+from clip4str.runtime.cuda import why_unusable
+from clip4str.runtime.driver import PredictAndRefine
+from clip4str.runtime.errors import BundleError, UsageError
+from clip4str.runtime.images import prepare
+from clip4str.runtime.text import Charset
+
+MIN_AGREEMENT = {"fp32": 0.99, "fp16": 0.99, "int8": 0.95}
+Say = Callable[[str], object]
+
+
+def finish_bundle(
+    folder: Path,
+    options: EngineOptions,
+    *,
+    sample_folder: Path | str | None = None,
+    min_agreement: float | None = None,
+    force: bool = False,
+    say: Say = lambda _: None,
+    detail: Say = lambda _: None,
+) -> Path:
+    """Build the engines of the bundle in `folder` and check their words against its ONNX files'; returns the folder.
+
+    Does nothing if its engines were built from the same files by the same TensorRT on the same GPU with the same
+    options, unless `force`. min_agreement: share of words that must agree, None for 0.99, int8 0.95. The bundle stays
+    as it was until everything is done. Raises BundleError, BackendError, UsageError, ImageError, ParityError.
+    """
+    folder = Path(folder.absolute())
+    bundle = Bundle.open(folder, verify=True)
+    manifest = bundle.manifest
+    for stage in STAGES:
+        bundle.path(stage)
+    if options.max_batch > manifest.max_batch:
+        raise UsageError(f"{folder}: built for batches of up to {manifest.max_batch}, not {options.max_batch}")
+    key = engine_key(manifest, options)
+    if manifest.engines.get("key") == key and not force:
+        say(f"engines of {folder.name} are up to date: same files, TensorRT, GPU and options (--force builds again)")
+        return folder
+    images = sample_images(Path(sample_folder) if sample_folder is not None else None)
+    with atomic_folder(folder, force=True) as staging:
+        old = set(manifest.engines.get("files", {}).values())
+        _link_files(folder, staging, {MANIFEST, *old})
+        engines = build_engines(staging, manifest, options, say=say, detail=detail)
+        files = {name: entry for name, entry in manifest.files.items() if name not in old}
+        files |= {name: describe_file(staging / name) for name in engines["files"].values()}
+        manifest = replace(manifest, files=files, engines=engines)
+        write_manifest(staging, manifest)
+        engines["parity"] = _parity(staging, manifest, images, min_agreement, say)
+        write_manifest(staging, manifest)
+    return folder
+
+
+def _parity(folder: Path, manifest: Manifest, images: Any, min_agreement: float | None, say: Say) -> dict[str, Any]:
+    """The engines' words and stages against ONNX Runtime's over the same bundle, where there is a GPU to run them."""
+    if (why := why_unusable()) is not None:
+        say(f"engines not run here ({why}): the first machine that loads them should check them with clip4str build")
+        return {"checked": False, "why": why}
+    from clip4str.runtime.backends import trt
+
+    tokenizer = BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"])
+    driver = PredictAndRefine(Charset(manifest.charset, manifest.charset_test), tokenizer, manifest.config["steps"])
+    bundle = Bundle(folder, manifest)
+    pixels = prepare(images, manifest.image_size, manifest.normalization)
+    stages = trt.open_backend(bundle, driver, Options())
+    try:
+        stages.with_logits = True
+        with tqdm(total=len(pixels), desc="comparing words", unit="image", leave=False, disable=None) as bar:
+            parity = compare(driver, OrtStages(bundle), stages, pixels, bar.update)
+    finally:
+        stages.close()
+    say(parity.table())
+    parity.check(MIN_AGREEMENT[manifest.precision] if min_agreement is None else min_agreement)
+    return {"checked": True, **parity.to_dict()}
+
+
+def _link_files(source: Path, target: Path, without: set[str]) -> None:
+    """The same files once more, without a copy where the file system can."""
+    for path in sorted(source.iterdir()):
+        if path.name in without:
+            continue
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{path}: is not a plain file; a bundle holds nothing else")
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copy2(path, target / path.name)

@@ -1,0 +1,169 @@
+"""Adding engines to a bundle: all or nothing, once, and with a way on when it fails. The engines here are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clip4str.export import finishing
+from clip4str.export.build_engine import main
+from clip4str.export.engines import EngineOptions
+from clip4str.export.finishing import finish_bundle
+from clip4str.runtime.bundle import STAGES, Bundle
+from clip4str.runtime.errors import BackendError, BundleError, ParityError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = EngineOptions(target="tensorrt")
+
+
+def everything(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def bundle(half_bundle, tmp_path):
+    return Path(shutil.copytree(half_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """A TensorRT that writes the stage's name into its plans."""
+    calls = []
+
+    def build(folder, manifest, options, *, say, detail):
+        calls.append(options)
+        files = {}
+        for stage in STAGES:
+            (folder / f"{stage}.plan").write_text(f"{stage} {len(calls)}")
+            files[stage] = f"{stage}.plan"
+        profile = {"min": options.min_batch, "opt": options.opt_batch, "max": options.max_batch}
+        said = {"target": options.target, "version": "10.3.0", "gpu": "Orin", "command": "clip4str build"}
+        return {**said, "profile": profile, "files": files, "key": f"{options}"}
+
+    monkeypatch.setattr(finishing, "build_engines", build)
+    monkeypatch.setattr(finishing, "engine_key", lambda manifest, options: f"{options}")
+    monkeypatch.setattr(finishing, "why_unusable", lambda: "no GPU here")
+    return calls
+
+
+def test_engines_become_files_of_the_bundle(bundle, library):
+    before, said = everything(bundle), []
+    assert finish_bundle(bundle, OPTIONS, say=said.append) == bundle
+    opened = Bundle.open(bundle, verify=True)
+    assert opened.engine("text").read_text() == "text 1"
+    assert opened.manifest.engines["parity"] == {"checked": False, "why": "no GPU here"}
+    assert "no GPU here" in said[-1]
+    after = everything(bundle)
+    assert all(after[name] == data for name, data in before.items() if name != "manifest.json")
+    assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_the_same_again_does_nothing_and_other_options_replace(bundle, library):
+    finish_bundle(bundle, OPTIONS)
+    stood = {p: p.stat().st_mtime_ns for p in bundle.iterdir()}
+    said = []
+    finish_bundle(bundle, OPTIONS, say=said.append)
+    assert len(library) == 1 and "up to date" in said[0]
+    assert {p: p.stat().st_mtime_ns for p in bundle.iterdir()} == stood
+    finish_bundle(bundle, OPTIONS, force=True)
+    finish_bundle(bundle, EngineOptions(target="tensorrt", max_batch=16))
+    opened = Bundle.open(bundle, verify=True)
+    assert len(library) == 3 and opened.engine("image").read_text() == "image 3"
+    assert opened.manifest.engines["profile"]["max"] == 16
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), BackendError("workspace"), OSError("disk full")])
+def test_a_failure_leaves_the_bundle_as_it_was(bundle, library, monkeypatch, failure):
+    finish_bundle(bundle, OPTIONS)
+    before, build = everything(bundle), finishing.build_engines
+
+    def fail(folder, *rest, **more):
+        build(folder, *rest, **more)
+        raise failure
+
+    monkeypatch.setattr(finishing, "build_engines", fail)
+    with pytest.raises(type(failure)):
+        finish_bundle(bundle, OPTIONS, force=True)
+    assert everything(bundle) == before and [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_engines_that_read_differently_are_not_let_in(bundle, library, monkeypatch):
+    before = everything(bundle)
+
+    def refuse(*args):
+        raise ParityError("20 of 32 words agree")
+
+    monkeypatch.setattr(finishing, "_parity", refuse)
+    with pytest.raises(ParityError):
+        finish_bundle(bundle, OPTIONS)
+    assert everything(bundle) == before
+
+
+def test_what_cannot_be_finished(bundle, library, tmp_path):
+    with pytest.raises(UsageError, match="batches of up to 32, not 64"):
+        finish_bundle(bundle, EngineOptions(target="tensorrt", max_batch=64))
+    with pytest.raises(BundleError, match="no such bundle"):
+        finish_bundle(tmp_path / "nothing", OPTIONS)
+    (bundle / "text.onnx").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match=r"text\.onnx"):
+        finish_bundle(bundle, OPTIONS)
+    assert not library
+
+
+def test_the_command_on_a_folder(bundle, library, capsys):
+    assert main([str(bundle), "--target", "tensorrt", "--max-batch", "4"]) == 0
+    assert library[0].max_batch == 4 and library[0].opt_batch == 4
+    assert "is ready" in capsys.readouterr().out
+    for arguments, message in (
+        (["--int8"], "--int8: .* is a bundle already"),
+        (["--normalization", "half"], "--normalization: .* is a bundle already"),
+        (["--torch"], "--torch: .* is a bundle already"),
+        (["--target", "onnx"], "is a bundle: name what its engines are for"),
+    ):
+        assert main([str(bundle), "--target", "tensorrt", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and re.search(message, error)
+
+
+def test_without_tensorrt_the_onnx_bundle_stands(golden_checkpoint, tmp_path, monkeypatch, capsys):
+    def missing(*args):
+        raise BackendError("TensorRT is not installed: pip install tensorrt")
+
+    monkeypatch.setattr(finishing, "engine_key", missing)
+    monkeypatch.chdir(tmp_path)
+    command = [str(golden_checkpoint("tiny")), "--fp16", "--min-agreement", "0", "--target", "tensorrt"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install tensorrt" in error
+    assert error.rstrip().endswith("to finish it: clip4str build bundles/tiny-fp16 --target tensorrt")
+    assert not Bundle.open("bundles/tiny-fp16", verify=True).manifest.engines
+    assert main([*command, "--no-engines"]) == 0
+    assert "clip4str build bundles/tiny-fp16 --target tensorrt" in capsys.readouterr().out
+
+
+def test_engine_options_need_engines(golden_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in (["--workspace", "64"], ["--opt-batch", "2"], ["--no-engines"], ["--version-compatible"]):
+        assert main([str(golden_checkpoint("tiny")), "--target", "onnx", *option]) == 2
+        assert f"{option[0]} is about engines" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_finishing_needs_no_torch(bundle):
+    """A board has neither torch nor onnx: both are blocked here."""
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'safetensors', 'tensorrt'): sys.modules[name] = None\n"
+        "from clip4str.export.build_engine import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, str(bundle), "--target", "tensorrt"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+    assert run.stderr.startswith("clip4str build: error:") and "TensorRT" in run.stderr
