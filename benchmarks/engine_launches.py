@@ -1,10 +1,9 @@
 """The kernels of a bundle's four engines, stage by stage: what TensorRT makes of export/towers.py and decoders.py.
 
 costs.py counts the one-shot program, which fuses more. Here they are as TensorRT-RTX 1.7's build logs list them for the
-half-precision graphs of small and B/16: ten in a block of the image tower (queries, keys and values are set apart by a
-copy each), twelve in one of the text tower (whose columns are transposed twice), 10 L + 8 and 12 L + 3 in all; 19 in a
-pass of the visual decoder, 29 of the cross-modal one, whose two segments of memory are not fused into one attention.
-Other TensorRTs may fuse otherwise. With int8 the products of the towers' blocks read 8 bits and half is the rest, each
+half-precision graphs of small and B/16: ten in a block of a tower (queries, keys and values are set apart by a copy
+each), 10 L + 8 and 10 L + 4 in all; 18 in a pass of either decoder. Float32 graphs are laid out for CPUs: they transpose
+more, and keep the cross-modal decoder's two segments of memory apart. Other TensorRTs may fuse otherwise. With int8 the products of the towers' blocks read 8 bits and half is the rest, each
 quantisation fused into what is before it.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
@@ -66,7 +65,7 @@ def image(c: Config, images: int, precision: str) -> list[Kernel]:
 def text(c: Config, images: int, precision: str) -> list[Kernel]:
     """Byte pairs (N, X) -> keys and values of the cross-modal decoder. Embedding is the first normalisation's input."""
     rows, size, kernels = images * c.context, SIZE[precision], []
-    if precision != "int8":  # whose products have the activations on the left
+    if precision == "fp32":  # whose products have the weights on the left
         transposed = costs.stream("text.transpose", rows * c.text_width, size=size).times(2 * c.text_layers - 1)
         kernels = _kernels(precision, transposed)
     return [
@@ -105,6 +104,9 @@ def decoder(c: Config, images: int, text: int, precision: str) -> list[Kernel]:
     rows, classes = images * t, len(c.charset) + 1
     copy = costs.stream("decode.transpose", rows * d, size=size)
     normalize = costs.stream("decode.normalize", rows * d, size=size)  # with the residual or the positions before it
+    attend = _attend(c, images, c.memory_tokens + text, size)
+    if precision == "fp32":
+        attend = _two_segments(c, images, text, size) if text else [*attend, copy]
     return _kernels(
         precision,
         costs.stream("decode.gather", 2 * rows * d, size=size),  # keys and values of the content
@@ -114,7 +116,7 @@ def decoder(c: Config, images: int, text: int, precision: str) -> list[Kernel]:
         normalize,
         costs.linear("decode.query", rows, d, d, size=size),
         copy,
-        *(_two_segments(c, images, text, size) if text else [*_attend(c, images, c.memory_tokens, size), copy]),
+        *attend,
         costs.linear("decode.out", rows, d, d, residual=True, size=size),
         normalize,
         costs.linear("decode.up", rows, d, c.decoder_mlp, size=size),
