@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# Python's side of TensorRT alone, of JetPack 6's version to the newest: tests check every name we use against them
+TENSORRT_BINDINGS := 10.3.0 10.13.3.9 11.4.0.106
 DEMO_BUNDLE := bundles/clip4str-small-fp32
 
 .PHONY: demo test test-all lint bench kernels setup clean
@@ -15,6 +17,9 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,gpu,dev]'
+	@for version in $(TENSORRT_BINDINGS); do $(BIN)/python -m pip install --quiet --no-deps --upgrade \
+	    --target $(VENV)/tensorrt-bindings/$$version tensorrt-cu12-bindings==$$version \
+	    || echo "no bindings of TensorRT $$version for this platform: their tests will be skipped"; done
 	@touch $@
 
 demo: $(STAMP) $(DEMO_BUNDLE)/manifest.json

@@ -8,8 +8,9 @@ from setuptools import setup
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
 ROOMS = [
     "model", "kernels", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass", "kernels.linear",
-    "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "export", "training",
-    "training.drawing", "benchmarks", "benchmarks.gpu",
+    "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "runtime.backends.trt",
+    "runtime.cuda", "export", "export.engines", "export.int8", "training", "training.drawing", "benchmarks",
+    "benchmarks.gpu",
 ]  # fmt: skip
 
 RUNTIME = [
@@ -33,6 +34,13 @@ GPU = [
     *EXPORT,
     "triton>=3.6; platform_system == 'Linux'",  # custom kernels; before it tl.mul is not there, before 3.3 tl.gather
 ]
+TENSORRT = [
+    "cuda-bindings>=12.8",  # the CUDA driver from Python: memory, streams, graphs; TensorRT itself comes with JetPack
+]
+RTX = [
+    *TENSORRT,
+    "tensorrt-rtx>=1.4; platform_machine == 'x86_64'",  # TensorRT for desktop GPUs; builds engines without one
+]
 PEERS = [
     "rapidocr>=3.10",  # PP-OCRv6 small in its wheel: what people install today, to be measured beside
     "rapidocr-onnxruntime>=1.4.4",  # PP-OCRv4 mobile, likewise
@@ -43,6 +51,7 @@ DEV = [
     "pytest>=8",  # tests
     "ruff>=0.8",  # lint and format
     "mypy>=1.13",  # types
+    *RTX,  # a real compiler of engines, and the real CUDA bindings: no GPU needed to test with them
 ]
 
 setup(
@@ -66,6 +75,8 @@ setup(
         "train": TRAIN,
         "bench": [*EXPORT, "lmdb>=1.4", "matplotlib>=3.7"],
         "gpu": GPU,
+        "tensorrt": TENSORRT,
+        "rtx": RTX,
         "peers": PEERS,
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),
