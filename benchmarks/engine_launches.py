@@ -2,9 +2,10 @@
 
 costs.py counts the one-shot program, which fuses more. Here they are as TensorRT-RTX 1.7's build logs list them for the
 half-precision graphs of small and B/16: ten in a block of a tower (queries, keys and values are set apart by a copy
-each), 10 L + 8 and 10 L + 4 in all; 18 in a pass of either decoder. Float32 graphs are laid out for CPUs: they transpose
-more, and keep the cross-modal decoder's two segments of memory apart. Other TensorRTs may fuse otherwise. With int8 the products of the towers' blocks read 8 bits and half is the rest, each
-quantisation fused into what is before it.
+each), 10 L + 8 and 10 L + 4 in all; 18 in a pass of either decoder. With int8 a block has twelve: its products read 8
+bits, and what follows them (activation, residual, quantisation of the next) is a launch of its own. Float32 graphs are
+laid out for CPUs: they transpose more, and keep the cross-modal decoder's two segments of memory apart. Other TensorRTs
+may fuse otherwise.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """
@@ -78,8 +79,13 @@ def text(c: Config, images: int, precision: str) -> list[Kernel]:
 def tower(name: str, images: int, tokens: int, width: int, layers: int, heads: int, precision: str) -> list[Kernel]:
     """The residual blocks."""
     rows, size = images * tokens, SIZE[precision]
+    apart: list[costs.Launch] = []
     if precision == "int8":  # half in, 8 bits out
         normalize = costs.stream(f"{name}.normalize", rows * width, passes=3, size=1)
+        apart = [
+            costs.stream(f"{name}.merge", rows * width, passes=2, size=1),  # of the heads, quantised
+            costs.stream(f"{name}.gelu", rows * 4 * width, passes=3, size=1),
+        ]
     else:
         normalize = costs.stream(f"{name}.normalize", rows * width, size=size)
     block = [
@@ -92,7 +98,8 @@ def tower(name: str, images: int, tokens: int, width: int, layers: int, heads: i
         ),
         _product(f"{name}.out", rows, width, width, precision, residual=True),
         *_kernels(precision, normalize),
-        _product(f"{name}.up", rows, width, 4 * width, precision, narrow=True),
+        _product(f"{name}.up", rows, width, 4 * width, precision),
+        *_kernels(precision, *apart),
         _product(f"{name}.down", rows, 4 * width, width, precision, residual=True),
     ]
     return [kernel.times(layers) for kernel in block]
@@ -133,14 +140,12 @@ def floor(kernels: Sequence[Kernel]) -> tuple[float, dict[str, float]]:
     return costs.total_bytes([k.launch for k in kernels]), flops
 
 
-def _product(
-    name: str, rows: int, k: int, f: int, precision: str, residual: bool = False, narrow: bool = False
-) -> Kernel:
-    """(rows, k) @ (k, f). With int8 both factors are 8 bits; the outcome is too if `narrow`, else half."""
+def _product(name: str, rows: int, k: int, f: int, precision: str, residual: bool = False) -> Kernel:
+    """(rows, k) @ (k, f). With int8 both factors are 8 bits, the outcome is half."""
     if precision != "int8":
         return Kernel(costs.linear(name, rows, k, f, residual, SIZE[precision]), precision)
     launch = costs.linear(name, rows, k, f, residual, size=1)
-    wider = 0 if narrow else rows * f * (2 if residual else 1)
+    wider = rows * f * (2 if residual else 1)
     return Kernel(replace(launch, bytes=launch.bytes + wider), "int8")
 
 

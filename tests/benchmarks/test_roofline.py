@@ -84,6 +84,8 @@ def test_launches_are_those_of_a_build_log(size, layers):
     """TensorRT-RTX 1.7.1 on the float16 graphs, its shape calls and stream signals left out."""
     found = {s: predict(DEVICES["l4"], SIZES[size], 8, "fp16")["stages"][s]["launches"] for s in STAGES}
     assert found == {"image": 10 * layers[0] + 8, "visual": 18, "text": 10 * layers[1] + 4, "cross": 18}
+    found = {s: predict(DEVICES["l4"], SIZES[size], 8, "int8")["stages"][s]["launches"] for s in STAGES}
+    assert found == {"image": 12 * layers[0] + 8, "visual": 18, "text": 12 * layers[1] + 4, "cross": 18}
 
 
 @pytest.mark.parametrize("name, operations", [
@@ -105,11 +107,12 @@ def test_predictions_are_in_order(name):
     device = DEVICES[name]
     for size in ("small", "b16"):
         for batch in (1, 32):
-            rows = [predict(device, SIZES[size], batch, precision) for precision in ("int8", "fp16", "fp32")]
-            for less, more in zip(rows, rows[1:]):
-                assert less["total_us"] < more["total_us"]
-                for stage in STAGES:
-                    assert less["stages"][stage]["us"] <= more["stages"][stage]["us"]
+            eight, half, full = (predict(device, SIZES[size], batch, p) for p in ("int8", "fp16", "fp32"))
+            assert half["total_us"] < full["total_us"]
+            for stage in STAGES:
+                assert half["stages"][stage]["us"] <= full["stages"][stage]["us"]
+            if size == "b16":  # small products gain less than two launches more cost
+                assert eight["total_us"] < half["total_us"]
         for precision in PRECISIONS:
             batches = [predict(device, SIZES[size], batch, precision) for batch in (1, 2, 8, 32, 256)]
             totals = [row["total_us"] for row in batches]
