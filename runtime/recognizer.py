@@ -129,11 +129,9 @@ class Recognizer:
             reading = self._reading(pixels[start : start + self.batch_size])
             with self._lock:
                 self.stats.add(reading.stats)
-            for ids, probs, length, confidence in zip(
-                reading.ids, reading.probs, first_end(reading.ids), reading.confidence
-            ):
-                chars = tuple(round(float(p), 6) for p in probs[:length])
-                words.append(Word(self.driver.charset.decode(ids), round(float(confidence), 6), chars))
+            lengths, confidences = first_end(reading.ids).tolist(), _rounded(reading.confidence)
+            for ids, chars, length, confidence in zip(reading.ids, _rounded(reading.probs), lengths, confidences):
+                words.append(Word(self.driver.charset.decode(ids), confidence, tuple(chars[:length])))
         return words
 
     def read_boxes(self, frame: Any, quads: Any, layout: str = "rgb", **how: Any) -> list[Word]:
@@ -179,6 +177,11 @@ class Recognizer:
 
     def reset_stats(self) -> None:
         self.stats = Stats()
+
+
+def _rounded(probs: np.ndarray) -> list[Any]:
+    """Probabilities as plain floats of six decimals, in nested lists."""
+    return np.round(probs.astype(np.float64), 6).tolist()
 
 
 def default_bundle() -> Path:

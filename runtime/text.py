@@ -64,12 +64,8 @@ class Charset:
 
 def before_end(ids: Iterable[int]) -> list[int]:
     """The ids before the first end token, as plain ints."""
-    word = []
-    for i in ids:
-        if i == END:
-            break
-        word.append(int(i))
-    return word
+    word = ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
+    return word[: word.index(END)] if END in word else word
 
 
 def first_end(ids: np.ndarray) -> np.ndarray:
