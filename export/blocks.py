@@ -4,12 +4,14 @@ Shapes: N images, S tokens each, w features, h heads of e = w / h features. A la
 rows, (N x S, w): one matrix product for the whole batch, which runtimes fuse with its bias. `columns` layers
 compute their products the other way round, weight @ rows^T, and hand on columns (w, N x S): with few tokens the
 weights are the large matrix, and CPU kernels are faster when that one stands on the left (CLIP's text tower, 16
-tokens: 9 ms instead of 13). With an image's 197 tokens it is the slower way.
+tokens: 9 ms instead of 13). With an image's 197 tokens it is the slower way. Quantised products are always of rows:
+runtimes know no others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ import torch
 from clip4str.model.config import Config
 
 from .graph import Graph
+
+if TYPE_CHECKING:
+    from .int8 import Quantization
 
 Weights = Mapping[str, np.ndarray]
 
@@ -31,8 +36,13 @@ def named(w: Weights, name: str) -> tuple[np.ndarray, np.ndarray, str]:
     return w[f"{name}.weight"], w[f"{name}.bias"], name
 
 
-def linear(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray | None, name: str) -> str:
-    """Rows (n, in) -> rows (n, out). weight (out, in) as torch keeps it."""
+def linear(
+    g: Graph, x: str, weight: np.ndarray, bias: np.ndarray | None, name: str, quantization: Quantization | None = None
+) -> str:
+    """Rows (n, in) -> rows (n, out). weight (out, in) as torch keeps it. quantization: None computes in floats, as do
+    products that it does not cover."""
+    if quantization is not None and bias is not None and quantization.covers(name):
+        return quantization.linear(g, x, weight, bias, name)[0]
     inputs = [x, g.weight(f"{name}.weight", weight)]
     if bias is not None:
         inputs.append(g.weight(f"{name}.bias", bias))
@@ -91,29 +101,39 @@ def residual_block(
     eps: float,
     mask: str = "",
     columns: bool = False,
+    quantization: Quantization | None = None,
 ) -> str:
     """One block of either tower: rows -> rows. length: S. mask (1, 1, S, S) is added to the scores."""
-    project = linear_columns if columns else linear
     with g.scope(name):
         y = layer_norm(g, x, w, f"{name}.ln_1", eps)
-        y = self_attention(g, y, w, f"{name}.attn", heads, length, mask, columns)
+        y = self_attention(g, y, w, f"{name}.attn", heads, length, mask, columns, quantization)
         x = g.op("Add", x, y, name="residual_1")
         y = layer_norm(g, x, w, f"{name}.ln_2", eps)
-        y = quick_gelu(g, project(g, y, *named(w, f"{name}.mlp.c_fc")))
-        if columns:
-            y = to_rows(g, linear_columns(g, y, *named(w, f"{name}.mlp.c_proj"), rows=False))
-        else:
-            y = linear(g, y, *named(w, f"{name}.mlp.c_proj"))
-        return g.op("Add", x, y, name="residual_2")
+        return g.op("Add", x, mlp(g, y, w, f"{name}.mlp", columns, quantization), name="residual_2")
 
 
-def self_attention(g: Graph, x: str, w: Weights, name: str, heads: int, length: int, mask: str, columns: bool) -> str:
-    weight, bias = w[f"{name}.in_proj_weight"].copy(), w[f"{name}.in_proj_bias"].copy()
-    width = weight.shape[1]
-    weight[:width], bias[:width] = scaled_queries(weight[:width], bias[:width], heads)
-    project = linear_columns if columns else linear
-    qkv = project(g, x, weight, bias, f"{name}.in_proj")
-    parts = g.op("Split", qkv, g.integers(width, width, width), outputs=3, axis=0 if columns else 1)
+def mlp(g: Graph, x: str, w: Weights, name: str, columns: bool, quantization: Quantization | None) -> str:
+    if columns and not _quantised(quantization, f"{name}.c_fc"):
+        y = quick_gelu(g, linear_columns(g, x, *named(w, f"{name}.c_fc")))
+        return to_rows(g, linear_columns(g, y, *named(w, f"{name}.c_proj"), rows=False))
+    y = quick_gelu(g, linear(g, x, *named(w, f"{name}.c_fc"), quantization))
+    return linear(g, y, *named(w, f"{name}.c_proj"), quantization)
+
+
+def self_attention(
+    g: Graph,
+    x: str,
+    w: Weights,
+    name: str,
+    heads: int,
+    length: int,
+    mask: str,
+    columns: bool,
+    quantization: Quantization | None,
+) -> str:
+    columns = columns and not _quantised(quantization, f"{name}.in_proj")
+    parts = queries_keys_values(g, x, w, f"{name}.in_proj", heads, columns, quantization)
+    width = w[f"{name}.in_proj_weight"].shape[1]
     shape = (heads, width // heads, -1, length) if columns else (-1, length, heads, width // heads)
     q, k, v = (g.op("Reshape", part, g.integers(*shape)) for part in parts)
     q, v = (g.op("Transpose", part, perm=[2, 0, 3, 1] if columns else [0, 2, 1, 3]) for part in (q, v))
@@ -122,8 +142,28 @@ def self_attention(g: Graph, x: str, w: Weights, name: str, heads: int, length: 
     if mask:
         scores = g.op("Add", scores, mask, name="mask")
     y = merge_heads(g, g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended"), width)
-    y = project(g, y, *named(w, f"{name}.out_proj"))
-    return to_rows(g, y) if columns else y
+    if columns:
+        return to_rows(g, linear_columns(g, y, *named(w, f"{name}.out_proj")))
+    return linear(g, y, *named(w, f"{name}.out_proj"), quantization)
+
+
+def queries_keys_values(
+    g: Graph, x: str, w: Weights, name: str, heads: int, columns: bool, quantization: Quantization | None
+) -> list[str]:
+    weight, bias = w[f"{name}_weight"].copy(), w[f"{name}_bias"].copy()
+    width = weight.shape[1]
+    weight[:width], bias[:width] = scaled_queries(weight[:width], bias[:width], heads)
+    if columns:
+        qkv = linear_columns(g, x, weight, bias, name)
+    elif quantization is not None and quantization.covers(name) and quantization.splits_attention:
+        return quantization.linear(g, x, weight, bias, name, ("query", "key", "value"))
+    else:
+        qkv = linear(g, x, weight, bias, name, quantization)
+    return g.op("Split", qkv, g.integers(width, width, width), outputs=3, axis=0 if columns else 1)
+
+
+def _quantised(quantization: Quantization | None, product: str) -> bool:
+    return quantization is not None and quantization.covers(product)
 
 
 def last(name: str) -> str:

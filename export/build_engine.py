@@ -56,10 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _build(o: argparse.Namespace, done: list[Path]) -> None:
     """done: gets the bundle's folder as soon as it is whole."""
-    target = choose_target(o.target, o.precision)
+    is_bundle = o.checkpoint is not None and Path(o.checkpoint).is_dir()
+    target = choose_target(o.target, o.precision, is_bundle)
     engines = _engine_options(o, target)
     detail = _print if o.verbose else lambda _: None
-    if o.checkpoint is not None and Path(o.checkpoint).is_dir():
+    if is_bundle:
         folder = Path(o.checkpoint)
         _refuse_checkpoint_options(o)
         if engines is None:

@@ -61,6 +61,7 @@ def finish_bundle(
         old = set(manifest.engines.get("files", {}).values())
         _link_files(folder, staging, {MANIFEST, *old})
         engines = build_engines(staging, manifest, options, say=say, detail=detail)
+        engines["command"] = options.command(_place(folder))
         files = {name: entry for name, entry in manifest.files.items() if name not in old}
         files |= {name: describe_file(staging / name) for name in engines["files"].values()}
         manifest = replace(manifest, files=files, engines=engines)
@@ -91,6 +92,12 @@ def _parity(folder: Path, manifest: Manifest, images: Any, min_agreement: float 
     say(parity.table())
     parity.check(MIN_AGREEMENT[manifest.precision] if min_agreement is None else min_agreement)
     return {"checked": True, **parity.to_dict()}
+
+
+def _place(folder: Path) -> str:
+    """Where a bundle is, as far as it is anybody else's business."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) and folder != here else folder.name)
 
 
 def _link_files(source: Path, target: Path, without: set[str]) -> None:

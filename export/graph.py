@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from clip4str.runtime.errors import CheckpointError
 
 OPSET = 17  # the first with LayerNormalization as one operator
-IR_VERSION = 8  # the one that came with it: older runtimes read it too
+IR_VERSIONS = {17: 8, 19: 9}  # the one that came with an operator set: older runtimes read it too
 MASKED = -3e4  # a score no query gives by itself, in range for half precision; exp() of it is exactly 0
 MAX_EMBEDDED_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; beyond this, weights go to NAME.data
 _ALIGNMENT = 4096  # of external tensors, so that they can be mapped
@@ -31,11 +31,11 @@ class Graph:
     precision: type of every floating-point value between input and output ("fp32" or "fp16"). What callers see
     (pixels, probabilities, logits) is float32 in both: `input` and `float32` put the casts, the only ones there are.
     Keys and values, which only go from stage to stage, are of `float_type`. In half precision LayerNormalization
-    still accumulates in float32 (its stash_type).
+    still accumulates in float32 (its stash_type). opset: 17, or 19 for what it lacks.
     """
 
-    def __init__(self, name: str, precision: str) -> None:
-        self.name, self.precision = name, precision
+    def __init__(self, name: str, precision: str, opset: int = OPSET) -> None:
+        self.name, self.precision, self.opset = name, precision, opset
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
         self.notes: list[str] = []  # what a reader of the build log should know
@@ -78,7 +78,7 @@ class Graph:
     def weight(self, name: str, array: np.ndarray) -> str:
         """A floating-point initialiser, in the graph's precision. Raises CheckpointError if it does not fit in half."""
         if self.precision == "fp16":
-            array = self._halved(name, array)
+            array = self.halved(name, array)
         return self.constant(name, array)
 
     def integers(self, *values: int) -> str:
@@ -110,8 +110,8 @@ class Graph:
                 graph.initializer.extend(_external(n, a, file, paths[1].name) for n, a in self.weights.items())
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=IR_VERSIONS[self.opset],
             producer_name="clip4str",
         )
         helper.set_model_props(model, dict(metadata))
@@ -128,7 +128,8 @@ class Graph:
         self._taken.add(candidate)
         return candidate
 
-    def _halved(self, name: str, array: np.ndarray) -> np.ndarray:
+    def halved(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A weight in half precision. Raises CheckpointError if it does not fit."""
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
         if not np.isfinite(half).all():

@@ -10,9 +10,14 @@ Names, shapes and types of their inputs and outputs are the bundle's contract. N
     cross   tokens, attend, cross_kv, text_kv  -> ids, probs, logits
 
 Keys and values are float32, in half precision float16: the fused kernels read them as the engines write them.
+
+`quantization`, the plan of an int8 bundle, says which products of the blocks are quantised, and how; `precision` is
+that of everything else.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
@@ -22,14 +27,17 @@ from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS, TEXT_LAYER_NORM_EPS
 
 from .blocks import Weights, kv_shape, layer_norm, linear, residual_block, weights_of
-from .graph import MASKED, Graph
+from .graph import MASKED, OPSET, Graph
+
+if TYPE_CHECKING:
+    from .int8 import Quantization
 
 FLOAT, INT32 = TensorProto.FLOAT, TensorProto.INT32
 
 
-def image_graph(model: Clip4Str, precision: str) -> Graph:
-    c, w = model.config, weights_of(model)
-    g, name, width = Graph("image", precision), "clip_model.visual", c.image_width
+def image_graph(model: Clip4Str, precision: str, quantization: Quantization | None = None) -> Graph:
+    c, w, g = model.config, *_begin(model, "image", precision, quantization)
+    name, width = "clip_model.visual", c.image_width
     pixels = g.input("pixels", FLOAT, ("N", 3, *c.image_size))
     with g.scope(name):
         kernel = g.weight(f"{name}.conv1.weight", w[f"{name}.conv1.weight"])
@@ -44,29 +52,47 @@ def image_graph(model: Clip4Str, precision: str) -> Graph:
     x = layer_norm(g, x, w, f"{name}.ln_pre", IMAGE_LAYER_NORM_EPS)
     for i in range(c.image_layers):
         block = f"{name}.transformer.resblocks.{i}"
-        x = residual_block(g, x, w, block, c.image_heads, c.memory_tokens, IMAGE_LAYER_NORM_EPS)
+        x = residual_block(
+            g, x, w, block, c.image_heads, c.memory_tokens, IMAGE_LAYER_NORM_EPS, quantization=quantization
+        )
     x = layer_norm(g, x, w, f"{name}.ln_post", IMAGE_LAYER_NORM_EPS)
     memory = linear(g, x, w[f"{name}.proj"].T, None, f"{name}.proj")
     memory_outputs(g, memory, w, c, c.memory_tokens, {"visual_kv": "visual", "cross_kv": "cross"})
     return g
 
 
-def text_graph(model: Clip4Str, precision: str) -> Graph:
-    c, w = model.config, weights_of(model)
-    g, name, length = Graph("text", precision), "clip_model", c.context
+def text_graph(model: Clip4Str, precision: str, quantization: Quantization | None = None) -> Graph:
+    c, w, g = model.config, *_begin(model, "text", precision, quantization)
+    name, length = "clip_model", c.context
     bpe = g.input("bpe", INT32, ("N", length))
-    x = g.op("Gather", g.weight(f"{name}.token_embedding", w[f"{name}.token_embedding.weight"]), bpe)
+    small = quantization is not None and quantization.touches("text")
+    x = embedded(g, bpe, w[f"{name}.token_embedding.weight"], f"{name}.token_embedding", small)
     x = g.op("Add", x, g.weight(f"{name}.positional_embedding", w[f"{name}.positional_embedding"][:length]))
     x = g.op("Reshape", x, g.integers(-1, c.text_width))
     causal = np.where(np.tri(length, dtype=bool), 0, MASKED).astype(np.float32)
     mask = g.weight("causal_mask", causal[None, None])
+    columns = precision == "fp32"  # on a GPU, which half precision is for, they cost transposes and buy nothing
     for i in range(c.text_layers):
         block = f"{name}.transformer.resblocks.{i}"
-        x = residual_block(g, x, w, block, c.text_heads, length, TEXT_LAYER_NORM_EPS, mask, columns=True)
+        x = residual_block(g, x, w, block, c.text_heads, length, TEXT_LAYER_NORM_EPS, mask, columns, quantization)
     x = layer_norm(g, x, w, f"{name}.ln_final", TEXT_LAYER_NORM_EPS)
     memory = linear(g, x, w[f"{name}.text_projection"].T, None, f"{name}.text_projection")
     memory_outputs(g, memory, w, c, length, {"text_kv": "cross"})
     return g
+
+
+def embedded(g: Graph, bpe: str, table: np.ndarray, name: str, small: bool) -> str:
+    """Rows of the table; if `small` it is stored in half: CLIP's is two thirds of a base size's int8 text stage."""
+    if not small or g.precision == "fp16":
+        return g.op("Gather", g.weight(name, table), bpe)
+    return g.op("Cast", g.op("Gather", g.constant(name, g.halved(name, table)), bpe), to=FLOAT)
+
+
+def _begin(model: Clip4Str, stage: str, precision: str, quantization: Quantization | None) -> tuple[Weights, Graph]:
+    """The network's weights, smoothed where the plan says so, and an empty graph."""
+    if quantization is None:
+        return weights_of(model), Graph(stage, precision)
+    return quantization.folded(weights_of(model)), Graph(stage, precision, max(OPSET, quantization.opset))
 
 
 def memory_outputs(g: Graph, memory: str, w: Weights, c: Config, length: int, outputs: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle, stage_shapes
+from ..cpu import cpu_flags, weight_type
 from ..driver import Pass
 from ..errors import BackendError, BundleError
 
@@ -54,6 +56,7 @@ class OrtStages:
         except ImportError as error:
             raise BackendError(f"onnxruntime cannot be imported ({error}); pip install onnxruntime") from None
         self.threads = threads or available_threads()
+        _warn_if_unfit(bundle)
         self.providers = _choose(onnxruntime.get_available_providers(), providers)
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
@@ -104,6 +107,17 @@ class OrtStages:
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(rows)
+
+
+def _warn_if_unfit(bundle: Bundle) -> None:
+    how = bundle.manifest.quantization
+    if (how.get("target"), how.get("weights")) == ("cpu", "s8") and weight_type(cpu_flags()) == "u8":
+        warnings.warn(
+            f"{bundle.folder} was quantised for processors with VNNI, which this one lacks: its sums overflow and "
+            "words may be misread; build it here, with --int8",
+            RuntimeWarning,
+            stacklevel=6,
+        )
 
 
 def _reason(error: Exception) -> str:

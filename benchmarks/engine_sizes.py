@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""How large engines are, how long their builds take, what TensorRT makes of them: `python benchmarks/engine_sizes.py`.
+
+TensorRT-RTX builds them here, without a GPU, for one compute capability. Sizes and counts do not depend on what the
+weights are: B/16 and larger have random ones, and 8-bit graphs quantise every block, with ranges that nobody measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from clip4str.benchmarks.machine_info import busy, describe, machine_info
+from clip4str.benchmarks.output_files import check_output, write_json
+from clip4str.benchmarks.random_weights import scaled
+from clip4str.export.bundles import BUNDLED
+from clip4str.export.engines import EngineOptions, build_engines, find_library
+from clip4str.export.int8 import Quantization
+from clip4str.export.int8.arithmetic import Range
+from clip4str.export.int8.plan import products_of, units_of
+from clip4str.export.stage_files import write_stages
+from clip4str.model import Clip4Str, load_checkpoint
+from clip4str.runtime.bundle import PRECISIONS, STAGES, Bundle, Manifest, describe_file, write_manifest
+from clip4str.runtime.cli import Parser, run_script
+from clip4str.training.start import SIZES
+
+PROGRAM = "engine_sizes.py"
+TARGET = "tensorrt-rtx"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Sizes, build times and fused layers of engines in every precision, built by TensorRT-RTX.",
+    )
+    add = parser.add_argument
+    add("--networks", nargs="+", default=["small", "b16"], metavar="NAME", choices=list(SIZES),
+        help=f"of {', '.join(SIZES)}; all but small have random weights (default: small b16)")  # fmt: skip
+    add("--precisions", nargs="+", default=list(PRECISIONS), metavar="NAME", choices=PRECISIONS,
+        help=f"of {', '.join(PRECISIONS)} (default: all)")  # fmt: skip
+    add("--compute-capability", default="8.6", metavar="CC", help="GPU to build for (default: 8.6)")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    options = EngineOptions(TARGET, compute_capabilities=(args.compute_capability,))
+    options.check()
+    check_output(args.json)
+    version = find_library(TARGET).__version__
+    info = machine_info()
+    print(f"TensorRT-RTX {version}, compute capability {args.compute_capability}, {describe(info)}")
+    print("| network | precision | stage | ONNX, MB | engine, MB | build, s | launches | fused attentions | products |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows = []
+    for name in args.networks:
+        for precision in args.precisions:
+            with tempfile.TemporaryDirectory() as folder:
+                bundle = write_bundle(Path(folder), network(name), precision)
+                engines = build_engines(bundle.folder, bundle.manifest, options)
+                for stage in STAGES:
+                    rows.append(_row(name, bundle, stage, engines))
+                    print(_line(rows[-1]), flush=True)
+        network.cache_clear()
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): build times are too long")
+    if args.json:
+        write_json(args.json, {"tensorrt_rtx": version, "compute_capability": args.compute_capability, "rows": rows,
+                               "machine": info})  # fmt: skip
+    return 0
+
+
+@cache
+def network(name: str) -> Clip4Str:
+    """The bundled network, "small", or one of a size with random weights."""
+    if name == "small":
+        return load_checkpoint(BUNDLED)
+    with torch.device("meta"):
+        model = Clip4Str(SIZES[name])
+    generator = torch.Generator().manual_seed(0)
+    state = {k: scaled(k, torch.randn(v.shape, generator=generator)) for k, v in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def quantization(model: Clip4Str, kept: frozenset[str] = frozenset()) -> Quantization:
+    """A plan for GPUs with ranges that nobody measured: which kernels TensorRT takes does not depend on them."""
+    products = [product for unit in units_of(model.config) for product in products_of(unit)]
+    return Quantization(target="gpu", ranges={product: Range(-4.0, 4.0) for product in products}, kept=kept)
+
+
+def write_bundle(folder: Path, model: Clip4Str, precision: str, kept: frozenset[str] = frozenset()) -> Bundle:
+    """The stage files for GPUs, compared with nothing. kept: units of an int8 bundle that stay in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = quantization(model, kept) if precision == "int8" else None
+    files = write_stages(model, folder, "fp16" if precision == "int8" else precision, quantization=plan)
+    manifest = Manifest(
+        name=folder.name,
+        config=model.config.to_dict(),
+        charset=model.charset.characters,
+        charset_test=model.charset.test,
+        normalization="half",
+        precision=precision,
+        max_batch=32,
+        files={path.name: describe_file(path) for path in files},
+        stages={stage: f"{stage}.onnx" for stage in STAGES},
+    )
+    write_manifest(folder, manifest)
+    return Bundle.open(folder, verify=False)
+
+
+def _row(name: str, bundle: Bundle, stage: str, engines: dict[str, Any]) -> dict[str, Any]:
+    onnx = [bundle.path(stage), bundle.folder / f"{bundle.path(stage).name}.data"]
+    return {
+        "network": name,
+        "precision": bundle.manifest.precision,
+        "stage": stage,
+        "onnx_bytes": sum(path.stat().st_size for path in onnx if path.is_file()),
+        "engine_bytes": (bundle.folder / engines["files"][stage]).stat().st_size,
+        "seconds": engines["build_seconds"][stage],
+        **engines["layers"].get(stage, {}),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    products = ", ".join(f"{count} {kind.lower()}" for kind, count in row.get("products", {}).items())
+    megabytes = [f"{row[name] / 1e6:.1f}" for name in ("onnx_bytes", "engine_bytes")]
+    counts = [row.get("launches", "?"), row.get("attentions", "?"), products]
+    cells = [row["network"], row["precision"], row["stage"], *megabytes, row["seconds"], *counts]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(PROGRAM, main))

@@ -1,0 +1,49 @@
+"""What the int8 tests share: calibrated plans of small networks, and what ONNX Runtime makes of a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from PIL import Image
+
+from clip4str.export.int8.build import Calibration, calibrate
+from clip4str.export.int8.plan import TOWERS, Quantization
+from clip4str.export.int8.samples import Sample
+from clip4str.export.int8.smoothing import with_ranges
+from clip4str.runtime.cpu import cpu_flags, weight_type
+
+HERE = weight_type(cpu_flags())  # weights that this machine multiplies exactly
+
+
+def noise(count: int, seed: int = 0) -> list[Sample]:
+    random = np.random.default_rng(seed)
+    return [Sample(Image.fromarray(random.integers(0, 256, (32, 64, 3), dtype=np.uint8)), None) for _ in range(count)]
+
+
+def plan_of(model, target: str = "cpu", smoothing: float | None = None, scheme: str = "qdq") -> Quantization:
+    plan = Quantization(target=target, weights="s8" if target == "gpu" else HERE)
+    calibration = calibration_of(model)
+    return replace(with_ranges(plan, model, calibration.watched, dict.fromkeys(TOWERS, smoothing)), scheme=scheme)
+
+
+def calibration_of(model) -> Calibration:
+    return calibrate(model, noise(8), "half")
+
+
+def session(path: Path, folder: Path | None = None) -> onnxruntime.InferenceSession:
+    """folder: where the optimised graph goes, as optimised.onnx"""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    if folder is not None:
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def optimised_kinds(path: Path, folder: Path) -> list[str]:
+    """The operators that ONNX Runtime really runs."""
+    session(path, folder)
+    return [node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node]

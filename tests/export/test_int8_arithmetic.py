@@ -1,0 +1,86 @@
+"""Integers and scales: against the definitions, and against a brute-force search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clip4str.export.int8.arithmetic import Range, activation_scale, best_range, quantised_weights
+from clip4str.export.int8.products import fake_quantised
+
+
+@pytest.fixture
+def weight() -> np.ndarray:
+    random = np.random.default_rng(0)
+    return (random.standard_normal((20, 30)) * np.exp(random.normal(0, 2, (20, 1)))).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_every_output_has_its_own_scale(weight, dtype):
+    integers, scales = quantised_weights(weight, dtype)
+    assert integers.dtype == np.int8 and scales.dtype == dtype and scales.shape == (20,)
+    steps = np.abs(weight).max(axis=1) / 127
+    assert np.allclose(scales, steps, rtol=1e-3 if dtype == np.float16 else 1e-6)
+    assert integers.min() >= -127  # -128 would have no opposite
+    assert np.abs(integers * scales.astype(np.float64)[:, None] - weight).max(axis=1) == pytest.approx(
+        steps / 2, rel=0.3
+    )
+    assert (np.abs(integers).max(axis=1) >= 126).all()
+
+
+def test_half_scales_are_rounded_by_as_stored(weight):
+    # a scale of half precision may be off by 1/2048: unless the integers know, that is 0.06 of a step at 127
+    integers, scales = quantised_weights(weight, np.float16)
+    error = np.abs(integers * scales.astype(np.float64)[:, None] - weight) / scales.astype(np.float64)[:, None]
+    assert error.max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_of_nothing_have_a_scale_all_the_same(dtype):
+    integers, scales = quantised_weights(np.zeros((2, 3), np.float32), dtype)
+    assert (scales > 0).all() and not integers.any()  # TensorRT refuses a scale of 0
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("range_", [Range(-1, 3), Range(0.5, 2), Range(-4, -1), Range(0, 0)])
+def test_zero_stays_zero_and_the_range_is_covered(symmetric, range_):
+    place = activation_scale(range_, symmetric)
+    low, high = place.limits
+    kept = [(limit - place.zero) * float(place.scale) for limit in (low, high)]
+    step = float(place.scale)
+    assert kept[0] <= min(range_.low, 0) + step / 2 + 1e-9 and kept[1] >= max(range_.high, 0) - step / 2 - 1e-9
+    assert low <= place.zero <= high and (place.zero == 0 or not symmetric)
+    zeros = fake_quantised(torch.zeros(3), range_, symmetric)
+    assert not zeros.any()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("tail", [0.0, 30.0])
+def test_the_best_range_costs_least(symmetric, tail):
+    """Against the cost itself, worked out for every pair of a coarse grid of ranges."""
+    random = np.random.default_rng(1)
+    values = random.gamma(2, 1, (20000, 8)).astype(np.float32) - 1
+    values[0, 0] += tail
+    importance = np.exp(random.normal(0, 0.1, 8))
+
+    def cost(range_: Range) -> float:
+        rounded = fake_quantised(torch.from_numpy(values), range_, symmetric).numpy()
+        return float((importance * (rounded - values) ** 2).sum())
+
+    limits = Range(float(values.min()), float(values.max()))
+    found = best_range(values, importance, limits, symmetric)
+    grid = [Range(limits.low * a, limits.high * b) for a in np.linspace(0.1, 1, 10) for b in np.linspace(0.1, 1, 10)]
+    if symmetric:
+        grid = [Range(-r.high, r.high) for r in grid]
+    assert cost(found) <= 1.1 * min(map(cost, grid))
+    if tail:  # one value in 160,000, far out, is clipped
+        assert found.high < 0.9 * limits.high
+
+
+def test_importance_decides_what_is_clipped():
+    values = np.random.default_rng(2).standard_normal((2000, 2)).astype(np.float32)
+    values[:, 1] *= 20
+    limits = Range(float(values.min()), float(values.max()))
+    narrow, wide = (best_range(values, np.array(w), limits, True) for w in ([1.0, 1e-6], [1e-6, 1.0]))
+    assert narrow.high < wide.high / 3

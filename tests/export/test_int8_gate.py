@@ -1,0 +1,224 @@
+"""Whole int8 builds and their gate: what is refused, what goes back to higher precision, what is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from int8_networks import calibration_of, noise, plan_of
+from PIL import Image
+
+from clip4str.export.int8 import Int8Options, build, quantise
+from clip4str.export.int8.arithmetic import Range
+from clip4str.export.int8.build import by_sensitivity
+from clip4str.export.int8.gate import Attempt, Gate, pass_gate, plain
+from clip4str.export.int8.plan import Quantization, products_of, units_of
+from clip4str.export.int8.samples import Sample
+from clip4str.export.parity_images import BUNDLED_CROPS
+from clip4str.export.stage_files import write_stages
+from clip4str.model import load_checkpoint
+from clip4str.model.checkpoint import BUNDLED
+from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.bundle import STAGES, Bundle
+from clip4str.runtime.errors import ParityError, UsageError
+
+
+@pytest.fixture(scope="module")
+def network(random_model):
+    return random_model(seed=3)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    """The network that is shipped: words that mean something."""
+    return load_checkpoint(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def built(bundled, tmp_path_factory):
+    """One whole build for a CPU on the sample crops: its folder, the manifest's part, what was said."""
+    folder, said = tmp_path_factory.mktemp("built"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "time_in_turn", fixed_is_faster)
+        files, facts = quantise(bundled, folder, Int8Options(BUNDLED_CROPS, 5.0), say=said.append)
+    assert sorted(path.name for path in files) == sorted(f"{stage}.onnx" for stage in STAGES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)  # nothing left over
+    return folder, facts, said
+
+
+def fixed_is_faster(files, feed):
+    return {name: [1.0 + (name == "float32")] * 5 for name in files}
+
+
+class FakeGate:
+    """Loses what `lost` says of the units kept."""
+
+    def __init__(self, model, lost):
+        self.model, self.lost, self.samples = model, lost, noise(10)
+
+    def attempt(self, network, files, kept=0):
+        return Attempt(network, kept, None, 0.0, self.lost(files[0]), 1.0, 1.0)
+
+
+def test_a_build_keeps_the_words_and_says_what_it_did(built):
+    _, facts, said = built
+    gate = facts["gate"]
+    first, last = gate["attempts"][0], gate["attempts"][-1]
+    assert (facts["scheme"], facts["rest"], facts["kept"], facts["target"]) == ("qdq", "fp32", [], "cpu")
+    assert gate["crops"] == 24 and facts["calibration"] == {"source": "32 crops of sample_crops", "crops": 8}
+    assert gate["judged_by"] == "accuracy" and first["accuracy"] > 90 and last["accuracy"] >= first["accuracy"] - 5
+    assert last["agreement"] >= 90 and last["megabytes"] < 0.75 * first["megabytes"]
+    assert gate["points_a_word"] == pytest.approx(100 / 24, rel=1e-3)
+    assert json.loads(json.dumps(facts)) == facts
+    table = "\n".join(said)
+    assert "one word is 4.2 points" in table and "float32" in table and "int8" in table
+    assert sum("accuracy" in line and "agreement" in line for line in said) == 1
+
+
+def test_the_gate_reads_the_very_files(built, bundled):
+    """Words of the files, read anew, against the table."""
+    folder, _, _ = built
+    crops = [Sample(Image.open(path).convert("RGB"), path.stem[3:]) for path in sorted(BUNDLED_CROPS.glob("*.jpg"))]
+    gate = Gate(bundled, crops, "half", lambda _: None)
+    exact = [word for s in crops for word in words_of(bundled, s)]
+    gate.words = exact
+    attempt = gate.attempt("again", [folder / f"{stage}.onnx" for stage in STAGES])
+    got, _ = gate._read(folder, "again")
+    assert attempt.agreement == pytest.approx(100 * np.mean([a == b for a, b in zip(got, exact)]))
+    right = [plain(a) == plain(s.label) for a, s in zip(got, crops)]
+    assert attempt.accuracy == pytest.approx(100 * np.mean(right)) and np.mean(right) > 0.9
+    assert attempt.megabytes == pytest.approx(sum((folder / f"{s}.onnx").stat().st_size for s in STAGES) / 1e6)
+
+
+def words_of(model, sample):
+    import torch
+
+    from clip4str.runtime.images import prepare
+
+    ids = model.read(torch.from_numpy(prepare([sample.image], model.config.image_size))).ids
+    return [model.charset.decode(row) for row in ids]
+
+
+def test_a_sabotaged_unit_goes_back_and_the_build_passes(bundled, tmp_path, monkeypatch):
+    broken = products_of("image.2.mlp")[1]
+    smooth = build.best_smoothing
+
+    def sabotage(*args):
+        plan, *rest = smooth(*args)
+        return replace(plan, ranges={**plan.ranges, broken: Range(-1e-3, 1e-3)}), *rest
+
+    monkeypatch.setattr(build, "best_smoothing", sabotage)
+    monkeypatch.setattr(build, "time_in_turn", fixed_is_faster)
+    said = []
+    _, facts = quantise(bundled, tmp_path, Int8Options(BUNDLED_CROPS, 5.0), say=said.append)
+    attempts = facts["gate"]["attempts"]
+    assert attempts[1]["drop"] > 5 >= attempts[2]["drop"] and len(attempts) == 3
+    assert facts["kept"] == ["image.2.mlp"] and attempts[2]["kept"] == 1
+    assert any("most sensitive: image.2.mlp" in line for line in said)
+    weights = {p.name: p.read_bytes() for p in tmp_path.iterdir()}["image.onnx"]
+    assert f"{broken}.input_scale".encode() not in weights
+
+
+def test_units_go_back_one_two_four(network):
+    units = units_of(network.config)
+    seen = []
+
+    def write(plan):
+        seen.append(set(plan.kept))
+        return [plan]
+
+    gate = FakeGate(network, lambda plan: 0.2 if len(plan.kept) >= 4 else 1.0)
+    order = units[::-1]
+    plan, _ = pass_gate(gate, Quantization(), 0.5, write, lambda: order)
+    assert [len(kept) for kept in seen] == [0, 1, 2, 4]
+    assert plan.kept == set(order[:4]) and all(kept == set(order[: len(kept)]) for kept in seen)
+
+
+def test_nothing_is_asked_of_a_plan_that_passes(network):
+    plan, _ = pass_gate(FakeGate(network, lambda _: 0.3), Quantization(), 0.3, lambda p: [p], lambda: 1 / 0)
+    assert plan.kept == frozenset()
+
+
+@pytest.mark.parametrize("target, rest", [("gpu", "half precision"), ("cpu", "float32")])
+def test_a_network_that_nothing_helps_is_refused(network, target, rest):
+    gate, units = FakeGate(network, lambda _: 7.25), units_of(network.config)
+    seen = []
+    with pytest.raises(ParityError, match=rf"7\.25 points lost on 10 crops, 0\.3 allowed, .*{rest}; .*--fp32"):
+        pass_gate(gate, Quantization(target=target), 0.3, lambda p: seen.append(p.kept) or [p], lambda: units)
+    assert seen[-1] == set(units)
+
+
+def test_random_weights_lose_nothing_when_all_is_float32_again(network, tmp_path):
+    """Noise is read with labels that are not there: any word that differs counts, and none may."""
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for i, sample in enumerate(noise(24, seed=1)):
+        sample.image.save(folder / f"{i}.png")
+    _, facts = quantise(network, tmp_path, Int8Options(folder, 0.0))
+    assert facts["gate"]["judged_by"] == "agreement"
+    assert facts["gate"]["attempts"][-1]["agreement"] == 100
+    assert facts["kept"], "eight bits changed no word of noise: then this test shows nothing"
+
+
+def test_the_most_sensitive_unit_is_first(network):
+    plan, calibration = plan_of(network), calibration_of(network)
+    bad = {**plan.ranges, **{p: Range(-1e-3, 1e-3) for p in products_of("text.0.attn")}}
+    assert by_sensitivity(network, replace(plan, ranges=bad), calibration, print)[0] == "text.0.attn"
+    bad = {**plan.ranges, **{p: Range(-1e-3, 1e-3) for p in products_of("image.1.mlp")}}
+    assert by_sensitivity(network, replace(plan, ranges=bad), calibration, print)[0] == "image.1.mlp"
+
+
+def test_labels_that_the_network_does_not_read_are_not_trusted(network, tmp_path):
+    said = []
+    gate = Gate(network, [Sample(s.image, "holiday") for s in noise(6)], "half", said.append)
+    files = write_stages(network, tmp_path, "fp32")
+    gate.attempt("float32", files)
+    assert not gate.trusts_labels and "judged by agreement" in said[-1]
+    gate.words = ["?"] * 5 + gate.words[5:]
+    assert gate.attempt("other", files).drop == pytest.approx(100 * 5 / 6)
+
+
+@pytest.mark.parametrize("word, compared", [("It's", "its"), ("ÉTÉ", "t"), ("A-1!", "a1"), ("", "")])
+def test_the_standard_protocol(word, compared):
+    assert plain(word) == compared
+
+
+def test_int8_for_something_else():
+    with pytest.raises(UsageError, match="'cpu' or 'gpu', not 'tpu'"):
+        Int8Options(device_target="tpu")
+    with pytest.raises(UsageError, match="of a CPU's bundle, not 'dynamic'"):
+        Int8Options(device_target="gpu", scheme="dynamic")
+
+
+def test_unsigned_weights_reach_the_files(network, monkeypatch, tmp_path):
+    import onnx
+
+    monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for i, sample in enumerate(noise(12)):
+        sample.image.save(folder / f"{i}.png")
+    _, facts = quantise(network, tmp_path, Int8Options(folder, 100.0))
+    assert facts["weights"] == "u8"
+    types = {t.name: t.data_type for t in onnx.load(tmp_path / "image.onnx").graph.initializer}
+    stored = [kind for name, kind in types.items() if name.endswith(("c_fc.weight", "out_proj.weight"))]
+    assert set(stored) == {onnx.TensorProto.UINT8}
+
+
+def test_for_a_gpu_decoders_are_half(network, tmp_path):
+    from clip4str.export.int8.gate import stage_bundle
+
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for i, sample in enumerate(noise(12)):
+        sample.image.save(folder / f"{i}.png")
+    said = []
+    _, facts = quantise(network, tmp_path, Int8Options(folder, 100.0, "gpu"), say=said.append)
+    assert (facts["rest"], facts["activations"], facts["weights"]) == ("fp16", "s8", "s8") and "schemes" not in facts
+    assert any("says nothing of a GPU" in line for line in said)
+    bundle: Bundle = stage_bundle(network, tmp_path, "half")
+    visual_kv, _ = OrtStages(bundle, threads=1).image(np.zeros((2, 3, 32, 64), np.float32))
+    assert visual_kv.dtype == np.float16
