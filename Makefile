@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# Python's side of TensorRT alone, of JetPack 6's version to the newest: tests check every name we use against them
+# Python's side alone of TensorRT, JetPack 6's version to the newest, and of CUDA 12: tests check what we use against them
 TENSORRT_BINDINGS := 10.3.0 10.13.3.9 11.4.0.106
 DEMO_BUNDLE := bundles/clip4str-small-fp32
 
@@ -20,6 +20,8 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	@for version in $(TENSORRT_BINDINGS); do $(BIN)/python -m pip install --quiet --no-deps --upgrade \
 	    --target $(VENV)/tensorrt-bindings/$$version tensorrt-cu12-bindings==$$version \
 	    || echo "no bindings of TensorRT $$version for this platform: their tests will be skipped"; done
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/cuda-bindings/12.9.10 \
+	    cuda-bindings==12.9.10 cuda-pathfinder || echo "no CUDA 12 bindings for this platform: not tested with them"
 	@touch $@
 
 demo: $(STAMP) $(DEMO_BUNDLE)/manifest.json

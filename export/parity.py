@@ -164,9 +164,9 @@ def compare(
     convert: Callable[[np.ndarray], Any] = lambda pixels: pixels,
 ) -> Parity:
     """The same for any two stages of one network. driver: without a caption cache. convert: what `reference` reads."""
-    parity = Parity()
-    for start in range(0, len(pixels), BATCH):
-        batch = pixels[start : start + BATCH]
+    parity, size = Parity(), min(BATCH, getattr(stages, "batch_size", BATCH))
+    for start in range(0, len(pixels), size):
+        batch = pixels[start : start + size]
         recorder = Recorder(reference, stages.flexible_steps)
         expected = driver(recorder, convert(batch), full_logits=True)
         memory: Any = None

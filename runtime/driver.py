@@ -19,6 +19,7 @@ import numpy as np
 from .bpe import BytePairTokenizer
 from .caption_cache import CaptionCache
 from .errors import UsageError
+from .masks import Sight, masks
 from .text import END, Charset, first_end
 
 
@@ -29,16 +30,6 @@ class Pass(NamedTuple):
     ids: np.ndarray
     probs: np.ndarray
     logits: Any = None
-
-
-class Sight(NamedTuple):
-    """A mask in words, for stages that make their own. Position i sees content j (the start token, then the word)
-
-    "start": j = 0 alone; "causal": j <= i; "cloze": j != i + 1; in every mode only j <= keep[row], keep (N,) int.
-    """
-
-    mode: str
-    keep: np.ndarray
 
 
 class Stages(Protocol):
@@ -116,6 +107,19 @@ class Reading:
     steps_run: np.ndarray  # (N,): positions the deciding pass stands for, T after a refinement
     stats: Stats = field(default_factory=Stats)
 
+    @classmethod
+    def joined(cls, readings: Sequence[Reading]) -> Reading:
+        """One of several batches, without logits; a single one as it is."""
+        if len(readings) == 1:
+            return readings[0]
+        stats = Stats()
+        for reading in readings:
+            stats.add(reading.stats)
+        ids, probs, steps_run = (
+            np.concatenate([getattr(reading, name) for reading in readings]) for name in ("ids", "probs", "steps_run")
+        )
+        return cls(ids, probs, None, steps_run, stats)
+
     @property
     def confidence(self) -> np.ndarray:
         """Product of the probabilities up to and including the end token, (N,)."""
@@ -151,11 +155,7 @@ class PredictAndRefine:
         self.charset, self.tokenizer, self.steps = charset, tokenizer, steps
         self.decoding = decoding or Decoding()
         self.cache = CaptionCache(0) if cache is None else cache
-        start_only = np.zeros((steps, steps), bool)
-        start_only[:, 0] = True
-        # cloze: query i may not see content i + 1, its own token
-        cloze = ~np.eye(steps, k=1, dtype=bool)
-        self._masks = {"start": start_only, "causal": np.tri(steps, dtype=bool), "cloze": cloze}
+        self._masks = masks(steps)
 
     def __call__(self, stages: Stages, pixels: Any, full_logits: bool = False) -> Reading:
         """Read a batch.

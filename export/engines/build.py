@@ -235,6 +235,11 @@ class _Stage:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if options.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+        graphs = getattr(
+            trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None
+        )  # TensorRT-RTX's: engines that CUDA graphs take
+        if graphs is not None:
+            config.set_flag(graphs)
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         if options.hardware_compatibility != "none":

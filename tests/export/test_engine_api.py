@@ -41,9 +41,11 @@ OBJECTS = {
 NOT_TENSORRT = {"runtime/backends/trt/fused.py"}  # the kernels' library
 BY_NAME = {  # reached by getattr
     *(Use("HardwareCompatibilityLevel", name.upper()) for name in HARDWARE),
+    Use("BuilderFlag", "REQUIRE_USER_ALLOCATION"),
     *(Use("ComputeCapability", name) for name in ("SM86", "SM89", "SM120")),
 }
 ONLY_RTX = {
+    Use("BuilderFlag", "REQUIRE_USER_ALLOCATION"),
     Use("", "ComputeCapability"), Use("ComputeCapability", "SM86"), Use("ComputeCapability", "SM89"),
     Use("ComputeCapability", "SM120"), Use("IBuilderConfig", "num_compute_capabilities"),
     Use("IBuilderConfig", "set_compute_capability", 2),

@@ -28,11 +28,12 @@ from clip4str.runtime import (
 )
 from clip4str.runtime.backends.pytorch import cpu_stages
 from clip4str.runtime.backends.pytorch.device import choose_device
-from clip4str.runtime.backends.pytorch.stages import TorchStages, mask_mode
+from clip4str.runtime.backends.pytorch.stages import TorchStages
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 from clip4str.runtime.bundle import Bundle, describe_file
 from clip4str.runtime.cli import main
 from clip4str.runtime.driver import PredictAndRefine
+from clip4str.runtime.masks import sight_of
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +253,11 @@ def test_weights_are_taken_once_and_let_go(random_model):
 
 def test_masks_that_the_driver_never_makes():
     with pytest.raises(UsageError, match="expected the driver's masks"):
-        mask_mode(np.triu(np.ones((1, 4, 4), bool)))
-    assert mask_mode(np.tri(4, dtype=bool)[None]) == ("causal", None)
-    mode, keep = mask_mode(~np.eye(6, k=1, dtype=bool) & (np.arange(6) < [[[3]], [[5]]]))
+        sight_of(np.triu(np.ones((1, 4, 4), bool)))
+    assert sight_of(np.tri(4, dtype=bool)[None]).mode == "causal"
+    mode, keep = sight_of(~np.eye(6, k=1, dtype=bool) & (np.arange(6) < [[[3]], [[5]]]))
     assert mode == "cloze" and keep.tolist() == [2, 4]
-    mode, keep = mask_mode(~np.eye(5, k=1, dtype=bool)[None, :, :2])
+    mode, keep = sight_of(~np.eye(5, k=1, dtype=bool)[None, :, :2])
     assert mode == "cloze" and keep.tolist() == [1], "and not causal, where the last queries would see more"
 
 

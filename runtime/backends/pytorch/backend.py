@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -99,7 +99,7 @@ class TorchBackend(TorchStages):
                     else:
                         readings.append(reading)
                         rows = rows[len(part) :]
-        return _joined(readings)
+        return Reading.joined(readings)
 
     def _driven(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor) -> Reading:
         """The driver's way, all rows at once."""
@@ -175,13 +175,3 @@ def _attempt(read: Callable[[], Reading]) -> Reading | None:
         if is_out_of_memory(error):
             return None
         raise BackendError(f"reading failed in torch ({first_line(error)})") from error
-
-
-def _joined(readings: Sequence[Reading]) -> Reading:
-    if len(readings) == 1:
-        return readings[0]
-    stats = Stats()
-    for reading in readings:
-        stats.add(reading.stats)
-    ids, probs, steps = (np.concatenate([getattr(r, name) for r in readings]) for name in ("ids", "probs", "steps_run"))
-    return Reading(ids, probs, None, steps, stats)

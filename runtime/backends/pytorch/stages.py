@@ -17,6 +17,7 @@ from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 
 from ...driver import Pass
 from ...errors import UsageError
+from ...masks import sight_of
 from .inputs import from_numpy, to_device
 from .towers import image_tower, key_value_view, memory_views, patch_shape, patch_view, text_tower
 from .weights import Weights
@@ -74,29 +75,12 @@ def patches_of(pixels: np.ndarray | Tensor, weights: Weights) -> Tensor:
 def _decode(
     weights: DecoderWeights, tokens: np.ndarray, attend: np.ndarray, memory: Tensor, text: Tensor | None = None
 ) -> Pass:
-    mode, keep = mask_mode(attend)
+    mode, keep = sight_of(attend)
     width, content = attend.shape[1:]
     padded = np.zeros((len(tokens), weights.steps), np.int32)
     padded[:, : content - 1] = tokens[:, 1:]
     ids = None if mode == "start" else torch.from_numpy(padded).to(weights.device)
-    kept = None if keep is None else torch.from_numpy(keep).to(weights.device)
+    kept = torch.from_numpy(keep).to(weights.device) if mode == "cloze" else None
     out = decode_pass(weights, ids, memory, text, mode=mode, keep=kept, logits=True)
     assert out.logits is not None
     return Pass(out.ids[:, :width].cpu().numpy(), out.probs[:, :width].cpu().numpy(), out.logits[:, :width])
-
-
-def mask_mode(attend: np.ndarray) -> tuple[str, np.ndarray | None]:
-    """Which of decode_pass's modes a mask (N, T, S) is, and for a cloze each row's last visible content, (N,) int32.
-
-    Raises UsageError for a mask that the driver never makes.
-    """
-    queries, contents = np.ogrid[: attend.shape[1], : attend.shape[2]]
-    if (attend == (contents == 0)).all():
-        return "start", None
-    # A query past the given content would see, as "causal", what fills it up: a cloze over two contents looks the same.
-    if contents.size >= queries.size and (attend == (contents <= queries)).all():
-        return "causal", None
-    keep = np.where(attend.any(axis=1), contents, 0).max(axis=1).astype(np.int32)
-    if (attend == ((contents != queries + 1) & (contents <= keep[:, None, None]))).all():
-        return "cloze", keep
-    raise UsageError("attend: expected the driver's masks (start token alone, causal, or all but a query's own token)")

@@ -1,0 +1,38 @@
+"""The TensorRT backend: a bundle's engines on an NVIDIA GPU, without torch. The same code for TensorRT 10.3 (JetPack 6)
+to 11.4 and for TensorRT-RTX.
+
+    library    which TensorRT, its complaints, and whether it and the GPU are those that the engines were built for
+    engines    engine files, checked tensor by tensor; engine stages over buffers
+    memory     allocations, the stream, buffers with a pinned twin on the host
+    rows       keys and values that stay on the GPU; slots for captions
+    replay     CUDA graphs
+    inputs     pixels that are on the GPU already
+    fused      decoders by the compiled kernels in the engines' place
+    machine    all of it together, and the order in which it is let go of
+    backend    the stage functions of runtime/driver.py, and `read`
+
+CUDA itself is runtime/cuda. Engine files are programs: TensorRT runs what is in them, so use only those that you or
+someone you trust has built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...bundle import Bundle
+from ...driver import PredictAndRefine
+from .backend import TrtBackend
+
+if TYPE_CHECKING:
+    from .. import Options
+
+__all__ = ["TrtBackend", "open_backend"]
+
+
+def open_backend(bundle: Bundle, driver: PredictAndRefine, options: Options) -> TrtBackend:
+    """The backend over a bundle's engines. options: device, batch_size (at most what the engines take), graphs.
+
+    Raises BackendError (TensorRT, CUDA or the GPU is missing or not the one that the engines are for, out of memory),
+    BundleError (engines that are not what the manifest means).
+    """
+    return TrtBackend(bundle, driver, options)

@@ -1,0 +1,43 @@
+"""Fixtures of trt_rig.py's things."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from trt_rig import Rig, add_engines
+
+from clip4str.export.bundles import build_bundle
+
+
+@pytest.fixture
+def engine_bundle(tiny_bundle, tmp_path):
+    """engine_bundle(profile=..., ...) -> a float32 bundle's folder with engines; see add_engines"""
+
+    def make(source=tiny_bundle, name="bundle", **how):
+        shutil.copytree(source, tmp_path / name)
+        return add_engines(tmp_path / name, **how)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def half_tiny_bundle(golden_checkpoint, tmp_path_factory):
+    target = tmp_path_factory.mktemp("half") / "tiny-fp16"
+    return build_bundle(golden_checkpoint("tiny"), target, precision="fp16", min_agreement=0)
+
+
+@pytest.fixture
+def rig(monkeypatch):
+    """rig(gpu=..., rtx=..., version=...) -> Rig"""
+    return lambda gpu=None, **how: Rig(monkeypatch, gpu, **how)
+
+
+@pytest.fixture(scope="session")
+def images(golden):
+    """70 normalised images of the golden tiny network's size, the golden ones among them"""
+    pixels = golden("tiny")["images"].astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
+    random = np.random.default_rng(0)
+    more = np.stack([np.roll(pixels[i % len(pixels)], int(random.integers(1, 60)), axis=-1) for i in range(70)])
+    return np.ascontiguousarray(np.concatenate((pixels, more))[:70], np.float32)

@@ -1,0 +1,326 @@
+"""Decoder passes by the kernel library in the engines' place. The stand-in for the library computes the operator's own
+reference (kernels/decode_pass) over the weights and the memory that it finds at the addresses it is given."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from fake_gpu import FakeGpu
+from trt_rig import driver_of
+
+from clip4str.kernels import loader
+from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
+from clip4str.kernels.decode_pass.weights import pack_decoder
+from clip4str.model import load_checkpoint
+from clip4str.runtime import BackendError, BundleError, UsageError
+from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.bundle import Bundle, describe_file
+from clip4str.runtime.driver import Decoding, Pass, PredictAndRefine
+from clip4str.runtime.errors import DeviceError, ShapeError
+from clip4str.runtime.masks import sight_of
+
+FLOAT32 = ("scores", "base", "head_bias")
+
+
+@pytest.fixture(scope="module")
+def arrays(golden_checkpoint):
+    """What export/kernel_weights.py writes, for a network that no kernels were compiled for."""
+    model, found = load_checkpoint(golden_checkpoint("tiny")), {"network": np.array("tiny")}
+    for branch in ("visual", "cross"):
+        packed = pack_decoder(getattr(model, f"{branch}_decoder"), torch.float16, "cpu")
+        found |= {f"{branch}.{f.name}": getattr(packed, f.name).numpy() for f in fields(DecoderWeights)}
+    return found
+
+
+def add_kernels(folder, arrays, **how):
+    with (folder / "decoders.npz").open("wb") as file:
+        (np.savez_compressed if how.get("compressed") else np.savez)(file, **arrays)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["decoders.npz"] = describe_file(folder / "decoders.npz")
+    manifest["stages"]["kernels"] = "decoders.npz"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """library(gpu, fail=...) puts the stand-in in the loader's place."""
+
+    def install(gpu, open_error=None, pass_error=None):
+        class Library:
+            opened: ClassVar = []
+
+            def __init__(self, path, *, network):
+                assert gpu.is_current(), "it belongs to the current context"
+                if open_error:
+                    raise open_error
+                self.network, self.closed = network, 0
+                self.opened.append(self)
+
+            def close(self):
+                self.closed += 1
+
+            def decode_pass_workspace(self, decoder, n):
+                return 1000 * n
+
+            def decode_pass(self, decoder, *, mode, memory, text=None, stream, workspace, workspace_bytes, n, **at):
+                assert not self.closed and gpu.is_current() and workspace_bytes >= 1000 * n
+                if pass_error:
+                    raise pass_error
+                gpu.called("decode_pass", mode)
+                kept = [(name, getattr(decoder, name)) for name, _ in decoder._fields_]
+                memories = [(m.data, m.length) for m in (memory, text) if m is not None]
+                area = workspace, workspace_bytes
+                gpu.send(stream, lambda: compute(gpu, dict(kept), mode, memories, area, n, at), "decode_pass")
+
+        monkeypatch.setattr(loader, "KernelLibrary", Library)
+        monkeypatch.setattr(loader, "find_library", lambda: Path("library"))
+        return Library
+
+    return install
+
+
+def compute(gpu, d, mode, memories, workspace, n, at):
+    gpu.view(*workspace)[:] = 0xEE
+    T, K, C, width, h, F = (d[name] for name in ("T", "K", "C", "d", "heads", "F"))
+    shapes = {
+        "scores": (T, K, h, 32), "values": (T, K, h, width), "base": (T, width), "query_weight": (width, width),
+        "query_bias": (width,), "out_weight": (width, width), "out_bias": (width,), "up_weight": (F, width),
+        "up_bias": (F,), "down_weight": (width, F), "down_bias": (width,), "head_weight": (C, width), "head_bias": (C,),
+    }  # fmt: skip
+
+    def area(address, shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return gpu.view(address, size).view(dtype).reshape(shape)
+
+    def tensor(*where):
+        return torch.from_numpy(area(*where).copy())
+
+    weights = DecoderWeights(
+        **{k: tensor(d[k], shape, np.float32 if k in FLOAT32 else np.float16) for k, shape in shapes.items()}
+    )
+    kvs = [tensor(address, (n, 2, h, length, width // h), np.float16) for address, length in memories]
+    assert (mode == "cloze") == bool(at["keep"]) and (mode == "start") == (not at["ids"])
+    ids = tensor(at["ids"], (n, T), np.int32) if at["ids"] else None
+    keep = tensor(at["keep"], (n,), np.int32) if at["keep"] else None
+    limit = tensor(at["limit"], (n,), np.int32)
+    assert (limit == T - 1).all() and at["out_ids"] != at["ids"]
+    out = decode_pass(weights, ids, *kvs, mode=mode, keep=keep, limit=limit, logits=True)
+    area(at["out_ids"], (n, T), np.int32)[:] = out.ids.numpy()
+    area(at["probs"], (n, T), np.float32)[:] = out.probs.numpy()
+    area(at["last"], (n,), np.int32)[:] = out.last.numpy()
+    area(at["unsettled"], (n,), np.int32)[:] = out.unsettled.numpy()
+    area(at["logits"], (n, T, C), np.float32)[:] = out.logits.numpy()
+
+
+class Expected:
+    """The same operator, asked directly."""
+
+    flexible_steps, sees_modes = False, True
+
+    def __init__(self, folder, arrays):
+        self.ort = OrtStages(Bundle.open(folder), threads=1)
+        self.image, self.text, self.stack = self.ort.image, self.ort.text, self.ort.stack
+        names = [f.name for f in fields(DecoderWeights)]
+        self.weights = {
+            branch: DecoderWeights(**{name: torch.from_numpy(arrays[f"{branch}.{name}"]) for name in names})
+            for branch in ("visual", "cross")
+        }
+
+    def visual(self, tokens, sight, *kv, branch="visual"):
+        ids = torch.from_numpy(np.concatenate((tokens[:, 1:], tokens[:, :1]), axis=1))
+        keep = torch.from_numpy(sight.keep.astype(np.int32)) if sight.mode == "cloze" else None
+        kvs = [torch.from_numpy(x) for x in kv]
+        out = decode_pass(self.weights[branch], ids, *kvs, mode=sight.mode, keep=keep)
+        return Pass(out.ids.numpy(), out.probs.numpy())
+
+    def cross(self, tokens, sight, *kv):
+        return self.visual(tokens, sight, *kv, branch="cross")
+
+
+@pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
+@pytest.mark.parametrize(
+    "how", [Decoding(), Decoding("nar", 2), Decoding(refine=0), Decoding(branch="visual")], ids=str
+)
+def test_words_are_the_operators(rig, engine_bundle, half_tiny_bundle, arrays, images, library, how, integrated):
+    r = rig(FakeGpu(integrated=integrated))
+    made, folder = library(r.gpu), add_kernels(engine_bundle(half_tiny_bundle), arrays)
+    backend, driver = r.open(folder, how, cache=7)
+    assert backend.sees_modes and made.opened[0].network == "tiny"
+    reference, matched = Expected(folder, arrays), 0
+    for start, n in ((0, 1), (1, 3), (4, 8), (12, 8), (20, 3), (30, 9)):
+        want = driver_of(Bundle.open(folder), how)(reference, images[start : start + n])
+        got = backend.read(driver, images[start : start + n])
+        same = (got.ids == want.ids).all(axis=1)
+        matched += same.sum()
+        np.testing.assert_allclose(got.probs[same], want.probs[same], rtol=2e-2, atol=1e-3)
+    assert matched >= 30, "of 32; batches are padded here, so a few matrix products round differently"
+    assert {stage for stage, _ in r.trt.enqueued} == {"image", "text"} - ({"text"} if how.branch == "visual" else set())
+    assert r.gpu.calls["launch"] > r.gpu.calls["decode_pass"], "replayed in graphs"
+    backend.close()
+    assert made.opened[0].closed == 1
+    r.check_empty()
+
+
+def test_masks_as_arrays_are_understood(rig, engine_bundle, half_tiny_bundle, arrays, images, library):
+    """A build's parity check replays calls of stages that see arrays, with keys and values as arrays."""
+    r = rig()
+    library(r.gpu)
+    folder = add_kernels(engine_bundle(half_tiny_bundle), arrays)
+    backend, driver = r.open(folder)
+    backend.with_logits = True
+    calls = []
+
+    class Watching(OrtStages):
+        flexible_steps = False
+
+        def _pass(self, stage, tokens, attend, **memory):
+            out = super()._pass(stage, tokens, attend, **memory)
+            calls.append((stage, tokens, attend, memory, out))
+            return out
+
+    held = backend.image(images[:4])
+    driver(Watching(Bundle.open(half_tiny_bundle), threads=1), images[:4])
+    modes = set()
+    for stage, tokens, attend, memory, want in calls:
+        got = getattr(backend, stage)(tokens, attend, *memory.values())
+        assert np.abs(got.logits - want.logits).max() < 0.05 * np.abs(want.logits).max()
+        modes.add((stage, sight_of(attend).mode))
+    assert modes == {
+        ("visual", "start"),
+        ("visual", "causal"),
+        ("visual", "cloze"),
+        ("cross", "causal"),
+        ("cross", "cloze"),
+    }
+    assert np.array_equal(held[0].numpy(), backend.image(images[:4])[0].numpy()), "not written over meanwhile"
+    with pytest.raises(UsageError, match="the driver's masks"):
+        backend.visual(tokens, np.ones((4, 26, 26), bool), backend.image(images[:4])[0])
+    backend.close()
+    r.check_empty()
+
+
+def test_sights_are_those_that_the_driver_means():
+    driver = PredictAndRefine.__new__(PredictAndRefine)
+    PredictAndRefine.__init__(driver, None, None, 26)
+    array, words = type("S", (), {"sees_modes": False}), type("S", (), {"sees_modes": True})
+    for mode in ("start", "causal", "cloze"):
+        for keep in ([25, 25], [3, 7], [0, 25], [1, 2]):
+            keep = np.array(keep if mode == "cloze" else [25, 25] if mode == "causal" else [0, 0])
+            wanted = driver._attend(mode, keep, 26, 26, words)
+            found = sight_of(driver._attend(mode, keep, 26, 26, array))
+            assert found.mode == wanted.mode
+            if mode == "cloze":
+                assert np.array_equal(found.keep, wanted.keep)
+
+
+@pytest.mark.parametrize("error", [DeviceError("not built for sm_87"), ShapeError("no kernel"), BackendError("abi")])
+def test_a_library_that_does_not_fit_is_not_used(rig, engine_bundle, half_tiny_bundle, arrays, images, library, error):
+    r, folder = rig(), add_kernels(engine_bundle(half_tiny_bundle), arrays)
+    for how in ({"open_error": error}, {"pass_error": error}):
+        made = library(r.gpu, **how)
+        with pytest.warns(RuntimeWarning, match=f"not using the compiled kernels, the engines decode: {error}"):
+            backend, driver = r.open(folder)
+        assert not backend.sees_modes and all(x.closed == 1 for x in made.opened)
+        backend.read(driver, images[:2])
+        assert {stage for stage, _ in r.trt.enqueued} == {"image", "text", "visual", "cross"}
+        backend.close()
+        r.check_empty()
+
+
+def test_where_there_is_no_library_or_nothing_for_it(
+    rig, engine_bundle, half_tiny_bundle, tiny_bundle, arrays, monkeypatch, recwarn
+):
+    r, folder = rig(), add_kernels(engine_bundle(half_tiny_bundle), arrays)
+    monkeypatch.delenv(loader.VARIABLE, raising=False)
+    monkeypatch.setattr(loader, "NAME", "no such library.so")
+    backend, _ = r.open(folder)
+    assert not backend.sees_modes and not recwarn.list
+    backend.close()
+    monkeypatch.setenv(loader.VARIABLE, "/nowhere/lib.so")
+    with pytest.warns(RuntimeWarning, match="no kernel library at /nowhere/lib.so"):
+        r.open(folder)[0].close()
+    monkeypatch.setitem(sys.modules, "clip4str.kernels.loader", None)  # not even looked for:
+    single = add_kernels(engine_bundle(tiny_bundle, "single"), arrays)
+    backend, _ = r.open(single)
+    assert not backend.sees_modes, "float32 keys and values"
+    backend.close()
+    r.check_empty()
+
+
+def test_damaged_decoders(rig, engine_bundle, half_tiny_bundle, arrays, library):
+    r, folder = rig(), engine_bundle(half_tiny_bundle)
+    library(r.gpu)
+
+    def refused(message, change=arrays, **how):
+        add_kernels(folder, change, **how)
+        with pytest.raises(BundleError, match=f"decoders.npz: {message}") as caught:
+            r.open(folder)
+        assert "\n" not in str(caught.value)
+        del caught
+        r.check_empty()
+
+    refused("visual.base is missing", {k: v for k, v in arrays.items() if k != "visual.base"})
+    refused(r"cross.values is float32 \(26", {**arrays, "cross.values": arrays["cross.values"].astype(np.float32)})
+    refused(r"visual.up_weight is float16 \(3, 64\)", {**arrays, "visual.up_weight": arrays["visual.up_weight"][:3]})
+    refused("damaged .*allow_pickle|damaged .*Object", {**arrays, "network": np.array([{}], object)})
+    refused(
+        "damaged .it unpacks to more than it is", {**arrays, "visual.base": np.zeros((2000, 2000))}, compressed=True
+    )
+    add_kernels(folder, arrays)
+    data = (folder / "decoders.npz").read_bytes()
+    for broken in (data[:1000], b"", data[:-3000], data.replace(b"NUMPY", b"NUMPX")):
+        (folder / "decoders.npz").write_bytes(broken)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["decoders.npz"] = describe_file(folder / "decoders.npz")
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(BundleError, match=r"decoders\.npz: damaged"):
+            r.open(folder)
+    r.check_empty()
+
+
+def test_calls_that_fail_among_the_kernels(rig, engine_bundle, half_tiny_bundle, arrays, images, library):
+    r, folder = rig(), add_kernels(engine_bundle(half_tiny_bundle), arrays)
+    library(r.gpu)
+    backend, driver = r.open(folder)
+    want = backend.read(driver, images[:3]).ids
+    for call in ("launch", "copy", "synchronise"):
+        for number in (1, 2, 5):
+            r.gpu.fail(call, number, "CUDA_ERROR_INVALID_VALUE")
+            with pytest.raises(BackendError):
+                for n in (3, 5, 2, 1, 8):
+                    backend.read(driver, images[:n])
+            r.gpu.faults.clear()
+            assert np.array_equal(backend.read(driver, images[:3]).ids, want), (call, number)
+    backend.close()
+    r.check_empty()
+
+
+def test_passes_that_fail_or_cannot_be_captured(rig, engine_bundle, half_tiny_bundle, arrays, images, library):
+    r, folder = rig(), add_kernels(engine_bundle(half_tiny_bundle), arrays)
+    library(r.gpu)
+    backend, driver = r.open(folder)
+    want = backend.read(driver, images[:3]).ids
+    backend.close()
+    for number in range(1, 11):
+        backend, driver = r.open(folder)
+        r.gpu.fail("decode_pass", number, "CUDA_ERROR_INVALID_VALUE")
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                backend.read(driver, images[:3])
+            except BackendError:
+                warned.append(None)
+        assert len(warned) == 1, "either an error, or a word about a graph that could not be made"
+        assert np.array_equal(backend.read(driver, images[:3]).ids, want), number
+        backend.close()
+        r.gpu.faults.clear()
+        r.check_empty()
