@@ -177,6 +177,7 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
         Section("cross_attention", 25, call("kernels", "time_kernels", **attention)),
         Section("profile", 15, call("end_to_end", "profiles", config=config("b16"), batches=pair)),
         Section("end_to_end_small", 40, whole("small", others)),
+        Section("engines", 60, call("engines", "engines")),
         Section("end_to_end_l14", 70, whole("l14", others)),
         Section("kernels", 50, call("kernels", "time_kernels", **operators)),
         Section("compiled", 70, call("end_to_end", "compiled", config=config("b16"), batches=others[:2])),

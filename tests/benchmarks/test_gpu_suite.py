@@ -507,3 +507,38 @@ def test_gpu_against_stand_ins(gpu):
     assert info["name"] == "Fake" and info["capability"] == "9.0" and info["multiprocessors"] == 132
     count, text = gpu.kernels(lambda: torch.ones(3) + 1)
     assert count is None and "no kernel" in text
+
+
+def test_engines_are_skipped_where_they_cannot_run(dry_run):
+    (skipped,) = [s for s in dry_run.results["skipped"] if s["section"] == "engines"]
+    assert skipped["what"] == "engines of the bundled network" and skipped["why"] == "no GPU"
+
+
+def test_engines_are_read_with_compared_and_timed(monkeypatch, tmp_path):
+    """With a build and a backend that need no GPU in place of TensorRT's."""
+    from clip4str.benchmarks.gpu import engines
+    from clip4str.export import finishing
+    from clip4str.runtime import Recognizer
+
+    said = {"target": "tensorrt", "version": "10.3", "build_seconds": {}, "layers": {}, "parity": {}}
+    load = Recognizer.load.__func__
+
+    def read(cls, folder, backend):
+        recognizer = load(cls, folder, "onnxruntime", threads=1)
+        recognizer.manifest.engines.update(said)
+        if backend == "tensorrt":
+            recognizer.driver.charset.decode = lambda ids: (
+                wrong or type(recognizer.driver.charset).decode(recognizer.driver.charset, ids)
+            )
+        return recognizer
+
+    monkeypatch.setattr(finishing, "finish_bundle", lambda *args, **options: None)
+    monkeypatch.setattr(Recognizer, "load", classmethod(read))
+    monkeypatch.setattr(engines, "ROUNDS", 6)
+    for wrong in ("", "scrambled"):
+        report = SimpleNamespace(values={}, failures=[], save=lambda: None)
+        report.fail = lambda what, why: report.failures.append((what, why))  # noqa: B023
+        engines._measure(report, "fp16", "tensorrt")
+        found = report.values["fp16"]
+        assert found["version"] == "10.3" and found["words"] == 32 and found["batch 8"]["median"] > 0
+        assert (found["agreeing"], len(report.failures)) == ((0, 1) if wrong else (32, 0))

@@ -1,0 +1,80 @@
+"""Engines of the bundled network, where TensorRT is: built here, their words held against ONNX Runtime's, and timed."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip4str.benchmarks.gpu.device import Gpu, spread
+from clip4str.benchmarks.gpu.supervisor import Reporter
+
+PRECISIONS = ("fp16", "int8")
+BATCHES = (1, 8, 32)
+ROUNDS = 60
+NEEDED = ("onnx", "onnxruntime", "cuda.bindings", "PIL.Image")
+
+
+def engines(gpu: Gpu, report: Reporter) -> None:
+    """Skipped, with the reason, where TensorRT or what a build needs is not installed."""
+    what = "engines of the bundled network"
+    try:
+        missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    except ModuleNotFoundError as error:
+        missing = [error.name or "a package"]
+    target = _target()
+    if target is None:
+        missing.append("tensorrt")
+    if missing or target is None or gpu.kind == "cpu":
+        report.skip(what, "no GPU" if gpu.kind == "cpu" else f"not installed: {', '.join(missing)}")
+        return
+    for precision in PRECISIONS:
+        report.attempt(f"{what}, {precision}", gpu.least(40), _measure, report, precision, target)
+
+
+def _target() -> str | None:
+    for target, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
+        if importlib.util.find_spec(module) is not None:
+            return target
+    return None
+
+
+def _measure(report: Reporter, precision: str, target: str) -> None:
+    from clip4str.export.bundles import build_bundle
+    from clip4str.export.engines import EngineOptions
+    from clip4str.export.finishing import finish_bundle
+    from clip4str.export.parity_images import sample_images
+    from clip4str.runtime import Recognizer
+
+    values = report.values.setdefault(precision, {})
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = build_bundle(output=Path(scratch) / precision, precision=precision, for_gpu=True)
+        finish_bundle(folder, EngineOptions(target=target), min_agreement=0)
+        with Recognizer.load(folder, "tensorrt") as ours, Recognizer.load(folder, "onnxruntime") as reference:
+            said = ours.manifest.engines
+            values |= {name: said[name] for name in ("target", "version", "build_seconds", "layers", "parity")}
+            values["compiled_kernels"] = bool(getattr(ours.stages, "sees_modes", False))
+            images = sample_images()
+            words = [[word.text for word in each.read(images)] for each in (ours, reference)]
+            same = sum(a == b for a, b in zip(*words))
+            values["words"], values["agreeing"] = len(images), same
+            if same < 0.95 * len(images):
+                report.fail(f"{precision} engines", f"{same} of {len(images)} words are ONNX Runtime's")
+            pixels = ours.prepare(images)
+            for batch in BATCHES:
+                values[f"batch {batch}"] = spread(_times(ours, pixels[:batch]))
+                report.save()
+
+
+def _times(recognizer: Any, pixels: np.ndarray) -> list[float]:
+    """Seconds of whole readings, pixels on the host to words, after those that capture graphs."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        recognizer.read_pixels(pixels)
+        times.append(time.perf_counter() - start)
+    return times[ROUNDS // 6 :]
