@@ -22,6 +22,11 @@ from clip4str.runtime.images import NORMALIZATION
 
 PROGRAM = "clip4str build"
 TARGETS = ("auto", "onnx", "tensorrt", "tensorrt-rtx")
+_DESCRIPTION = """\
+Turn a CLIP4STR checkpoint into a bundle: four ONNX stage graphs, a manifest and, where TensorRT is at hand, engines.
+Ends by comparing the bundle's words with the float32 network's on sample images, and refuses to write one that reads
+differently. What is there already and would come out the same is left alone.
+"""
 _EPILOG = """\
 examples:
   clip4str build                                   the bundled network, float32, for a CPU
@@ -176,10 +181,7 @@ def _terminated_is_interrupted() -> Iterator[None]:
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
-        description="Turn a CLIP4STR checkpoint into a bundle: four ONNX stage graphs, a manifest and, where TensorRT "
-        "is at hand, engines. Ends by comparing the bundle's words with the float32 network's on sample images, and "
-        "refuses to write one that reads differently. What is there already and would come out the same is left "
-        "alone.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -239,7 +241,8 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     add("--workspace", metavar="MIB", type=int, help="scratch memory TensorRT may use (default: all there is)")
     add("--timing-cache", metavar="FILE", help="what TensorRT measured, kept for the next build (default: in ~/.cache)")
     add("--compute-capability", metavar="CC,CC", help="of tensorrt-rtx: GPUs to build for, such as 8.6,8.9")
-    add("--hardware-compatibility", choices=HARDWARE, help="other GPUs that may run the engines (default none)")
+    add("--hardware-compatibility", metavar="LEVEL", choices=HARDWARE,
+        help=f"other GPUs that may run the engines: {', '.join(HARDWARE)} (the default: none)")  # fmt: skip
     add("--version-compatible", action="store_true", help="engines that other TensorRT versions may load")
     add("--trtexec", action="store_true", help="print the trtexec commands that build the same engines, and stop")
 

@@ -235,11 +235,9 @@ class _Stage:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if options.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
-        graphs = getattr(
-            trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None
-        )  # TensorRT-RTX's: engines that CUDA graphs take
-        if graphs is not None:
-            config.set_flag(graphs)
+        for_graphs = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+        if for_graphs is not None:  # TensorRT-RTX: else its engines may allocate in the middle of a capture
+            config.set_flag(for_graphs)
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         if options.hardware_compatibility != "none":
