@@ -6,6 +6,7 @@ bundles.py makes ONNX bundles of checkpoints, and needs torch; finishing.py adds
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clip4str.export.engines import HARDWARE, EngineOptions, choose_target, trtexec_commands
+from clip4str.export.engines import HARDWARE, EngineOptions, choose_target, trtexec_commands, why_no_engines
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cli import Parser, fail
 from clip4str.runtime.errors import BackendError, Clip4StrError, ParityError, UsageError
@@ -39,32 +40,36 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. 0: written; 2: an error, said in one line; 130: interrupted."""
-    done: list[Path] = []
+    done: list[str] = []
     try:
         options = _parser().parse_args(argv)
         start = time.perf_counter()
         with _terminated_is_interrupted():
             _build(options, done)
     except KeyboardInterrupt:
-        left = f"{_shown(done[0])} is whole, but without new engines" if done else "nothing was written"
+        left = f"{done[0]} is whole, but without new engines" if done else "nothing was written"
         print(f"{PROGRAM}: interrupted, {left}", file=sys.stderr)
         return 130
     except (Clip4StrError, OSError) as error:
-        finished = done and isinstance(error, (BackendError, ParityError))  # but for the engines
-        return fail("build", f"{error}{_to_finish(done, options)}" if finished else error)
+        finished = len(done) == 2 and isinstance(error, (BackendError, ParityError))  # but for the engines
+        return fail("build", f"{error}; {done[0]} is whole, to build its engines: {done[1]}" if finished else error)
     except MemoryError:
         return fail("build", "not enough memory")
     if not options.trtexec:
-        print(f"{_shown(done[0])} is ready, after {time.perf_counter() - start:.0f} s")
+        print(f"{done[0]} is ready, after {time.perf_counter() - start:.0f} s")
     return 0
 
 
-def _build(o: argparse.Namespace, done: list[Path]) -> None:
-    """done: gets the bundle's folder as soon as it is whole."""
+def _build(o: argparse.Namespace, done: list[str]) -> None:
+    """done: gets the bundle's folder as soon as it is whole, and where engines are wanted the command for them."""
     is_bundle = o.checkpoint is not None and Path(o.checkpoint).is_dir()
     target = choose_target(o.target, o.precision, is_bundle)
     engines = _engine_options(o, target)
     detail = _print if o.verbose else lambda _: None
+    if o.max_accuracy_drop is not None and o.precision != "int8":
+        raise UsageError("--max-accuracy-drop is for --int8")
+    if o.min_agreement is not None and not 0 <= o.min_agreement <= 1:
+        raise UsageError(f"the agreement wanted is a share from 0 to 1, not {o.min_agreement:g}")
     if is_bundle:
         folder = Path(o.checkpoint)
         _refuse_checkpoint_options(o)
@@ -72,15 +77,18 @@ def _build(o: argparse.Namespace, done: list[Path]) -> None:
             raise UsageError(f"{folder} is a bundle: name what its engines are for, --target tensorrt or tensorrt-rtx")
     else:
         folder = _from_checkpoint(o, target)
-    done.append(folder)
+    done.append(_shown(folder))
     if engines is None:
+        if o.target == "auto" and o.precision == "fp16":
+            print(f"no engines: {why_no_engines()}; where they are: {PROGRAM} {shlex.quote(done[0])}")
         return
+    done.append(engines.command(done[0]))
     if o.trtexec:
         for line in trtexec_commands(folder, Bundle.open(folder, verify=False).manifest, engines):
             print(line)
         return
     if o.no_engines:
-        print(f"engines left out; on the machine that will run them: {_finishing_command(folder, target)}")
+        print(f"engines left out; on the machine that will run them: {done[1]}")
         return
     from clip4str.export.finishing import finish_bundle
 
@@ -247,16 +255,6 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     add("--trtexec", action="store_true", help="print the trtexec commands that build the same engines, and stop")
 
 
-def _to_finish(done: list[Path], o: argparse.Namespace) -> str:
-    """What stands although the engines failed, and how to go on."""
-    target = "tensorrt" if o.target == "auto" else o.target
-    return f"; {_shown(done[0])} is whole without engines, to finish it: {_finishing_command(done[0], target)}"
-
-
-def _finishing_command(folder: Path, target: str) -> str:
-    return f"{PROGRAM} {_shown(folder)} --target {target}"
-
-
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
@@ -269,7 +267,10 @@ def _print(line: str) -> None:
 
 
 def _shown(folder: Path) -> str:
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return str(folder)
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 

@@ -35,6 +35,7 @@ from clip4str.runtime.bundle import (
     file_sha256,
     write_manifest,
 )
+from clip4str.runtime.cpu import cpu_flags, weight_type
 from clip4str.runtime.errors import BundleError, CheckpointError, UsageError
 from clip4str.runtime.images import NORMALIZATION, prepare
 
@@ -81,6 +82,10 @@ class Settings:
     def key(self, checkpoint: Path) -> str:
         """Equal where a build would write the same files."""
         said = {name: str(value) for name, value in vars(self).items()}
+        if self.precision == "int8":
+            said |= {"onnxruntime": version("onnxruntime"), "cpu": "" if self.for_gpu else weight_type(cpu_flags())}
+        else:
+            del said["max_accuracy_drop"]
         for name in ("calib_data", "sample_folder"):
             if (folder := getattr(self, name)) is not None:
                 said[name] = _listing(Path(folder))

@@ -19,7 +19,7 @@ from clip4str.runtime.backends import Options
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bpe import BytePairTokenizer
 from clip4str.runtime.bundle import MANIFEST, STAGES, Bundle, Manifest, describe_file, write_manifest
-from clip4str.runtime.cuda import why_unusable
+from clip4str.runtime.cuda import open_cuda, why_unusable
 from clip4str.runtime.driver import PredictAndRefine
 from clip4str.runtime.errors import BundleError, UsageError
 from clip4str.runtime.images import prepare
@@ -53,10 +53,14 @@ def finish_bundle(
     if options.max_batch > manifest.max_batch:
         raise UsageError(f"{folder}: built for batches of up to {manifest.max_batch}, not {options.max_batch}")
     key = engine_key(manifest, options)
+    images = sample_images(Path(sample_folder) if sample_folder is not None else None)
     if manifest.engines.get("key") == key and not force:
         say(f"engines of {folder.name} are up to date: same files, TensorRT, GPU and options (--force builds again)")
+        if not manifest.engines.get("parity", {}).get("checked"):  # built where they could not be run
+            parity = _parity(folder, manifest, images, min_agreement, say)
+            if parity["checked"]:
+                write_manifest(folder, replace(manifest, engines={**manifest.engines, "parity": parity}))
         return folder
-    images = sample_images(Path(sample_folder) if sample_folder is not None else None)
     with atomic_folder(folder, force=True) as staging:
         old = set(manifest.engines.get("files", {}).values())
         _link_files(folder, staging, {MANIFEST, *old})
@@ -73,7 +77,7 @@ def finish_bundle(
 
 def _parity(folder: Path, manifest: Manifest, images: Any, min_agreement: float | None, say: Say) -> dict[str, Any]:
     """The engines' words and stages against ONNX Runtime's over the same bundle, where there is a GPU to run them."""
-    if (why := why_unusable()) is not None:
+    if (why := _why_not_run(manifest)) is not None:
         say(f"engines not run here ({why}): the first machine that loads them should check them with clip4str build")
         return {"checked": False, "why": why}
     from clip4str.runtime.backends import trt
@@ -92,6 +96,18 @@ def _parity(folder: Path, manifest: Manifest, images: Any, min_agreement: float 
     say(parity.table())
     parity.check(MIN_AGREEMENT[manifest.precision] if min_agreement is None else min_agreement)
     return {"checked": True, **parity.to_dict()}
+
+
+def _why_not_run(manifest: Manifest) -> str | None:
+    """Why this machine cannot run these engines; None if it can."""
+    if (why := why_unusable()) is not None:
+        return why
+    layer = open_cuda()
+    here, built_for = layer.device.compute_capability, manifest.engines["compute_capabilities"]
+    layer.close()
+    if manifest.engines["target"] == "tensorrt-rtx" and built_for and here not in built_for:
+        return f"they are for compute capability {', '.join(built_for)}, here is {here}"
+    return None
 
 
 def _place(folder: Path) -> str:

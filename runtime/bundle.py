@@ -238,9 +238,17 @@ def _check_engines(m: Manifest) -> None:
         raise BundleError("damaged (an engine profile that is no numbers)")
     if not 1 <= sizes[0] <= sizes[1] <= sizes[2] <= _BOUNDS["max_batch"]:
         raise BundleError(f"an engine profile of {sizes}, expected 1 <= min <= opt <= max <= {_BOUNDS['max_batch']}")
-    for name in ("target", "version", "gpu", "command"):
-        if not isinstance(m.engines[name], str):
+    texts = {name: m.engines[name] for name in ("target", "version", "gpu", "command")}
+    texts["hardware_compatibility"] = m.engines.get("hardware_compatibility", "")
+    capabilities = m.engines.get("compute_capabilities", [])
+    if not isinstance(capabilities, list):
+        raise BundleError("damaged (engines' compute_capabilities is not a list)")
+    texts |= {f"compute_capabilities {i}": value for i, value in enumerate(capabilities)}
+    for name, value in texts.items():
+        if not isinstance(value, str):
             raise BundleError(f"damaged (engines' {name} is not a text)")
+    if not isinstance(m.engines.get("parity", {}), Mapping):
+        raise BundleError("damaged (engines' parity is not an object)")
 
 
 def _check_file(bundle: Bundle, name: str, entry: Any, verify: bool) -> None:

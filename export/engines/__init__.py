@@ -13,7 +13,7 @@ the ONNX files, and only the number of images varies.
 """
 
 from .build import build_engines, engine_key
-from .library import choose_target, find_library
+from .library import choose_target, find_library, why_no_engines
 from .options import HARDWARE, TARGETS, EngineOptions
 from .trtexec import trtexec_commands
 
@@ -26,4 +26,5 @@ __all__ = [
     "engine_key",
     "find_library",
     "trtexec_commands",
+    "why_no_engines",
 ]

@@ -12,12 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.runtime.backends.trt.library import logger_of
 from clip4str.runtime.bundle import STAGES, Manifest
 from clip4str.runtime.errors import BackendError, BundleError
 
 from .build_log import Facts, facts_of
 from .library import Tools, compute_capability, find_library, hardware_level, tools_here
-from .listening import Listener, interruptible, logger_of, monitor_of, one_line
+from .listening import Listener, interruptible, monitor_of, one_line
 from .options import MIB, EngineOptions
 from .shapes import input_shapes, output_shapes
 from .timing_cache import TimingCache, default_cache

@@ -42,6 +42,13 @@ def choose_target(target: str, precision: str | None, finishing: bool = False) -
     return here[0] if here and cuda.why_unusable() is None else "onnx"
 
 
+def why_no_engines() -> str:
+    """What `auto` lacks here, in words."""
+    if not any(importlib.util.find_spec(module) is not None for module in MODULES.values()):
+        return "TensorRT is not installed (pip install tensorrt; a board has it from JetPack)"
+    return cuda.why_unusable() or "TensorRT is there"
+
+
 def tools_here(library: Any, options: EngineOptions) -> Tools:
     """Raises BackendError: this TensorRT is too old, there is no GPU where one is needed."""
     version = str(library.__version__)

@@ -10,7 +10,6 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -58,22 +57,6 @@ class Listener:
             if messages:
                 return one_line(messages[-1])
         return "it does not say why"
-
-
-@cache
-def logger_of(library: Any) -> Any:
-    """The process's logger for builds; what it hears goes to its `listener`."""
-
-    class Logger(library.ILogger):
-        def __init__(self) -> None:
-            library.ILogger.__init__(self)
-            self.listener: Listener | None = None
-
-        def log(self, severity: Any, msg: str) -> None:
-            if (listener := self.listener) is not None:
-                listener.hear(severity.name, msg)
-
-    return Logger()
 
 
 def monitor_of(library: Any, listener: Listener, moved: Callable[[float], object]) -> Any:

@@ -96,6 +96,13 @@ def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, s
         )
     from .trt import open_backend
 
+    if bundle.manifest.engines.get("parity", {}).get("checked") is False:
+        warnings.warn(
+            f"the engines of {bundle.folder} were built without a GPU and never compared with the network: "
+            f"clip4str build {bundle.folder} --target {bundle.manifest.engines['target']} does it here",
+            RuntimeWarning,
+            stacklevel=4,
+        )
     return open_backend(bundle, driver, options)
 
 

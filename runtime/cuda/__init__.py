@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ..errors import BackendError
 
-_INSTALL = "pip install cuda-python (or pycuda, where it is part of the board's system)"
+_INSTALL = "pip install cuda-bindings (on JetPack 6: 'cuda-bindings<13'; or pycuda, where the board has it)"
 _OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 # After these every call in the process fails.
 _STICKY = {

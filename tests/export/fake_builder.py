@@ -27,7 +27,7 @@ class FakeTensorRT:
     Severity = enum.IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4})
 
     class ILogger:
-        pass
+        Severity = enum.Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
 
     class IProgressMonitor:
         pass

@@ -30,7 +30,6 @@ OBJECTS = {
         "profile": "IOptimizationProfile", "tensor": "ITensor", "problem": "ParserError",
     },
     "export/engines/timing_cache.py": {"config": "IBuilderConfig", "cache": "ITimingCache"},
-    "export/engines/listening.py": {"severity": "ILogger.Severity"},
     "runtime/backends/trt/engines.py": {
         "engine": "ICudaEngine", "context": "IExecutionContext", "config": "IRuntimeConfig", "runtime": "Runtime",
         "kinds": "DynamicShapesKernelSpecializationStrategy",

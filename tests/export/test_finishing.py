@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,11 +16,16 @@ from clip4str.export import finishing
 from clip4str.export.build_engine import main
 from clip4str.export.engines import EngineOptions
 from clip4str.export.finishing import finish_bundle
+from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import STAGES, Bundle
 from clip4str.runtime.errors import BackendError, BundleError, ParityError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions(target="tensorrt")
+FINISH = (
+    "bundles/tiny-fp16 is whole, to build its engines: "
+    "clip4str build bundles/tiny-fp16 --target tensorrt --min-batch 1 --opt-batch 8 --max-batch 32"
+)
 
 
 def everything(folder):
@@ -141,10 +147,43 @@ def test_without_tensorrt_the_onnx_bundle_stands(golden_checkpoint, tmp_path, mo
     assert main(command) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "pip install tensorrt" in error
-    assert error.rstrip().endswith("to finish it: clip4str build bundles/tiny-fp16 --target tensorrt")
+    assert error.rstrip().endswith(FINISH)
     assert not Bundle.open("bundles/tiny-fp16", verify=True).manifest.engines
     assert main([*command, "--no-engines"]) == 0
     assert "clip4str build bundles/tiny-fp16 --target tensorrt" in capsys.readouterr().out
+
+
+def test_the_plain_command_says_what_is_missing_for_engines(golden_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(golden_checkpoint("tiny")), "--fp16", "--min-agreement", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "no engines: " in said and "where they are: clip4str build bundles/tiny-fp16" in said
+
+
+def test_engines_that_were_never_run_are_checked_where_they_can_be(bundle, library, monkeypatch):
+    finish_bundle(bundle, OPTIONS)
+    with pytest.warns(RuntimeWarning, match="never compared with the network"), pytest.raises(BackendError):
+        Recognizer.load(bundle, "tensorrt")
+    monkeypatch.setattr(finishing, "_parity", lambda *args: {"checked": True, "agreement": 1.0})
+    finish_bundle(bundle, OPTIONS)
+    assert len(library) == 1, "nothing is built again"
+    assert Bundle.open(bundle, verify=True).manifest.engines["parity"]["checked"]
+
+
+def test_engines_for_another_gpu_than_the_one_here_are_left_unchecked(monkeypatch):
+    device = SimpleNamespace(compute_capability="8.9")
+    monkeypatch.setattr(finishing, "why_unusable", lambda: None)
+    monkeypatch.setattr(finishing, "open_cuda", lambda: SimpleNamespace(device=device, close=lambda: None))
+    for built_for, why in (["8.6"], "they are for compute capability 8.6, here is 8.9"), (["8.6", "8.9"], None):
+        manifest = SimpleNamespace(engines={"target": "tensorrt-rtx", "compute_capabilities": built_for})
+        assert finishing._why_not_run(manifest) == why
+
+
+def test_a_bundle_that_one_stands_in(bundle, library, monkeypatch, capsys):
+    monkeypatch.chdir(bundle)
+    assert main([".", "--target", "tensorrt"]) == 0
+    assert "is ready" in capsys.readouterr().out
+    assert Bundle.open(bundle, verify=True).manifest.engines
 
 
 def test_engine_options_need_engines(golden_checkpoint, tmp_path, monkeypatch, capsys):

@@ -116,6 +116,10 @@ def test_engines_are_files_of_the_bundle(folder):
         ({"profile": {"min": 1, "opt": True, "max": 8}}, "no numbers"),
         ({"profile": {}}, "damaged"),
         ({"version": 10}, "engines' version"),
+        ({"compute_capabilities": 5}, "compute_capabilities is not a list"),
+        ({"compute_capabilities": [8.6]}, "compute_capabilities 0 is not a text"),
+        ({"hardware_compatibility": []}, "hardware_compatibility is not a text"),
+        ({"parity": 1}, "parity is not an object"),
     ],
 )
 def test_hostile_engines(folder, changes, message):

@@ -170,6 +170,10 @@ def _read(bundle: Bundle, branches: tuple[str, ...]) -> dict[str, np.ndarray]:
             whole = sum(entry.file_size for entry in entries)
             if len(entries) > _MOST_ENTRIES or whole > path.stat().st_size:
                 raise ValueError("it unpacks to more than it is")
+            if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+                raise ValueError("it is compressed or encrypted")
+            if "network.npy" not in archive.namelist():
+                raise ValueError("it does not say which network it is of")
         with np.load(path, allow_pickle=False) as file:
             wanted = ("network", *(f"{branch}." for branch in branches))
             return {name: file[name] for name in file.files if name.startswith(wanted)}

@@ -7,6 +7,7 @@ mismatches crash: so everything that the manifest tells is checked before the li
 from __future__ import annotations
 
 import importlib
+import shlex
 import threading
 import warnings
 from collections import deque
@@ -77,11 +78,11 @@ def check_gpu(bundle: Bundle, device: Device) -> None:
 
 
 def rebuild_command(bundle: Bundle) -> str:
-    """What makes these engines anew. Of the manifest's command only what is one line of plain text is repeated."""
-    command, target = bundle.manifest.engines["command"], bundle.manifest.engines["target"]
-    if command and command.isprintable() and len(command) <= 500:
-        return command
-    return f"clip4str build {bundle.folder} --target {target if target in MODULES else 'tensorrt'}"
+    """What makes these engines anew, of what was checked: a manifest's own words are not for a user's shell."""
+    target, profile = bundle.manifest.engines["target"], bundle.manifest.engines["profile"]
+    sizes = " ".join(f"--{name}-batch {profile[name]}" for name in ("min", "opt", "max"))
+    known = target if target in MODULES else "tensorrt"
+    return f"clip4str build {shlex.quote(str(bundle.folder))} --target {known} {sizes}"
 
 
 @cache
@@ -100,8 +101,11 @@ def make_logger(library: Any) -> Any:
             self._kept = (severity.INTERNAL_ERROR, severity.ERROR, severity.WARNING)
             self._lines: deque[tuple[int, int, bool, str]] = deque(maxlen=_MOST_LINES)
             self._count = 0
+            self.listener: Any = None  # of a build that goes on
 
         def log(self, severity: Any, msg: str) -> None:
+            if (listener := self.listener) is not None:
+                listener.hear(severity.name, msg)
             if severity in self._kept:
                 self._count += 1
                 self._lines.append((self._count, threading.get_ident(), severity is not self._kept[2], msg))
