@@ -4,8 +4,9 @@ costs.py counts the one-shot program, which fuses more. Here they are as TensorR
 half-precision graphs of small and B/16: ten in a block of a tower (queries, keys and values are set apart by a copy
 each), 10 L + 8 and 10 L + 4 in all; 18 in a pass of either decoder. With int8 a block has twelve: its products read 8
 bits, and what follows them (activation, residual, quantisation of the next) is a launch of its own. Float32 graphs are
-laid out for CPUs: they transpose more, and keep the cross-modal decoder's two segments of memory apart. Other TensorRTs
-may fuse otherwise.
+laid out for CPUs: they transpose more, and keep the cross-modal decoder's two segments of memory apart. Their attention
+is counted as one kernel too, though TensorRT-RTX has none for float32 (it launches 16 L + 7 for an image tower). Other
+TensorRTs may fuse otherwise.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """

@@ -201,6 +201,7 @@ def assumptions(report: dict[str, Any]) -> str:
         f"{report['status'].capitalize()}. Assumed: kernels reach {100 * a['rate_share']:.0f} % of the dense peak and "
         f"{100 * a['bandwidth_share']:.0f} % of the bandwidth; nothing stays in a cache between kernels; fp32 is TF32 "
         "where there is TF32; int8 in the towers' blocks, two launches more in each; "
+        "fp32 attention as one kernel, which TensorRT-RTX has not: too fast; "
         f"{a['visual_passes']} visual and {a['cross_passes']} cross-modal passes, one more of each to refine, text "
         f"once; host {a['host_call_us']:.0f} us a stage call and {a['host_word_us']:.0f} us a word, times the device's "
         "factor, and copies of float32 pixels over its bus; images are prepared already; clocks hold. Floor: the "
