@@ -7,18 +7,24 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from clip4str.export import finishing
 from clip4str.export.build_engine import main
 from clip4str.export.engines import EngineOptions
 from clip4str.export.finishing import finish_bundle
+from clip4str.export.parity_images import sample_images
 from clip4str.runtime import Recognizer
-from clip4str.runtime.bundle import STAGES, Bundle
+from clip4str.runtime.backends import trt
+from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.bundle import KERNELS, STAGES, Bundle
 from clip4str.runtime.errors import BackendError, BundleError, ParityError, UsageError
+from clip4str.runtime.masks import Sight, masks
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions(target="tensorrt")
@@ -177,6 +183,59 @@ def test_engines_for_another_gpu_than_the_one_here_are_left_unchecked(monkeypatc
     for built_for, why in (["8.6"], "they are for compute capability 8.6, here is 8.9"), (["8.6", "8.9"], None):
         manifest = SimpleNamespace(engines={"target": "tensorrt-rtx", "compute_capabilities": built_for})
         assert finishing._why_not_run(manifest) == why
+
+
+class Backend:
+    """ONNX Runtime in the TensorRT backend's place, wrong where it decodes by `wrong`."""
+
+    flexible_steps = False
+
+    def __init__(self, bundle, wrong):
+        self.stages, self.kernels, self.wrong = OrtStages(bundle, threads=1), KERNELS in bundle.manifest.stages, wrong
+        self.image, self.text, self.stack = self.stages.image, self.stages.text, self.stages.stack
+        self.closed, self.sees_modes = False, False
+
+    def visual(self, tokens, attend, kv):
+        return self.stages.visual(tokens, mask(attend), kv)
+
+    def cross(self, tokens, attend, *memory):
+        found = self.stages.cross(tokens, mask(attend), *memory)
+        here = "kernels" if self.kernels else "engines"
+        return found._replace(ids=found.ids * 0 + 1) if self.wrong == here else found
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("wrong", ["", "engines", "kernels"])
+def test_engines_and_kernels_are_both_compared(bundle, monkeypatch, wrong):
+    manifest = Bundle.open(bundle).manifest
+    (bundle / "decoders.npz").write_bytes(b"")
+    with_kernels = replace(manifest, stages={**manifest.stages, KERNELS: "decoders.npz"})
+    opened = []
+
+    def open_backend(bundle, driver, options):
+        opened.append(Backend(bundle, wrong))
+        opened[-1].sees_modes = opened[-1].kernels
+        return opened[-1]
+
+    monkeypatch.setattr(trt, "open_backend", open_backend)
+    monkeypatch.setattr(finishing, "_why_not_run", lambda manifest: None)
+    if wrong:
+        with pytest.raises(ParityError, match="words agree"):
+            finishing._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
+    else:
+        found = finishing._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
+        assert found["checked"] and found["agreement"] == found["with_kernels"]["agreement"] == 1
+    assert [b.kernels for b in opened] == [False, True][: 1 if wrong == "engines" else 2]
+    assert all(b.closed for b in opened)
+
+
+def mask(attend):
+    """A Sight as the array it stands for."""
+    if not isinstance(attend, Sight):
+        return attend
+    return masks(26)[attend.mode][None] & (np.arange(26) <= attend.keep[:, None])[:, None, :]
 
 
 def test_a_bundle_that_one_stands_in(bundle, library, monkeypatch, capsys):

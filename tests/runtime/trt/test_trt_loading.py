@@ -182,6 +182,18 @@ def test_no_library(rig, engine_bundle, monkeypatch, tiny_bundle):
     assert type(recognizer.stages).__name__ == "OrtStages"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "version", "why"),
+    [((8, 7), "10.4.0", "built by TensorRT"), ((9, 0), "10.3.0.26", "built for .*compute capability 8.7")],
+)
+def test_auto_reads_on_with_engines_of_another_version_or_gpu(rig, engine_bundle, gpu, version, why):
+    rig(FakeGpu(capability=gpu), version=version)
+    folder = engine_bundle(compute_capabilities=["8.7"])
+    with pytest.warns(RuntimeWarning, match=f"not using tensorrt: .*{why}.*rebuild them"):
+        recognizer = Recognizer.load(folder)
+    assert type(recognizer.stages).__name__ == "OrtStages"
+
+
 def test_the_logger_keeps_what_matters(rig):
     trt = rig().trt
     logger, severity = make_logger(trt), trt.ILogger.Severity
