@@ -205,9 +205,9 @@ def test_no_devices(device):
 def test_neither_library(monkeypatch):
     for name in ("cuda", "cuda.bindings", "pycuda", "pycuda.driver"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendError, match=r"no CUDA for Python here .*pip install cuda-python"):
+    with pytest.raises(BackendError, match=r"no CUDA for Python here .*pip install cuda-bindings"):
         cuda.open_cuda()
-    assert "pip install cuda-python" in cuda.why_unusable()
+    assert "pip install cuda-bindings" in cuda.why_unusable()
 
 
 def fake_pycuda():
