@@ -19,7 +19,8 @@ class Config:
     """Dimensions of a network. Sizes in pixels, tokens or features; heads are width / 64 in both towers.
 
     image_size, patch_size: (height, width). memory: d, the width shared by both decoders and both towers' outputs.
-    vocabulary: rows of the text tower's embedding. steps: T, longest word + 1.
+    vocabulary: rows of the text tower's embedding. steps: T, longest word + 1. draft_frames: frames that the draft head
+    has for each column of patches, 0 where there is none (as in published checkpoints), see draft.py.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -35,6 +36,7 @@ class Config:
     decoder_heads: int = 8
     decoder_mlp: int = 2048
     steps: int = 26
+    draft_frames: int = 0
     charset: str = CHARSET_94
     charset_test: str = CHARSET_36
 
@@ -100,6 +102,7 @@ def config_from_shapes(
         decoder_heads=int(hints.get("dec_num_heads", hints.get("decoder_heads", 8))),
         decoder_mlp=_shape(shapes, "visual_decoder.layers.0.linear1.weight", 2)[0],
         steps=_shape(shapes, "visual_decoder.pos_queries", 3)[1],
+        draft_frames=_shape(shapes, "draft_head.weight", 2)[0] // head[0] if "draft_head.weight" in shapes else 0,
         charset=charset,
         charset_test=hints.get("charset_test", _default_test(charset)),
     )
@@ -110,7 +113,7 @@ def config_from_shapes(
 def _check(c: Config) -> None:
     """Raises CheckpointError for dimensions that no network can have."""
     sizes = {k: v for k, v in c.to_dict().items() if isinstance(v, int)}
-    small = [name for name, value in sizes.items() if value < 1]
+    small = [name for name, value in sizes.items() if value < (name != "draft_frames")]
     if small or min(c.image_size) < 1:
         raise CheckpointError(f"{', '.join(small) or 'image_size'} must be at least 1")
     if not 2 <= c.context <= c.text_positions:

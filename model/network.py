@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config
+from .draft import DraftHead
 
 IMAGE_LAYER_NORM_EPS = TEXT_LAYER_NORM_EPS = DECODER_LAYER_NORM_EPS = 1e-5
 
@@ -222,3 +223,4 @@ class Network(nn.Module):
         self.clip_model = Clip(config)
         self.visual_decoder = Decoder(config, dropout)
         self.cross_decoder = Decoder(config, dropout)
+        self.draft_head = DraftHead(config) if config.draft_frames else None

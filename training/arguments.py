@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from clip4str.model import Config
+from clip4str.model.draft import frames_per_column
 from clip4str.runtime.cli import Parser
 from clip4str.runtime.errors import UsageError
 
@@ -76,7 +77,7 @@ def parser(description: str) -> Parser:
     learn("--weight-decay", type=float, default=None, help="default 0.2; 0.05 from random weights")
     learn("--orders", type=int, default=6, help="permutations per batch, an even number (default 6)")
     learn("--ctc", type=float, default=None,
-          help="weight of the auxiliary CTC head at the start (default 0; 0.5 from random weights)")
+          help="weight of the draft head's loss; 0: no draft head (default 0; 0.5 from random weights)")
     learn("--cross-start", type=float, default=0.0, metavar="SHARE",
           help="share of the run after which the cross-modal branch begins (default 0)")
     learn("--ema", type=float, default=0.999, help="decay of the weight average (default 0.999)")
@@ -102,7 +103,14 @@ def config_from(args: argparse.Namespace) -> Config:
             example = "16x4 (height x width)" if pair else "192"
             raise UsageError(f"--network: {name} is written like {name}={example}, not {change!r}")
         changes[name] = tuple(numbers) if pair else numbers[0]
-    return replace(SIZES[args.size], **changes)
+    config = replace(SIZES[args.size], **changes)
+    if _ctc(args) and not config.draft_frames:
+        config = replace(config, draft_frames=frames_per_column(config.grid))
+    return config
+
+
+def _ctc(args: argparse.Namespace) -> float:
+    return args.ctc if args.ctc is not None else 0.5 if args.init == "random" else 0.0
 
 
 def settings_from(args: argparse.Namespace) -> Any:
@@ -126,7 +134,7 @@ def settings_from(args: argparse.Namespace) -> Any:
         steps=args.steps,
         minutes=args.minutes,
         muon_lr=args.muon_lr if default(args.optimizer, "muon", "adamw") == "muon" else 0.0,
-        ctc=default(args.ctc, 0.5, 0.0),
+        ctc=_ctc(args),
         cross_start=args.cross_start,
         ema=args.ema,
         seed=args.seed,

@@ -13,7 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clip4str.model.clip4str import Clip4Str
@@ -35,8 +35,8 @@ class Settings:
 
     lr: of the towers, for the whole batch as it is; the decoders' is decoder_lr times that. freeze_text: the text
     tower's first layers that stay as they are, the embeddings with them; -1 for none at all. steps, minutes: where the
-    schedule ends, whichever comes first. muon_lr: of hidden matrices if not 0, see muon.py. ctc: weight at the start
-    of a help for image towers that begin with nothing, dropped afterwards. cross_start: share of the run after which
+    schedule ends, whichever comes first. muon_lr: of hidden matrices if not 0, see muon.py. ctc: weight of the
+    draft head's loss, a help for image towers that begin with nothing. cross_start: share of the run after which
     the cross-modal branch begins, as a copy of the visual decoder.
     """
 
@@ -66,25 +66,16 @@ def one_cycle(progress: float) -> float:
     return 1 / 25e4 + (1 - 1 / 25e4) * (1 + math.cos(math.pi * down)) / 2
 
 
-class CtcHead(nn.Module):
-    """Reads the image tower's patches column by column (Graves et al., 2006). A decoder's attention cannot learn where
-    to look before there are features to tell letters by; this gives the tower a reason to make them."""
+def ctc_loss(logits: Tensor, tokens: Tensor, pad: int) -> Tensor:
+    """Of the draft head's logits (N, frames, C) for tokens (N, T + 1): [start] word [end], padded.
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.grid = config.grid
-        self.classes = len(config.charset) + 1
-        frames = -(-32 // self.grid[1])  # per column, so that any word of 25 characters fits
-        self.head = nn.Linear(self.grid[0] * config.d, frames * self.classes)
-
-    def forward(self, memory: Tensor, tokens: Tensor, pad: int) -> Tensor:
-        columns = memory[:, 1:].unflatten(1, self.grid).transpose(1, 2).flatten(2)
-        logits = self.head(columns).unflatten(2, (-1, self.classes)).flatten(1, 2)  # [N, frames, C]
-        words = tokens[:, 1:]
-        lengths = ((words != END) & (words != pad)).sum(1)
-        frames = torch.full((len(words),), logits.shape[1], device=words.device)
-        chances = logits.float().log_softmax(-1).transpose(0, 1)
-        return F.ctc_loss(chances, words, frames, lengths, blank=END, zero_infinity=True)
+    Words that do not fit the frames count nothing.
+    """
+    words = tokens[:, 1:]
+    lengths = ((words != END) & (words != pad)).sum(1)
+    frames = torch.full((len(words),), logits.shape[1], device=words.device)
+    chances = logits.float().log_softmax(-1).transpose(0, 1)
+    return F.ctc_loss(chances, words, frames, lengths, blank=END, zero_infinity=True)
 
 
 class Training(Clip4Str, L.LightningModule):
@@ -94,7 +85,6 @@ class Training(Clip4Str, L.LightningModule):
         super().__init__(config, dropout=settings.dropout)
         self.settings = settings
         self.clip_model.logit_scale.requires_grad_(False)  # of no use here
-        self.ctc = CtcHead(config) if settings.ctc else None
         self.elapsed = 0.0  # seconds trained, over all sessions
         self.cross_running = settings.cross_start == 0
         self.ema: dict[str, Tensor] = {}
@@ -116,7 +106,7 @@ class Training(Clip4Str, L.LightningModule):
 
     def network_state(self) -> dict[str, Tensor]:
         """The state_dict under its published names, without what only training needs."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("ctc.")}
+        return dict(self.state_dict())
 
     # A step
 
@@ -129,10 +119,11 @@ class Training(Clip4Str, L.LightningModule):
             visual, cross, accuracy = psm_losses(self, memory, batch.tokens, orders, self.cross_running)
             loss = visual if cross is None else visual + cross
             losses = {"visual": visual, "cross": cross, "accuracy": accuracy}
-            if self.ctc is not None:
-                # Its work is done once the decoders read.
-                losses["ctc"] = ctc = self.ctc(memory, batch.tokens, self.charset.pad)
-                loss = loss + self.settings.ctc * (1 - self.progress()) * ctc
+            if self.draft_head is not None and self.settings.ctc:
+                # A decoder's attention cannot learn where to look before there are features to tell letters by; this
+                # gives the tower a reason to make them.
+                losses["ctc"] = ctc = ctc_loss(self.draft_head(memory), batch.tokens, self.charset.pad)
+                loss = loss + self.settings.ctc * ctc
         if not torch.isfinite(loss.detach()):
             raise UsageError(f"the loss is {loss.item()} at step {self.global_step}; try a lower --lr or --muon-lr")
         return {"loss": loss, **{k: v.detach() for k, v in losses.items() if v is not None}}
@@ -203,23 +194,20 @@ class Training(Clip4Str, L.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["state_dict"]
         c = self.config
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("ctc.")}
         checkpoint["hyper_parameters"] = {
             "img_size": list(c.image_size), "charset_train": c.charset, "charset_test": c.charset_test,
             "context_length": c.context, "dec_num_heads": c.decoder_heads,
         }  # fmt: skip
         checkpoint["clip4str_training"] = {
-            "ctc": {k: v for k, v in state.items() if k.startswith("ctc.")},
             "ema": self.ema, "elapsed": self.elapsed, "cross_running": self.cross_running,
             "settings": asdict(self.settings),
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         extra = checkpoint.get("clip4str_training", {})
-        checkpoint["state_dict"] = state = {**checkpoint["state_dict"], **extra.get("ctc", {})}
-        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.state_dict().items()}:
+        shapes, own = ({k: v.shape for k, v in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
+        if shapes != own:
             raise CheckpointError("the run was begun with another --size or --ctc; go on with the same command")
         self.ema = extra.get("ema", {})
         self.elapsed = extra.get("elapsed", 0.0)

@@ -82,7 +82,9 @@ def start_from(model: Clip4Str, source: str, size: str) -> None:
         state = other.state_dict()
         if other.config.grid != model.config.grid or other.config.patch_size != model.config.patch_size:
             _resample_patches(state, other.config, model.config)
-        own = {k: v for k, v in model.state_dict().items() if not k.startswith("ctc.")}  # no checkpoint holds that help
+        own = model.state_dict()
+        if other.draft_head is None:  # a published checkpoint; the head begins at random
+            own = {k: v for k, v in own.items() if not k.startswith("draft_head.")}
         wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
         if wrong:
             raise CheckpointError(

@@ -16,7 +16,7 @@ from clip4str.training.module import Settings, Training
 
 
 def asked(network, size="small"):
-    return config_from(argparse.Namespace(size=size, network=network))
+    return config_from(argparse.Namespace(size=size, network=network, ctc=0.0))
 
 
 def test_network_changes_the_size_and_nothing_else():
@@ -52,13 +52,13 @@ def test_a_checkpoint_starts_other_patches(tmp_path):
     assert torch.equal(old.visual_decoder.head.weight, new.visual_decoder.head.weight)
 
 
-def test_a_checkpoint_starts_a_run_with_a_ctc_head(tmp_path):
+def test_a_checkpoint_without_a_draft_head_starts_a_run_with_one(tmp_path):
     old = tiny_network()
     save_checkpoint(old, tmp_path / "old.safetensors")
-    new = Training(TINY, Settings(ctc=0.5, steps=1))
-    head = new.ctc.head.weight.clone()
+    new = Training(replace(TINY, draft_frames=2), Settings(ctc=0.5, steps=1))
+    head = new.draft_head.weight.clone()
     start.start_from(new, str(tmp_path / "old.safetensors"), "small")
-    assert torch.equal(new.ctc.head.weight, head)
+    assert torch.equal(new.draft_head.weight, head)
     state = new.network_state()
     assert all(torch.equal(state[k], v) for k, v in old.state_dict().items())
     with pytest.raises(CheckpointError, match="another size"):
