@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.driver import Decoding
 from clip4str.runtime.errors import CheckpointError, UnsafeCheckpointError
 
@@ -67,17 +68,12 @@ def load_checkpoint(
 
 
 def save_checkpoint(model: Clip4Str, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-    """Write safetensors with the configuration as metadata; atomically (a temporary name, then a rename)."""
+    """Write safetensors with the configuration as metadata; whole or not at all."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    try:
+    with replaced(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"clip4str": json.dumps(model.config.to_dict())})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ from clip4str.model.draft import frames_per_column
 from clip4str.runtime.cli import Parser
 from clip4str.runtime.errors import UsageError
 
+from .schedule import SCHEDULES
 from .start import SIZES
 
 # fmt: off
@@ -40,8 +41,10 @@ def parser(description: str) -> Parser:
     run("--output", required=True, metavar="DIR", help="folder of the run")
     run("--resume", choices=("auto", "never"), default="auto",
         help="auto: go on if the folder holds a checkpoint (default); never: refuse if it does")
-    run("--steps", type=int, default=0, help="optimiser steps of the whole run")
-    run("--minutes", type=float, default=0.0, help="minutes of the whole run, over all sessions")
+    run("--branch", metavar="RUN",
+        help="begin as a copy of this run's folder, which stays as it is (for --schedule decay)")
+    run("--steps", type=int, default=0, help="optimiser steps of the whole run, or since --branch")
+    run("--minutes", type=float, default=0.0, help="minutes of the whole run, or since --branch, over all sessions")
     run("--devices", type=int, default=1, help="GPUs, or CPU processes (default 1)")
     run("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
     run("--strategy", default="auto", help="how to use several devices (default with more than one: ddp)")
@@ -71,6 +74,10 @@ def parser(description: str) -> Parser:
           help="towers' peak rate (default 8.4e-5 x words per step / 512; 1e-3 from random weights)")
     learn("--decoder-lr", type=float, default=None,
           help="decoders' multiple of it (default 19; 1 from random weights)")
+    learn("--schedule", choices=SCHEDULES, default="one-cycle",
+          help="one-cycle: the published one (default); constant: goes on until it is stopped, and can be extended at "
+               "any time; decay: to zero, of a --branch of such a run")
+    learn("--warm-up", type=int, default=300, metavar="STEPS", help="of the constant schedule (default 300)")
     learn("--optimizer", choices=("adamw", "muon"), default=None,
           help="adamw as published (default); muon (default from random weights)")
     learn("--muon-lr", type=float, default=3e-3, help="rate of the hidden matrices under muon (default 3e-3)")
@@ -80,6 +87,8 @@ def parser(description: str) -> Parser:
           help="weight of the draft head's loss; 0: no draft head (default 0; 0.5 from random weights)")
     learn("--cross-start", type=float, default=0.0, metavar="SHARE",
           help="share of the run after which the cross-modal branch begins (default 0)")
+    learn("--cross-every", type=int, default=1, metavar="N",
+          help="let the cross-modal branch learn from every N-th batch only (default 1: all)")
     learn("--ema", type=float, default=0.999, help="decay of the weight average (default 0.999)")
     learn("--clip-mean", action="store_true", help="normalise with CLIP's mean and deviation instead of one half")
     return p
@@ -131,11 +140,14 @@ def settings_from(args: argparse.Namespace) -> Any:
         orders=args.orders,
         freeze_text=args.freeze_text if args.freeze_text is not None else 6 if clip else -1,
         clip_mean=args.clip_mean,
+        schedule=args.schedule,
+        warm_up=args.warm_up,
         steps=args.steps,
         minutes=args.minutes,
         muon_lr=args.muon_lr if default(args.optimizer, "muon", "adamw") == "muon" else 0.0,
         ctc=_ctc(args),
         cross_start=args.cross_start,
+        cross_every=args.cross_every,
         ema=args.ema,
         seed=args.seed,
         compile=args.compile,
@@ -144,11 +156,15 @@ def settings_from(args: argparse.Namespace) -> Any:
 
 def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what cannot be meant."""
-    if not args.steps and not args.minutes:
-        raise UsageError("say how long to train: --steps N or --minutes M")
+    if not args.steps and not args.minutes and args.schedule != "constant":
+        raise UsageError("say how long to train: --steps N or --minutes M (or --schedule constant, which needs no end)")
+    if args.schedule == "constant" and args.cross_start:
+        raise UsageError("--cross-start is a share of the run, and a constant one has no end: leave it at 0")
+    if args.schedule == "decay" and not args.branch:
+        raise UsageError("--schedule decay ends a run that has been learning at a constant rate: name it, --branch RUN")
     if not args.data and not args.synthetic and not args.render:
         raise UsageError("say what to train on: --data DIR, --synthetic DIR or --render SHARE")
-    for name in ("batch", "accumulate", "devices", "validate_every"):
+    for name in ("batch", "accumulate", "devices", "validate_every", "cross_every"):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {getattr(args, name)}")
     if args.orders < 2 or args.orders % 2:

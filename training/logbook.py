@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip4str.model import Clip4Str, save_checkpoint
+from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.driver import Decoding
 
 from .augment import resize
@@ -70,6 +73,7 @@ class Logbook(L.Callback):
         self.save_seconds, self.validate_every, self.log_every = 60 * save_minutes, validate_every, log_every
         self.scores: dict[str, float] = {}
         self.words = 0
+        self._stop_asked = False
         self._sums: dict[str, list[Tensor]] = defaultdict(list)
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,12 +84,17 @@ class Logbook(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         self._saved = self._logged = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask_to_stop)  # Lightning's own can hang between processes
         self._words_logged, self._last_step = self.words, trainer.global_step
         _drop_rows_after(self.folder / "log.csv", trainer.global_step)
         self._bar = tqdm(
             total=100, initial=round(100 * module.progress(), 1), disable=not trainer.is_global_zero,
             bar_format="{percentage:5.1f}%|{bar}| {elapsed} {postfix}",
         )  # fmt: skip
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop_asked = True
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: Training, outputs: dict[str, Tensor], batch: Any, number: int
@@ -98,14 +107,16 @@ class Logbook(L.Callback):
         if step == self._last_step:  # gradients are still being collected
             return
         self._last_step = step
-        last = bool(trainer.should_stop)
+        # The first process decides for all.
+        now = time.monotonic() - self._saved > self.save_seconds
+        stop, save = trainer.strategy.broadcast((self._stop_asked, now))
+        trainer.should_stop = last = bool(trainer.should_stop or stop)
         validate = (step % self.validate_every == 0 or last) and trainer.is_global_zero and len(self.held_out) > 0
         if validate:
             self.scores = self.held_out.accuracy(module)
         if (step % self.log_every == 0 or validate or last) and trainer.is_global_zero:
             self._log(trainer, module, validate)
-        # The clock of the first process decides for all.
-        if trainer.strategy.broadcast(time.monotonic() - self._saved > self.save_seconds):
+        if save and not last:
             self.save(trainer, module)
 
     def on_train_end(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
@@ -140,15 +151,22 @@ class Logbook(L.Callback):
         self._bar.set_postfix_str(f"step {row['step']} {speed:.0f} words/s loss {row['loss']:.3f} held out: {held}")
 
     def save(self, trainer: L.Trainer, module: Training) -> None:
-        """last.ckpt to go on from, model.safetensors to use, the chart to look at; each replaced in one move."""
-        target = self.folder / "last.ckpt"
-        temporary = target.with_name(".last.ckpt.part")
-        trainer.save_checkpoint(temporary)
+        """last.ckpt to go on from, model.safetensors to use, the chart to look at; each replaced in one move.
+
+        last.1.ckpt is the state before, should a disk spoil the last one.
+        """
+        last = self.folder / "last.ckpt"
         if trainer.is_global_zero:
-            os.replace(temporary, target)
+            with replaced(last) as temporary:
+                trainer.save_checkpoint(temporary)
+                if last.exists():
+                    with replaced(last.with_name("last.1.ckpt"), durable=False) as spare:
+                        os.link(last, spare)
             with module.averaged():
                 save_network(module, self.folder / "model.safetensors", self.dtype)
             chart(self.folder / "log.csv", self.folder / "log.png")
+        else:
+            trainer.save_checkpoint(last)  # the others only take part
         self._saved = time.monotonic()
 
 
@@ -205,7 +223,6 @@ def chart(log: Path, target: Path) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.legend()
     figure.tight_layout()
-    temporary = target.with_name(f".{target.name}.part")
-    figure.savefig(temporary, format="png", dpi=100)
+    with replaced(target, durable=False) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
     pyplot.close(figure)
-    os.replace(temporary, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,8 +24,7 @@ from clip4str.runtime.text import END
 from .data import Batch
 from .muon import MuonAdamW
 from .psm import draw_orders, psm_losses
-
-WARM_UP = 0.075
+from .schedule import learning_rate
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,11 @@ class Settings:
     """How to train. The defaults of the first block are the published ones for CLIP's weights as the start.
 
     lr: of the towers, for the whole batch as it is; the decoders' is decoder_lr times that. freeze_text: the text
-    tower's first layers that stay as they are, the embeddings with them; -1 for none at all. steps, minutes: where the
-    schedule ends, whichever comes first. muon_lr: of hidden matrices if not 0, see muon.py. ctc: weight of the
-    draft head's loss, a help for image towers that begin with nothing. cross_start: share of the run after which
-    the cross-modal branch begins, as a copy of the visual decoder.
+    tower's first layers that stay as they are, the embeddings with them; -1 for none at all. schedule, warm_up: see
+    schedule.py. steps, minutes: how long the run is, whichever comes first; a constant schedule needs no end. muon_lr:
+    of hidden matrices if not 0, see muon.py. ctc: weight of the draft head's loss, a help for image towers that begin
+    with nothing. cross_start: share of the run after which the cross-modal branch begins, as a copy of the visual
+    decoder. cross_every: it learns from every so many-th batch.
     """
 
     lr: float = 8.4e-5
@@ -48,22 +47,17 @@ class Settings:
     freeze_text: int = 6
     clip_mean: bool = False
 
+    schedule: str = "one-cycle"
+    warm_up: int = 0
     steps: int = 0
     minutes: float = 0.0
     muon_lr: float = 0.0
     ctc: float = 0.0
     cross_start: float = 0.0
+    cross_every: int = 1
     ema: float = 0.999
     seed: int = 0
     compile: bool = False
-
-
-def one_cycle(progress: float) -> float:
-    """The published schedule, as torch's OneCycleLR: a cosine up for 7.5 % of the run, a cosine down for the rest."""
-    if progress < WARM_UP:
-        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * progress / WARM_UP)) / 2
-    down = min(1.0, (progress - WARM_UP) / (1 - WARM_UP))
-    return 1 / 25e4 + (1 - 1 / 25e4) * (1 + math.cos(math.pi * down)) / 2
 
 
 def ctc_loss(logits: Tensor, tokens: Tensor, pad: int) -> Tensor:
@@ -86,6 +80,7 @@ class Training(Clip4Str, L.LightningModule):
         self.settings = settings
         self.clip_model.logit_scale.requires_grad_(False)  # of no use here
         self.elapsed = 0.0  # seconds trained, over all sessions
+        self.began = (0, 0.0)  # steps and seconds of the run that this one branched off
         self.cross_running = settings.cross_start == 0
         self.ema: dict[str, Tensor] = {}
         self._clock = 0.0
@@ -100,9 +95,9 @@ class Training(Clip4Str, L.LightningModule):
 
     def progress(self, step: int | None = None) -> float:
         """How much of the run is done after `step` (default: all so far) optimiser steps, 0 to 1."""
-        s = self.settings
-        by_steps = (self.global_step if step is None else step) / s.steps if s.steps else 0.0
-        return min(1.0, max(by_steps, self.elapsed / 60 / s.minutes if s.minutes else 0.0))
+        s, (first, seconds) = self.settings, self.began
+        by_steps = ((self.global_step if step is None else step) - first) / s.steps if s.steps else 0.0
+        return min(1.0, max(by_steps, (self.elapsed - seconds) / 60 / s.minutes if s.minutes else 0.0))
 
     def network_state(self) -> dict[str, Tensor]:
         """The state_dict under its published names, without what only training needs."""
@@ -116,7 +111,8 @@ class Training(Clip4Str, L.LightningModule):
         with _attention(self.device):
             memory = self.clip_model.visual(self.normalise(batch.pixels))
             orders = draw_orders(batch.tokens.shape[1] - 2, self.settings.orders, rng)
-            visual, cross, accuracy = psm_losses(self, memory, batch.tokens, orders, self.cross_running)
+            both = self.cross_running and batch.number // self.trainer.world_size % self.settings.cross_every == 0
+            visual, cross, accuracy = psm_losses(self, memory, batch.tokens, orders, both)
             loss = visual if cross is None else visual + cross
             losses = {"visual": visual, "cross": cross, "accuracy": accuracy}
             if self.draft_head is not None and self.settings.ctc:
@@ -150,8 +146,9 @@ class Training(Clip4Str, L.LightningModule):
         progress = self.trainer.strategy.broadcast(self.progress())  # clocks differ between processes
         if not self.cross_running and progress >= self.settings.cross_start:
             self._start_cross()
+        s = self.settings
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = group["full_lr"] * one_cycle(progress)
+            group["lr"] = group["full_lr"] * learning_rate(s.schedule, progress, self.global_step, s.warm_up)
 
     def _start_cross(self) -> None:
         self.cross_running = True
@@ -200,7 +197,7 @@ class Training(Clip4Str, L.LightningModule):
             "context_length": c.context, "dec_num_heads": c.decoder_heads,
         }  # fmt: skip
         checkpoint["clip4str_training"] = {
-            "ema": self.ema, "elapsed": self.elapsed, "cross_running": self.cross_running,
+            "ema": self.ema, "elapsed": self.elapsed, "began": self.began, "cross_running": self.cross_running,
             "settings": asdict(self.settings),
         }  # fmt: skip
 
@@ -211,6 +208,7 @@ class Training(Clip4Str, L.LightningModule):
             raise CheckpointError("the run was begun with another --size or --ctc; go on with the same command")
         self.ema = extra.get("ema", {})
         self.elapsed = extra.get("elapsed", 0.0)
+        self.began = tuple(extra.get("began", (0, 0.0)))
         self.cross_running = extra.get("cross_running", True)
 
     # Reading

@@ -70,8 +70,8 @@ def _factors(width: int, rank: int, noise: float, identity: float) -> tuple[Tens
 def start_from(model: Clip4Str, source: str, size: str) -> None:
     """Fill the model: "random", "clip" (towers from the optional open_clip package), or a checkpoint's path.
 
-    A checkpoint may have patches of another shape. Raises CheckpointError if it is otherwise of another size,
-    UsageError if open_clip is missing or lacks it.
+    A checkpoint may have patches of another shape, and fewer image layers. Raises CheckpointError if it is otherwise of
+    another size, UsageError if open_clip is missing or lacks it.
     """
     if source == "random":
         initialize(model)
@@ -82,6 +82,8 @@ def start_from(model: Clip4Str, source: str, size: str) -> None:
         state = other.state_dict()
         if other.config.grid != model.config.grid or other.config.patch_size != model.config.patch_size:
             _resample_patches(state, other.config, model.config)
+        if other.config.image_layers < model.config.image_layers:
+            state = _insert_layers(state, other.config.image_layers, model.config.image_layers)
         own = model.state_dict()
         if other.draft_head is None:  # a published checkpoint; the head begins at random
             own = {k: v for k, v in own.items() if not k.startswith("draft_head.")}
@@ -103,6 +105,23 @@ def _resample_patches(state: dict[str, Tensor], old: Config, new: Config) -> Non
     rest = rest.mT.unflatten(1, old.grid)[None]
     rest = F.interpolate(rest, new.grid, mode="bilinear")[0].flatten(1).mT
     state[positions] = torch.cat((first, rest))
+
+
+def _insert_layers(state: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
+    """A deeper image tower that computes the same: evenly among the blocks stand copies of the ones before them which
+    add nothing, their last matrices being zero (Wu et al., "LLaMA Pro: Progressive LLaMA with Block Expansion", ACL
+    2024)."""
+    prefix, extra = "clip_model.visual.transformer.resblocks.", new - old
+    sources = [block for block in range(old) for _ in range(1 + (block + 1) * extra // old - block * extra // old)]
+    deeper = {key: value for key, value in state.items() if not key.startswith(prefix)}
+    for block, source in enumerate(sources):
+        start = f"{prefix}{source}."
+        inserted = block > 0 and sources[block - 1] == source
+        for key in (key for key in state if key.startswith(start)):
+            name = key.removeprefix(start)
+            silent = inserted and name.startswith(("attn.out_proj.", "mlp.c_proj."))
+            deeper[f"{prefix}{block}.{name}"] = torch.zeros_like(state[key]) if silent else state[key].clone()
+    return deeper
 
 
 def _from_open_clip(model: Clip4Str, size: str) -> None:

@@ -19,6 +19,8 @@ import argparse
 import json
 import logging
 import os
+import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -30,6 +32,7 @@ if __name__ == "__main__":
 
 import torch
 
+from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.cli import fail
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.arguments import check, config_from, parser, settings_from
@@ -100,13 +103,15 @@ def train(args: argparse.Namespace) -> int:
 
     torch.manual_seed(args.seed)
     settings = settings_from(args)
+    if args.branch and not last.exists() and rank == 0:
+        branch_off(Path(args.branch), folder)
     module = Training(config_from(args), settings)
     stream, held_out = build_data(args, module.charset, module.config.image_size, progress=rank == 0)
-    start, minutes = resume_point(last) if last.exists() else (0, 0.0)
+    start, steps, minutes = resume_point(last) if last.exists() else (0, 0, 0.0)
     if start == 0:
         start_from(module, args.init, args.size)
-    elif (args.steps and start >= args.steps) or (args.minutes and minutes >= args.minutes):
-        print(f"{folder}: this run is complete ({start} steps, {minutes:.1f} minutes)")
+    elif (args.steps and steps >= args.steps) or (args.minutes and minutes >= args.minutes):
+        print(f"{folder}: this run is complete ({steps} steps, {minutes:.1f} minutes)")
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     stream.start = start * args.accumulate
@@ -116,7 +121,8 @@ def train(args: argparse.Namespace) -> int:
                       dtype=torch.float16 if args.half_precision_result else torch.float32)  # fmt: skip
     strategy = args.strategy
     if args.devices > 1 and strategy in ("auto", "ddp"):
-        strategy = "ddp_find_unused_parameters_true" if settings.cross_start else "ddp"
+        skips = settings.cross_start or settings.cross_every > 1
+        strategy = "ddp_find_unused_parameters_true" if skips else "ddp"
     trainer = L.Trainer(
         accelerator=args.accelerator, devices=args.devices, strategy=strategy, precision=precision(args),
         max_epochs=-1, min_epochs=0, accumulate_grad_batches=args.accumulate, gradient_clip_val=20.0,
@@ -133,6 +139,7 @@ def train(args: argparse.Namespace) -> int:
     loader: Any = torch.utils.data.DataLoader(
         stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0,
+        worker_init_fn=_leave_stopping_to_the_parent,
     )  # fmt: skip
     if args.render_atlas:
         from clip4str.training.drawing.data import drawn_beside
@@ -147,6 +154,11 @@ def train(args: argparse.Namespace) -> int:
         print(f"done: {trainer.global_step} steps, {logbook.words} words, {module.elapsed / 60:.1f} minutes"
               + (f"; held-out words right: {held}" if held else "") + f"; {folder / 'model.safetensors'}")  # fmt: skip
     return 0
+
+
+def _leave_stopping_to_the_parent(worker: int) -> None:
+    """A signal to the whole process group must not take a worker away from a run that is about to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def precision(args: argparse.Namespace) -> Any:
@@ -164,14 +176,31 @@ def _cpu_has_bf16() -> bool:
         return False
 
 
-def resume_point(path: Path) -> tuple[int, float]:
-    """Optimiser steps and minutes done by the run that wrote this checkpoint."""
+def resume_point(path: Path) -> tuple[int, int, float]:
+    """Optimiser steps of the run that wrote this checkpoint; steps and minutes since it began or branched off."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return int(loaded["global_step"]), loaded["clip4str_training"]["elapsed"] / 60
+        extra, step = loaded["clip4str_training"], int(loaded["global_step"])
+        first, seconds = extra.get("began", (0, 0.0))
+        return step, step - first, (extra["elapsed"] - seconds) / 60
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: damaged, or of another program ({reason}); choose another --output") from None
+
+
+def branch_off(run: Path, folder: Path) -> None:
+    """Make `folder` a run that goes on from the state of another. Raises DataError if that one has none."""
+    source = run / "last.ckpt"
+    if not source.exists():
+        raise DataError(f"--branch {run}: holds no run (no last.ckpt)")
+    step, _, _ = resume_point(source)
+    state = torch.load(source, map_location="cpu", weights_only=True)
+    state["clip4str_training"]["began"] = (step, state["clip4str_training"]["elapsed"])
+    folder.mkdir(parents=True, exist_ok=True)
+    if (run / "log.csv").exists():
+        shutil.copyfile(run / "log.csv", folder / "log.csv")
+    with replaced(folder / "last.ckpt") as temporary:
+        torch.save(state, temporary)
 
 
 def describe(stream: Any) -> str:

@@ -62,4 +62,21 @@ def test_a_checkpoint_without_a_draft_head_starts_a_run_with_one(tmp_path):
     state = new.network_state()
     assert all(torch.equal(state[k], v) for k, v in old.state_dict().items())
     with pytest.raises(CheckpointError, match="another size"):
-        start.start_from(Clip4Str(replace(TINY, image_layers=3)), str(tmp_path / "old.safetensors"), "small")
+        start.start_from(Clip4Str(replace(TINY, text_layers=3)), str(tmp_path / "old.safetensors"), "small")
+
+
+@pytest.mark.parametrize("layers", [3, 4, 5])
+def test_a_deeper_tower_computes_the_same_and_can_learn(tmp_path, layers):
+    old = tiny_network().eval()
+    save_checkpoint(old, tmp_path / "old.safetensors")
+    deep = Clip4Str(replace(TINY, image_layers=layers))
+    start.start_from(deep, str(tmp_path / "old.safetensors"), "small")
+    pixels = torch.randn(3, 3, *TINY.image_size)
+    with torch.inference_mode():
+        before, after = (network.eval().clip_model.visual(pixels) for network in (old, deep))
+    assert torch.equal(before, after)
+    deep.clip_model.visual(pixels).square().sum().backward()
+    blocks = deep.clip_model.visual.transformer.resblocks
+    assert all(block.mlp.c_proj.weight.grad.any() and block.attn.out_proj.weight.grad.any() for block in blocks)
+    silent = [not block.mlp.c_proj.weight.any() for block in blocks]
+    assert sum(silent) == layers - TINY.image_layers and not silent[0]

@@ -16,9 +16,10 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.errors import CheckpointError, UsageError
 from clip4str.training import start
 from clip4str.training.data import Stream, load_words
-from clip4str.training.module import Settings, Training, one_cycle, word_accuracy
+from clip4str.training.module import Settings, Training, word_accuracy
 from clip4str.training.muon import MuonAdamW, orthogonalize
 from clip4str.training.psm import draw_orders, psm_losses
+from clip4str.training.schedule import one_cycle
 from clip4str.training.train import main
 
 WORDS = ["stop", "Exit", "24", "taxi"]

@@ -1,0 +1,114 @@
+"""Learning rates over a run, and runs that stop, go on and branch off."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import TINY, write_lmdb
+
+from clip4str.model import load_checkpoint
+from clip4str.training import start
+from clip4str.training.module import Training
+from clip4str.training.schedule import learning_rate
+from clip4str.training.train import main
+
+WORDS = ["stop", "Exit", "24", "taxi"]
+CONSTANT = ("--schedule", "constant", "--warm-up", "2", "--lr", "1e-3")
+
+
+@pytest.fixture
+def small_is_tiny(monkeypatch):
+    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_lmdb(folder / "words", WORDS * 12)
+    return folder
+
+
+def run(words, output, *extra):
+    return main(["--data", str(words), "--output", str(output), "--batch", "4", "--workers", "0", "--threads", "1",
+                 "--precision", "32", "--accelerator", "cpu", "--seed", "1", *extra])  # fmt: skip
+
+
+def state(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def rates(folder):
+    return [group["lr"] for group in state(folder)["optimizer_states"][0]["param_groups"] if not group["muon"]]
+
+
+def test_rates():
+    assert [learning_rate("constant", 0.9, step, 4) for step in (0, 1, 3, 4, 10**6)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert [learning_rate("decay", p, 10**6, 4) for p in (0.0, 0.25, 1.0)] == [1.0, 0.5, 0.0]
+    assert learning_rate("one-cycle", 1.0, 0, 4) < 1e-5 < 0.03 < learning_rate("one-cycle", 0.0, 0, 4) < 0.05
+
+
+def test_a_constant_run_has_no_end_until_it_is_told_to_stop(words, tmp_path, small_is_tiny, monkeypatch):
+    step = Training.training_step
+
+    def terminated(self, batch, number):
+        if self.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Training, "training_step", terminated)
+    assert run(words, tmp_path / "run", *CONSTANT) == 0
+    assert state(tmp_path / "run")["global_step"] == 5  # the step it was in is not lost
+    assert set(rates(tmp_path / "run")) == {1e-3}
+    monkeypatch.setattr(Training, "training_step", step)
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "7") == 0
+    assert state(tmp_path / "run")["global_step"] == 7
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_branch_decays_a_copy_and_leaves_the_run_alone(words, tmp_path, small_is_tiny, capsys):
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3") == 0
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    decay = ("--branch", str(tmp_path / "run"), "--schedule", "decay", "--lr", "1e-3", "--steps", "4")
+    assert run(words, tmp_path / "branch", *decay) == 0
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+    assert state(tmp_path / "branch")["global_step"] == 7
+    assert rates(tmp_path / "branch")[0] == pytest.approx(1e-3 * (1 - 0.75**0.5))  # of the last step, at 3 of 4
+    assert "7 steps, 28 words" in capsys.readouterr().out
+    assert run(words, tmp_path / "branch", *decay) == 0
+    assert "this run is complete (4 steps" in capsys.readouterr().out
+    first, second = (load_checkpoint(tmp_path / name / "last.ckpt").state_dict() for name in ("run", "branch"))
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_state_before_is_kept_as_a_spare(words, tmp_path, small_is_tiny):
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--save-minutes", "0") == 0
+    spare = torch.load(tmp_path / "run" / "last.1.ckpt", weights_only=True)
+    assert (spare["global_step"], state(tmp_path / "run")["global_step"]) == (2, 3)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_the_cross_modal_branch_learns_from_every_so_many_th_batch(words, tmp_path, small_is_tiny, monkeypatch):
+    from clip4str.training import module
+
+    seen, losses = [], module.psm_losses
+
+    def watched(network, memory, tokens, orders, cross):
+        seen.append(cross)
+        return losses(network, memory, tokens, orders, cross)
+
+    monkeypatch.setattr(module, "psm_losses", watched)
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "5", "--cross-every", "2") == 0
+    assert seen == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("options, message", [
+    (("--schedule", "decay", "--steps", "2"), "name it, --branch RUN"),
+    (("--schedule", "decay", "--steps", "2", "--branch", "absent"), "holds no run"),
+    (("--schedule", "constant", "--cross-start", "0.5"), "a constant one has no end"),
+    (("--schedule", "constant", "--cross-every", "0"), "--cross-every is at least 1"),
+])  # fmt: skip
+def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, message):
+    assert run(words, tmp_path / "run", *options) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
