@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 # Quintic coefficients of the Muon report: steep at zero, singular values end between about 0.7 and 1.2.
@@ -27,6 +29,18 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     return x.mT if tall else x
+
+
+def _shared(matrices: Tensor) -> Tensor:
+    """As `orthogonalize`; the processes of a group each do a part, for all have the same gradients."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return orthogonalize(matrices)
+    world, count = dist.get_world_size(), len(matrices)
+    share = -(-count // world)
+    own = orthogonalize(F.pad(matrices, (0, 0, 0, 0, 0, share * world - count)).chunk(world)[dist.get_rank()])
+    parts = [torch.empty_like(own) for _ in range(world)]
+    dist.all_gather([part.view(torch.uint8) for part in parts], own.contiguous().view(torch.uint8))
+    return torch.cat(parts)[:count]
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -68,7 +82,7 @@ class MuonAdamW(torch.optim.Optimizer):
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             nesterov = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"])).flatten(2)
             rows, columns = nesterov.shape[1] // group["stacked"], nesterov.shape[2]
-            update = orthogonalize(nesterov.reshape(-1, rows, columns).to(self.dtype)).to(nesterov.dtype)
+            update = _shared(nesterov.reshape(-1, rows, columns).to(self.dtype)).to(nesterov.dtype)
             update = update.reshape(len(same), *same[0].shape)
             # An orthogonal matrix's entries have root mean square 1 / sqrt(longer side); AdamW's steps about 0.2.
             torch._foreach_add_(same, list(update.unbind()), alpha=-group["lr"] * 0.2 * max(rows, columns) ** 0.5)
