@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -23,7 +24,17 @@ def parser(description: str) -> Parser:
     )
     data = p.add_argument_group("data").add_argument
     data("--data", nargs="+", default=[], metavar="DIR",
-         help="folders of real words: LMDBs, at any depth; 5%% of the pictures are held out for validation")
+         help="folders of real words: LMDBs, at any depth; 5%% of the pictures are held out for validation, unless "
+              "--validation names whole sets")
+    data("--validation", nargs="+", default=[], metavar="DIR",
+         help="whole sets held out for validation: LMDBs, at any depth; nothing is learned from them or from copies of "
+              "their pictures, even where --data holds them; accuracy is logged for each")
+    data("--weights", type=weights, default={}, metavar="NAME=W,...",
+         help="how often words of a set below --data are seen, beside those of other sets: as if it had W times its "
+              "rows; 0 leaves it out (default 1; a set is called as its folder)")
+    data("--caseless", nargs="+", default=[], metavar="NAME",
+         help="sets below --data whose labels do not tell case (all capitals, whatever is printed): only their words "
+              "without letters are learned, so that no letter is taught in the wrong case")
     data("--leave-out", metavar="FILE",
          help="pictures of --data to leave out: a list from benchmarks/near_duplicates.py --write-exclusions")
     data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
@@ -35,7 +46,8 @@ def parser(description: str) -> Parser:
     data("--words", metavar="FILE", help="word list for --render, most frequent first")
     data("--workers", type=int, default=None,
          help="processes that prepare words, per device (default: one for two cores, at most 8)")
-    data("--validation-words", type=int, default=1000, metavar="N", help="most words to validate on (default 1000)")
+    data("--validation-words", type=int, default=1000, metavar="N",
+         help="most words of a set to validate on (default 1000)")
 
     run = p.add_argument_group("run").add_argument
     run("--output", required=True, metavar="DIR", help="folder of the run")
@@ -95,6 +107,20 @@ def parser(description: str) -> Parser:
 
 
 # fmt: on
+
+
+def weights(text: str) -> dict[str, float]:
+    """NAME=W,... -> {name: weight}. Raises argparse.ArgumentTypeError."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = -1.0
+        if not name or not 0 <= found[name] < math.inf:
+            raise argparse.ArgumentTypeError(f"weights are written like SVT=2,receipts=0.5, not {part!r}")
+    return found
 
 
 def config_from(args: argparse.Namespace) -> Config:
@@ -172,6 +198,8 @@ def check(args: argparse.Namespace) -> None:
     for name in ("render", "real_fraction", "cross_start"):
         if not 0 <= getattr(args, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')} is between 0 and 1, not {getattr(args, name)}")
+    if (args.weights or args.caseless) and not args.data:
+        raise UsageError("--weights and --caseless name sets below --data DIR")
     if args.render_atlas and not args.render:
         raise UsageError("--render-atlas says what to render from; say how much, too: --render SHARE")
     if args.render and args.data and args.render + args.real_fraction > 1:

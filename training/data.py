@@ -10,7 +10,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from clip4str.runtime.errors import DataError
+from clip4str.runtime.errors import DataError, UsageError
 from clip4str.runtime.text import Charset
 
 from .augment import distort, recolour, resize
@@ -54,15 +54,25 @@ def clean_label(label: str, charset: Charset) -> str | None:
 
 
 class Words:
-    """Words of many LMDBs as one list: word i is `labels[i]` and `picture(i)`."""
+    """Words of many LMDBs as one list: word i is `labels[i]` and `picture(i)`.
 
-    def __init__(self, sources: Sequence[LmdbWords], rows: Sequence[tuple[int, int]], labels: Sequence[str]) -> None:
+    rows: (source, row) of each word. weights: how often a source's words are drawn, beside those of the others.
+    """
+
+    def __init__(self, sources: Sequence[LmdbWords], rows: Sequence[tuple[int, int]], labels: Sequence[str],
+                 weights: Sequence[float] | None = None) -> None:  # fmt: skip
         self.sources, self.labels = list(sources), list(labels)
         self.rows = np.array(rows, np.int64).reshape(-1, 2)
         self.lengths = np.array([len(word) for word in labels], np.int64)
+        of_rows = np.ones(len(labels)) if weights is None else np.array(weights, float)[self.rows[:, 0]]
+        self._below = np.cumsum(of_rows)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def draw(self, chance: float) -> int:
+        """A word, by its weight: chance, uniform in [0, 1), says which."""
+        return min(int(np.searchsorted(self._below, chance * self._below[-1], "right")), len(self) - 1)
 
     def picture(self, index: int) -> Image.Image | None:
         """RGB, or None where the data set holds something that is no picture (most have a few)."""
@@ -81,22 +91,31 @@ class Words:
 
 def load_words(
     folders: Sequence[str | os.PathLike[str]], charset: Charset, held_out: float = 0.0, progress: bool = False,
-    left_out: Collection[str] = (),
+    left_out: Collection[str] = (), weights: Mapping[str, float] | None = None, caseless: Collection[str] = (),
+    apart: Collection[Path] = (),
 ) -> tuple[Words, Words]:  # fmt: skip
     """Words to train on and words held out, out of all LMDBs below the folders.
 
     Held out is a share of all distinct pictures, chosen by a hash of their bytes: it stays the same whatever else is
-    trained on, and copies of a picture stay on one side. left_out: SHA-256 of pictures in neither part, see
-    read_left_out.
+    trained on, and copies of a picture stay on one side. In neither part: left_out, SHA-256 of pictures, see
+    read_left_out; the sets in `apart` (LMDB folders); the words with letters of the sets in `caseless`, whose labels
+    do not say which case is printed. weights multiply a set's rows, 0 leaves it out. A set is called as its folder is.
+    Raises DataError, and UsageError for a name that no set has.
     """
-    sources = [LmdbWords(path) for folder in folders for path in find_lmdb(folder)]
+    weights, places = weights or {}, {path.resolve() for path in apart}
+    found = [path for folder in folders for path in find_lmdb(folder)]
+    _check_names((*weights, *caseless), found)
+    found = [path for path in found if path.resolve() not in places and weights.get(path.name, 1.0) > 0]
+    sources = [LmdbWords(path) for path in found]
     parts: tuple[list, list] = ([], [])
     total = sum(map(len, sources))
     with tqdm(total=total, desc="reading labels", unit="word", disable=not progress, leave=False) as bar:
         for number, source in enumerate(sources):
             for row in range(1, len(source) + 1):
                 word = clean_label(source.label(row, "replace"), charset)
-                if word is not None and left_out and hashlib.sha256(source.image(row)).hexdigest() in left_out:
+                if word is not None and source.folder.name in caseless and word.lower() != word.upper():
+                    word = None
+                if word is not None and left_out and _digest(source.image(row)) in left_out:
                     word = None
                 if word is not None:
                     away = held_out > 0 and _fraction(source.image(row)) < held_out
@@ -105,8 +124,35 @@ def load_words(
             source.close()
     if not parts[0]:
         raise DataError(f"{', '.join(map(str, folders))}: no word of 1 to {LONGEST} characters of the charset")
-    train, held = (Words(sources, [r for r, _ in part], [w for _, w in part]) for part in parts)
+    shares = [weights.get(path.name, 1.0) for path in found]
+    train, held = (Words(sources, [r for r, _ in part], [w for _, w in part], shares) for part in parts)
     return train, held
+
+
+def _check_names(names: Sequence[str], found: Sequence[Path]) -> None:
+    known = {path.name for path in found}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no set is called {name!r}; there are {', '.join(sorted(known))}")
+
+
+def load_validation(
+    folders: Sequence[str | os.PathLike[str]], charset: Charset
+) -> tuple[dict[str, Words], list[Path], frozenset[str]]:
+    """Whole sets held out: their words by name, their LMDB folders, and the SHA-256 of their pictures.
+
+    Raises DataError; UsageError if two sets have one name.
+    """
+    sets: dict[str, Words] = {}
+    places, pictures = [], set[str]()
+    for path in (path for folder in folders for path in find_lmdb(folder)):
+        if path.name in sets:
+            raise UsageError(f"{path}: a second validation set called {path.name}; rename the folder")
+        sets[path.name] = load_words([path], charset)[0]
+        places.append(path)
+        with LmdbWords(path) as source:
+            pictures.update(_digest(image) for image, _ in source)
+    return sets, places, frozenset(pictures)
 
 
 def read_left_out(path: str | os.PathLike[str]) -> frozenset[str]:
@@ -119,6 +165,10 @@ def read_left_out(path: str | os.PathLike[str]) -> frozenset[str]:
     if rows[:1] != ["set\trow\tsha256"] or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
         raise DataError(f"{path}: no list of near_duplicates.py --write-exclusions (set, row, sha256, tab-separated)")
     return frozenset(digests)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _fraction(content: bytes) -> float:
@@ -205,7 +255,7 @@ class Stream(IterableDataset):
             return []
         rng = np.random.default_rng((self.seed, 0, number // GROUP))
         source = rng.choice(len(self.sources), size=GROUP * size, p=self._shares)
-        index = (rng.random(len(source)) * [len(self.sources[s][0]) for s in source]).astype(np.int64)
+        index = [self.sources[s][0].draw(chance) for s, chance in zip(source, rng.random(len(source)))]
         length = np.array([self.sources[s][0].lengths[i] for s, i in zip(source, index)])
         ranked = np.argsort(length + rng.uniform(-1.5, 1.5, len(length)))
         chunk = dealt(self.seed, number)

@@ -141,9 +141,9 @@ def _measure(args: argparse.Namespace, runs: list[tuple[Variant, Path]]) -> list
     torch.set_num_threads(1)
     networks = [load_checkpoint(run / "model.safetensors").eval() for _, run in runs]
     charset, size = networks[0].charset, networks[0].config.image_size
-    sets = {"rendered": HeldOut(load_words(args.held, charset)[0], size, args.held_words)}
+    sets = {"rendered": HeldOut({"rendered": load_words(args.held, charset)[0]}, size, args.held_words)}
     if args.data:
-        sets["real"] = HeldOut(load_words(args.data, charset, HELD_OUT)[1], size, 1000)
+        sets["real"] = HeldOut({"real": load_words(args.data, charset, HELD_OUT)[1]}, size, 1000)
     rows: list[dict[str, Any]] = []
     for (variant, run), network in zip(runs, networks):
         speeds = [float(row["words_per_second"]) for row in read_log(run / "log.csv")[2:]]

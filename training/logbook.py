@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,32 +32,43 @@ COLUMNS = ("step", "words", "minutes", "lr", "loss", "visual", "cross", "ctc", "
 
 
 class HeldOut:
-    """Words kept for validation, as pixels."""
+    """Words kept for validation, as pixels: sets by name, the first `most` words of each.
 
-    def __init__(self, words: Words | None, size: tuple[int, int], most: int) -> None:
+    names: of the sets, where there is more than one; `accuracy` then has a figure for each.
+    """
+
+    def __init__(self, sets: Mapping[str, Words], size: tuple[int, int], most: int) -> None:
         self.labels: list[str] = []
-        self.pixels = torch.empty(0)
-        if words is None:
-            return
-        pictures = [(words.picture(i), words.labels[i]) for i in range(min(most, len(words)))]
-        kept = [(resize(picture, size), label) for picture, label in pictures if picture is not None]
-        words.close()
-        self.labels = [label for _, label in kept]
-        if kept:
-            self.pixels = torch.from_numpy(np.stack([p for p, _ in kept]))
+        self.names: tuple[str, ...] = tuple(sets) if len(sets) > 1 else ()
+        self._parts: dict[str, slice] = {}
+        pixels = [np.zeros((0, *size, 3), np.uint8)]
+        for name, words in sets.items():
+            pictures = [(words.picture(i), words.labels[i]) for i in range(min(most, len(words)))]
+            words.close()
+            kept = [(resize(picture, size), label) for picture, label in pictures if picture is not None]
+            self._parts[name] = slice(len(self.labels), len(self.labels) + len(kept))
+            self.labels += [label for _, label in kept]
+            pixels += [picture[None] for picture, _ in kept]
+        self.pixels = torch.from_numpy(np.concatenate(pixels))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def accuracy(self, model: Training) -> dict[str, float]:
-        """Word accuracy of both branches with the averaged weights, read as a user would."""
+        """Word accuracy with the averaged weights, read as a user would: "visual" and, once it runs, "cross" are those
+        of both branches over all words; then that of each set in `names`, by the last branch that runs."""
         before, scores = model.decoding, {}
+        read: list[str] = []
         with model.averaged():
             for branch in ("visual", "cross"):
                 if branch == "visual" or model.cross_running:
                     model.decoding = Decoding(branch=branch)
-                    scores[branch] = word_accuracy(model.read_words(self.pixels), self.labels, model)
+                    read = model.read_words(self.pixels)
+                    scores[branch] = word_accuracy(read, self.labels, model)
         model.decoding = before
+        for name in self.names:
+            part = self._parts[name]
+            scores[name] = word_accuracy(read[part], self.labels[part], model)
         return scores
 
 
@@ -71,6 +82,7 @@ class Logbook(L.Callback):
                  log_every: int = 50, dtype: torch.dtype = torch.float32) -> None:  # fmt: skip
         self.folder, self.held_out, self.dtype = folder, held_out, dtype
         self.save_seconds, self.validate_every, self.log_every = 60 * save_minutes, validate_every, log_every
+        self.columns = (*COLUMNS, *(f"validation_{name}" for name in held_out.names))
         self.scores: dict[str, float] = {}
         self.words = 0
         self._stop_asked = False
@@ -87,7 +99,7 @@ class Logbook(L.Callback):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask_to_stop)  # Lightning's own can hang between processes
         self._words_logged, self._last_step = self.words, trainer.global_step
-        _drop_rows_after(self.folder / "log.csv", trainer.global_step)
+        _drop_rows_after(self.folder / "log.csv", trainer.global_step, self.columns)
         self._bar = tqdm(
             total=100, initial=round(100 * module.progress(), 1), disable=not trainer.is_global_zero,
             bar_format="{percentage:5.1f}%|{bar}| {elapsed} {postfix}",
@@ -142,7 +154,7 @@ class Logbook(L.Callback):
             row |= {f"validation_{k}": v for k, v in self.scores.items()}
         path = self.folder / "log.csv"
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
@@ -185,13 +197,13 @@ def read_log(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
-    """A resumed run repeats the steps after its checkpoint."""
+def _drop_rows_after(path: Path, step: int, columns: Sequence[str]) -> None:
+    """A resumed run repeats the steps after its checkpoint, and may validate on other sets than before."""
     rows = read_log(path)
     kept = [row for row in rows if int(row["step"]) <= step]
-    if len(kept) != len(rows):
+    if rows and (len(kept) != len(rows) or list(rows[0]) != list(columns)):
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
 

@@ -41,14 +41,19 @@ from clip4str.training.start import start_from
 
 def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
     """The stream of batches and the held-out words."""
-    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_words, read_left_out
+    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_validation, load_words, read_left_out
     from clip4str.training.logbook import HeldOut
 
-    left_out = read_left_out(args.leave_out) if args.leave_out else ()
-    real, held = load_words(args.data, charset, HELD_OUT, progress, left_out) if args.data else (None, None)
+    left_out = read_left_out(args.leave_out) if args.leave_out else frozenset()
+    whole, apart, pictures = load_validation(args.validation, charset)
+    held_out = 0.0 if whole else HELD_OUT
+    real, held = None, None
+    if args.data:
+        real, held = load_words(args.data, charset, held_out, progress, left_out | pictures,
+                                args.weights, args.caseless, apart)  # fmt: skip
     made, made_held = None, None
     if args.synthetic:
-        made, made_held = load_words(args.synthetic, charset, 0 if args.data else 0.01, progress)
+        made, made_held = load_words(args.synthetic, charset, 0 if args.data or whole else 0.01, progress)
     others = args.render if made is None else 1.0
     share = args.real_fraction if others else 1.0
     sources = []
@@ -65,7 +70,7 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
             raise DataError(f"{args.words}: cannot be read as a word list ({error})") from None
     stream = Stream([s for s in sources if s[1] > 0], charset, size, args.batch, args.seed, render, vocabulary)
     words = held or made_held
-    return stream, HeldOut(words, size, args.validation_words)
+    return stream, HeldOut(whole or ({"held out": words} if words else {}), size, args.validation_words)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import draw, write_lmdb
 
-from clip4str.runtime.errors import DataError
+from clip4str.runtime.errors import DataError, UsageError
 from clip4str.runtime.text import Charset
 from clip4str.training.augment import distort, recolour, resize
-from clip4str.training.data import RENDERED_STRENGTH, Stream, clean_label, encode_words, load_words
+from clip4str.training.data import RENDERED_STRENGTH, Stream, clean_label, encode_words, load_validation, load_words
 
 CHARSET = Charset()
 WORDS = ["sign", "EXIT", "No.7", "cafe", "a", "longerword", "x1", "Taxi"]
@@ -45,6 +45,42 @@ def test_held_out_words_are_chosen_by_their_pictures(tmp_path):
     assert 30 <= len(held) <= 90 and sorted(train.labels + held.labels) == sorted(words)
     both_train, both_held = load_words([tmp_path], CHARSET, 0.2)
     assert set(both_held.labels) == set(held.labels) and not set(both_train.labels) & set(both_held.labels)
+
+
+def test_a_set_held_out_is_not_learned_from_nor_are_copies_of_its_pictures(tmp_path):
+    whole = write_lmdb(tmp_path / "data" / "SVT", ["one", "two"])
+    write_lmdb(tmp_path / "data" / "other", ["one", "three", "four"], first=0)  # the first picture is that of SVT
+    sets, places, pictures = load_validation([whole], CHARSET)
+    assert {name: words.labels for name, words in sets.items()} == {"SVT": ["one", "two"]} and len(pictures) == 2
+    train, held = load_words([tmp_path / "data"], CHARSET, left_out=pictures, apart=places)
+    assert train.labels == ["three", "four"] and len(held) == 0
+    write_lmdb(tmp_path / "more" / "SVT", ["x"])
+    with pytest.raises(UsageError, match="a second validation set called SVT"):
+        load_validation([tmp_path], CHARSET)
+
+
+def test_sets_are_drawn_by_rows_times_weight(tmp_path):
+    for name, words in (("a", ["aa"] * 30), ("b", ["bb"] * 10), ("c", ["cc"] * 10)):
+        write_lmdb(tmp_path / name, words)
+    words, _ = load_words([tmp_path], CHARSET, weights={"b": 6, "c": 0})
+    assert set(words.labels) == {"aa", "bb"}
+    drawn = [words.labels[words.draw((k + 0.5) / 900)] for k in range(900)]
+    assert drawn.count("bb") == 600
+    mixed = Stream([(words, 1.0, 0.0)], CHARSET, (16, 64), batch=50, augment=False)
+    read = [CHARSET.decode(row[1:].tolist()) for n in range(16) for row in mixed.make(n).tokens]
+    assert 0.6 < read.count("bb") / len(read) < 0.73
+    assert words.draw(0.0) == 0 and words.draw(np.nextafter(1, 0)) == len(words) - 1
+    with pytest.raises(UsageError, match=r"no set is called 'd'; there are a, b, c"):
+        load_words([tmp_path], CHARSET, weights={"d": 1})
+
+
+def test_of_a_caseless_set_only_words_without_letters_are_learned(tmp_path):
+    write_lmdb(tmp_path / "receipts", ["TOTAL", "12.50", "5X", "#3"])
+    write_lmdb(tmp_path / "signs", ["EXIT"])
+    words, _ = load_words([tmp_path], CHARSET, caseless=["receipts"])
+    assert words.labels == ["12.50", "#3", "EXIT"]
+    with pytest.raises(UsageError, match="'absent'"):
+        load_words([tmp_path], CHARSET, caseless=["absent"])
 
 
 def test_errors(tmp_path):

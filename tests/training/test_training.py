@@ -15,7 +15,8 @@ from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.errors import CheckpointError, UsageError
 from clip4str.training import start
-from clip4str.training.data import Stream, load_words
+from clip4str.training.data import Stream, load_validation, load_words
+from clip4str.training.logbook import HeldOut
 from clip4str.training.module import Settings, Training, word_accuracy
 from clip4str.training.muon import MuonAdamW, orthogonalize
 from clip4str.training.psm import draw_orders, psm_losses
@@ -84,6 +85,29 @@ def test_a_run_writes_what_it_promises(words, tmp_path, small_is_tiny, capsys):
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_whole_sets_are_validated_on_apart(words, tmp_path, small_is_tiny):
+    """Each has its column in the log, also in that of a run begun without them."""
+    for name in ("SVT", "IC03"):
+        write_lmdb(tmp_path / "held" / name, [name] * 3, first=100)
+    output, both = tmp_path / "run", [str(tmp_path / "held"), "--validate-every", "1"]
+    assert run(words, output, "--steps", "1", "--validate-every", "1") == 0
+    assert run(words, output, "--steps", "2", "--validation", *both) == 0
+    with (output / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"] and rows[0]["validation_visual"]
+    assert rows[0]["validation_SVT"] == "" and 0 <= float(rows[1]["validation_SVT"]) <= 1
+    assert rows[1]["validation_IC03"] and None not in rows[1]
+
+
+def test_accuracy_by_set_is_that_of_its_words(words, tmp_path, monkeypatch):
+    """The network reads "stop" everywhere: right in a fourth of one set, in all of the other."""
+    folders = [write_lmdb(tmp_path / name, labels) for name, labels in (("a", WORDS), ("b", ["stop"] * 2))]
+    held = HeldOut(load_validation(folders, Clip4Str(TINY).charset)[0], TINY.image_size, 10)
+    monkeypatch.setattr(Training, "read_words", lambda self, pixels: ["stop"] * len(pixels))
+    scores = held.accuracy(Training(TINY, Settings()))
+    assert scores == {"visual": 0.5, "cross": 0.5, "a": 0.25, "b": 1.0} and held.names == ("a", "b")
+
+
 @pytest.mark.parametrize(
     "optimizer, stop, code", [("adamw", KeyboardInterrupt, 130), ("muon", UsageError("power cut"), 2)]
 )
@@ -132,6 +156,9 @@ def _tensors(tree):
         (["--steps", "2", "--data", "missing-folder"], "does not exist"),
         (["--steps", "2", "--words", "missing-file"], "word list"),
         (["--steps", "2", "--init", "missing.ckpt"], "does not exist"),
+        (["--steps", "2", "--weights", "words"], "weights are written like"),
+        (["--steps", "2", "--weights", "absent=2"], "no set is called 'absent'; there are words"),
+        (["--steps", "2", "--validation", "missing-folder"], "does not exist"),
         (["--steps", "many"], "invalid int value: 'many'"),
         (["--steps", "2", "--resum", "never"], "unrecognized arguments: --resum never"),
         (["--steps", "2", "--init", "clip"], "no CLIP weights for size"),
