@@ -16,6 +16,7 @@ from .dice import Dice, constant, plane
 from .paint import colour_at, luminance, over, ramp, smooth, unit_grid
 
 OCCLUDED, MOVED = 0.04, 0.08
+LOW = 0.15  # of words, with letters of 5 to 13 pixels: what is read worst beside long and turned ones
 # fmt: off
 LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
         14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
@@ -26,8 +27,8 @@ CHROMA = (17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26
 
 
 def photograph(dice: Dice, scene: Tensor, aspect: Tensor, letters: Tensor, size: tuple[int, int]) -> Tensor:
-    """float32 [n, 3, H, W] -> the same, as a camera takes it; letters: share of the crop's height that they fill."""
-    scene = light(dice, scene)
+    """float32 [n, 3, H, W] of a scene in its light -> the same, as a camera takes it; letters: share of the
+    crop's height that they fill."""
     rows = dice.subset(OCCLUDED)
     scene = scene.index_copy(0, rows, occlude(Dice(len(rows), dice.generator), scene[rows], aspect[rows]))
     rows = dice.subset(MOVED)
@@ -86,15 +87,16 @@ def sensor(dice: Dice, scene: Tensor, aspect: Tensor, letters: Tensor, still: Te
            size: tuple[int, int]) -> Tensor:  # fmt: skip
     """Optics, pixels, noise and JPEG, and the resize to `size` at the end. still: scales the blur, [n]."""
     high, wide = scene.shape[-2:]
-    native = (dice.normal(3.5, 0.5)).exp().clamp(12, 96)  # pixels of the crop's height
-    low = dice.chance(0.12) & (still == 1)
-    native = torch.where(low, dice.uniform(7, 14) / letters, native).clamp_max(96)
+    seen = (dice.normal(3.2, 0.5)).exp().clamp(9, 72)  # pixels of the letters' height
+    low = dice.chance(LOW) & (still == 1)
+    native = torch.where(low, dice.uniform(5, 13), seen) / letters  # of the crop's
     rows = native.clamp_max(float(high))
     columns = (native * aspect).clamp(8, float(wide))
     # In shares of the letters' height; what a sharp picture has is left to the pixels.
     u = dice.uniform()
     spread = torch.where(u < 0.4, 0.0, torch.where(u < 0.75, dice.uniform(0.01, 0.04), dice.uniform(0.03, 0.075)))
     box = torch.where(dice.chance(0.08), dice.uniform(0.03, 0.11), 0.0)
+    still = torch.where(low, 0.5, still)  # either few pixels or a blur: with both, nothing could be read
     spread, box = spread * letters * still, box * letters * still
     phase_y, phase_x = dice.uniform(0, 8).floor(), dice.uniform(0, 8).floor()
     buffer = (-(-high // 8) * 8 + 8, -(-wide // 8) * 8 + 8)

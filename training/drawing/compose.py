@@ -17,6 +17,7 @@ from .paint import (
     jitter,
     luminance,
     over,
+    ramp,
     shifted,
     slopes,
     smooth,
@@ -24,6 +25,7 @@ from .paint import (
 )
 
 CLUTTERED, PLACED, CAST, RELIEF = 0.24, 0.1, 0.26, 0.1  # shares of words; costly things are computed for these only
+TITLED = 0.05  # as on the covers of games and books: outlined, deep, in two colours; they are part of CAST
 
 
 def strokes(dice: Dice, weight: Tensor) -> Tensor:
@@ -42,8 +44,11 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
     """
     field = field + plane(strokes(dice, weight))
     slope = slopes(field)
+    cast = dice.subset(CAST)
+    titles = cast[: max(1, round(TITLED * len(weight)))]
+    titled = torch.zeros_like(weight, dtype=torch.bool).index_fill(0, titles, True)
     rim = dice.uniform(0.03, 0.09) * EM
-    outlined = dice.chance(0.15)
+    outlined = dice.chance(0.15) | titled & dice.chance(0.7)
     mask = F.avg_pool2d(coverage(field, slope)[:, None], (1, fine))[:, 0]
     wider = F.avg_pool2d(coverage(field + plane(rim), slope)[:, None], (1, fine))[:, 0]
     coarse = F.avg_pool2d(field[:, None], (1, fine))[:, 0]
@@ -61,13 +66,13 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
         picture = picture.index_copy(0, rows, grounds.place(dice, rows, shape))
     text = _readable(dice, text, picture, mask)
     fill = surface(dice, shape, text, dice.uniform(0.1, 0.8) * dice.chance(0.4), texture)
+    fill = fill.index_copy(0, titles, _graded(Dice(len(titles), dice.generator), fill[titles]))
     dark = jitter(dice, ground * 0.35, 8)
 
-    rows = dice.subset(CAST)
-    solid = torch.where(outlined, rim, 0.0)[rows]
-    part = _cast(Dice(len(rows), dice.generator), picture[rows], coarse[rows] + plane(solid), text[rows], dark[rows],
-                 (unit[0][rows], unit[1][rows]))  # fmt: skip
-    picture = picture.index_copy(0, rows, part)
+    solid = torch.where(outlined, rim, 0.0)[cast]
+    part = _cast(Dice(len(cast), dice.generator), picture[cast], coarse[cast] + plane(solid), text[cast], dark[cast],
+                 (unit[0][cast], unit[1][cast]), titled[cast])  # fmt: skip
+    picture = picture.index_copy(0, cast, part)
     opposite = colour_at(dice, 255 - luminance(text), dice.uniform(0, 0.6))
     around = torch.where(dice.chance(0.6)[:, None], opposite, dark)
     picture = over(picture, around, wider * plane(outlined))
@@ -84,10 +89,10 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
 
 
 def _cast(dice: Dice, picture: Tensor, field: Tensor, text: Tensor, dark: Tensor,
-          unit: tuple[Tensor, Tensor]) -> Tensor:  # fmt: skip
-    """What letters throw on the ground: a shadow, their own sides, or light."""
-    kind = dice.uniform()
-    depth = dice.uniform(0.03, 0.11) * EM
+          unit: tuple[Tensor, Tensor], deep: Tensor) -> Tensor:  # fmt: skip
+    """What letters throw on the ground: a shadow, their own sides, or light. deep, bool [m]: sides, and wide ones."""
+    kind = torch.where(deep, 0.7, dice.uniform())
+    depth = dice.uniform(0.03, 0.11) * EM * torch.where(deep, 1.6, 1.0)
     dx, dy = depth * dice.pick((-1, 1, 1)), depth * dice.pick((-1, 0, 1, 1))
     slope = slopes(field)
     sides = kind > 0.55
@@ -104,6 +109,15 @@ def _cast(dice: Dice, picture: Tensor, field: Tensor, text: Tensor, dark: Tensor
     tone = torch.where(lit[:, None], jitter(dice, text, 40), torch.where(sides[:, None], side, dark))
     opacity = torch.where(lit, dice.uniform(0.4, 0.9), torch.where(sides, 1.0, dice.uniform(0.4, 1.0)))
     return over(picture, tone, torch.where(plane(lit), glow, shadow) * plane(opacity))
+
+
+def _graded(dice: Dice, fill: Tensor) -> Tensor:
+    """From the letters' colour to another of much the same lightness, softly or at a line, mostly downwards."""
+    shape = (int(fill.shape[2]), int(fill.shape[3]))
+    where = ramp(dice, shape) * plane(dice.mixture(((0.7, 0.8, 1.5), (0.3, 6, 20)))) + plane(dice.uniform(-0.3, 0.3))
+    level = luminance(fill.mean((2, 3))) + dice.uniform(-35, 35)
+    other = colour_at(dice, level.clamp(5, 250), dice.uniform(0.3, 1))
+    return over(fill, other, (where / 2 + 0.5).clamp(0, 1))
 
 
 def _relief(dice: Dice, picture: Tensor, field: Tensor, mask: Tensor) -> Tensor:

@@ -65,6 +65,8 @@ class Glyphs:
         scale = torch.ones_like(wide[:, :, :1])
         if dice is not None:
             extra = dice.mixture(((0.66, 0.0, 0.0), (0.1, -0.05, 0.0), (0.19, 0.0, 0.2), (0.05, 0.2, 0.6))) * EM
+            letters = filled[:, 1, SIDE : SIDE + MAIN].sum(-1)
+            extra = extra * (12 / letters).clamp_max(1) ** 2  # in long words gaps would take the letters' pixels
             advance = advance + plane(extra)
             jumpy = dice.uniform(0.02, 0.09) * EM * dice.chance(0.05)
             jitter = dice.field(*wide.shape[1:]).clamp(-1.5, 1.5) * plane(jumpy)

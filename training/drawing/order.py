@@ -10,19 +10,24 @@ import numpy as np
 
 from clip4str.runtime.errors import DataError
 
-from ..words import CHARSET, WordSampler, dictionary
+from ..long_words import LONG
+from ..words import CHARSET, DIGITS, MAX_LENGTH, UPPER, WordSampler, dictionary
 from .atlas import SPACE, Atlas
 
 BLANK = SPACE + 1  # an empty slot
 SIDE, MAIN = 9, 28  # slots of a neighbour on the same line, of the word itself
 SLOTS = SIDE + MAIN + SIDE  # of each of the three lines: above, the word's own, below
 NEIGHBOURS = 0.3  # share of words with other text near them
+# Receipts, labels, price tags, displays: enough for their plain kind of letters, for few words of photos are such.
+PRINTED = 0.035
+PAPER = 1 << 16  # added to the face of printed words; more than an atlas can hold
 _CODES = np.full(256, BLANK, np.uint8)
 _CODES[[ord(c) for c in CHARSET + " "]] = range(SPACE + 1)
 
 
 class Order(NamedTuple):
-    """codes uint8 [n, 3, SLOTS]: charset index, SPACE or BLANK; faces int64 [n]; labels: what the words say."""
+    """codes uint8 [n, 3, SLOTS]: charset index, SPACE or BLANK; faces int64 [n], PAPER more for words printed in small
+    on paper; labels: what the words say."""
 
     codes: np.ndarray
     faces: np.ndarray
@@ -46,29 +51,35 @@ class Orders:
         self.unicase = np.array([face.unicase for face in atlas.faces])
         weights = face_weights(atlas)
         self.shares = weights / weights.sum()
+        self.printing = printing_weights(atlas, self.shares)
 
     def take(self, count: int, seed: int | str) -> Order:
         self.rng.seed(f"{seed}/texts")
         draw = np.random.default_rng(self.rng.getrandbits(64))
         faces = draw.choice(len(self.shares), count, p=self.shares)
-        drawn = [self._lines(bool(upper)) for upper in self.unicase[faces]]
+        printed = draw.random(count) < PRINTED
+        faces[printed] = draw.choice(len(self.shares), int(printed.sum()), p=self.printing)
+        drawn = [self._lines(bool(upper), bool(small)) for upper, small in zip(self.unicase[faces], printed)]
         codes = encode([lines for lines, _ in drawn])
         labels = [label for _, label in drawn]
         missing = ~self.drawable[faces[:, None], codes.reshape(count, -1)].all(axis=1)
         for row in np.flatnonzero(missing):
-            faces[row], codes[row], labels[row] = self._retry(codes[row], labels[row], draw)
-        return Order(codes, faces, labels)
+            shares = self.printing if printed[row] else self.shares
+            faces[row], codes[row], labels[row] = self._retry(codes[row], labels[row], shares, draw)
+        return Order(codes, faces + PAPER * printed, labels)
 
-    def _lines(self, upper: bool) -> tuple[tuple[str, str, str], str]:
+    def _lines(self, upper: bool, printed: bool = False) -> tuple[tuple[str, str, str], str]:
         """Three lines of text with the word in its place, and its label."""
-        text = self.words.sample()
-        while len(text) > MAIN:
-            text = self.words.sample()
+        sample = self.words.receipt if printed and self.rng.random() < 0.75 else self.words.sample
+        text = sample()
+        while len(text) > MAIN or not 0 < len(text.replace(" ", "")) <= MAX_LENGTH:
+            text = sample()
         above = below = left = right = ""
         if self.rng.random() < NEIGHBOURS:
             sides = self.rng.choice((1, 2, 4, 8, 3, 3, 12, 15))
             above, below = (self._phrase() if sides & bit else "" for bit in (1, 2))
-            left, right = (self.words.plain() if sides & bit else "" for bit in (4, 8))
+            beside = sides if len(text) < LONG else 0  # long words need all of the width
+            left, right = (self.words.plain() if beside & bit else "" for bit in (4, 8))
             if text.isupper() and self.rng.random() < 0.8:
                 above, below, left, right = above.upper(), below.upper(), left.upper(), right.upper()
         if upper:
@@ -83,14 +94,16 @@ class Orders:
             text += " " + self.words.plain()
         return text[:SLOTS]
 
-    def _retry(self, codes: np.ndarray, label: str, draw: np.random.Generator) -> tuple[int, np.ndarray, str]:
+    def _retry(self, codes: np.ndarray, label: str, shares: np.ndarray, draw: np.random.Generator
+               ) -> tuple[int, np.ndarray, str]:  # fmt: skip
         """Another face for a text that its own cannot draw, or another text where no face can."""
         for _ in range(100):
-            able = self.shares * self.drawable[:, codes.ravel()].all(axis=1)
+            able = shares * self.drawable[:, codes.ravel()].all(axis=1)
             if able.sum() > 0:
                 face = int(draw.choice(len(able), p=able / able.sum()))
                 if not self.unicase[face] or label == label.upper():
                     return face, codes, label
+            shares = self.shares
             lines, label = self._lines(True)
             codes = encode([lines])[0]
         raise DataError("the atlas has no face for the texts to draw; make it with more faces")
@@ -111,3 +124,15 @@ def face_weights(atlas: Atlas) -> np.ndarray:
         (0.08 + f.legibility**7) * min(1.0, 0.25 + f.weight**2 / 0.12) / families[f.family] ** 0.4
         for f in atlas.faces
     ])  # fmt: skip
+
+
+def printing_weights(atlas: Atlas, shares: np.ndarray) -> np.ndarray:
+    """Two in three printed words in faces whose letters are all as wide, as tills have; the others in plain ones."""
+    advances = atlas.glyphs[:, [CHARSET.index(c) for c in UPPER + DIGITS + "il."], 4]
+    even = advances.std(axis=1) < 1
+    plain = np.array([f.legibility > 0.95 and 0.2 < f.weight < 0.5 for f in atlas.faces])
+    parts = [(part, weight) for part, weight in ((shares * even, 2.0), (shares * plain, 1.0)) if part.sum() > 0]
+    if not parts:
+        return shares
+    weights = np.sum([part * (weight / part.sum()) for part, weight in parts], axis=0)
+    return weights / weights.sum()

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from .atlas import Atlas
-from .camera import photograph
+from .camera import light, photograph
 from .compose import compose
 from .dice import Dice, constant
 from .layout import Glyphs
-from .order import Order, Orders
+from .order import PAPER, Order, Orders
 from .paint import Grounds, coverage, slopes
+from .prints import printed
 from .warp import plain_warp, random_warp, text_points
 
 FINE = 2  # samples of the letters per pixel, across: long words are squeezed
@@ -54,24 +55,30 @@ class Renderer:
         """uint8 [n, H, W, 3] on the device: a function of the order (codes uint8, faces int64) and the seed."""
         self.generator.manual_seed(int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:7], "big"))
         dice = Dice(len(faces), self.generator)
+        small = faces >= PAPER  # asked before the transfer, which no GPU waits for
+        rows = small.nonzero()[:, 0].to(self.device, non_blocking=True)
+        small, faces = small.to(self.device, non_blocking=True), faces % PAPER
         codes, faces = codes.to(self.device, non_blocking=True).long(), faces.to(self.device, non_blocking=True)
         layout = self.glyphs.lay_out(codes, faces, dice)
-        warp = random_warp(*layout.size, dice)
+        warp = random_warp(*layout.size, dice, small)
         # On the inner side of an arc a second line would stand in full view, and be read.
         curved = (warp.bend.abs() > 0.7)[:, None]
         layout = layout._replace(splits=torch.where(curved, constant((-1e6, 1e6), self.device), layout.splits))
         high, wide = self.size
-        field = self.glyphs.field(layout, *text_points(warp, high, FINE * wide))
+        u, v = text_points(warp, high, FINE * wide)
+        field = self.glyphs.field(layout, u, v)
         down = high * warp.share / layout.size[1]
         unit = (down * wide / (high * warp.aspect), down)
-        scene = compose(dice, field, FINE, unit, warp.aspect, self.glyphs.weight[faces], self.grounds)
-        taken = photograph(dice, scene, warp.aspect, warp.share.clamp(0.3, 1), self.size)
+        scene = light(dice, compose(dice, field, FINE, unit, warp.aspect, self.glyphs.weight[faces], self.grounds))
+        part = printed(Dice(len(rows), dice.generator), field[rows], u[rows], v[rows], FINE)
+        scene = scene.index_copy(0, rows, part)
+        taken = photograph(dice, scene, warp.aspect, warp.share.clamp(0.15, 1), self.size)
         return taken.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     @torch.no_grad()
     def clean(self, order: Order, margin: float = 0.1) -> Tensor:
         """The letters alone, straight and undistorted: coverage float32 [n, H, W], 0..1."""
-        codes, faces = torch.from_numpy(order.codes).long(), torch.from_numpy(order.faces)
+        codes, faces = torch.from_numpy(order.codes).long(), torch.from_numpy(order.faces) % PAPER
         layout = self.glyphs.lay_out(codes.to(self.device), faces.to(self.device))
         field = self.glyphs.field(layout, *text_points(plain_warp(*layout.size, margin), *self.size))
         return coverage(field, slopes(field))

@@ -13,6 +13,14 @@ from torch import Tensor
 
 from .dice import Dice
 
+# Shares of words. Turned ones are cut out along the axes, as crops of rotated words are; those cut out along the word
+# (its smallest rectangle) come straight, or, where that cannot tell top from side, by a quarter or half turn. Street
+# photos of IC15 have some 5 % beyond 20 degrees; above that because the network read half of those beyond 30.
+TILTED, TURNED = 0.07, 0.055  # 8 to 30 degrees, 30 to 50
+# Few in real sets (1 to 3 % of crops are tall, single letters among them), but read never at all so far.
+UPRIGHT, OVER = 0.024, 0.012  # of words short enough; up and down alike
+BENT, SAGGING, WAVING = 0.125, 0.05, 0.02
+SHORT = 4.0  # of ink, width to height: longer words turned upright have less than 5 pixels a letter
 MARGINS = ((0.24, -0.05, 0.03), (0.56, 0.02, 0.14), (0.2, 0.1, 0.3))  # in text heights: share, low, high
 _POINTS = 9  # per edge, to find how far a bent box reaches
 
@@ -29,7 +37,7 @@ class Warp(NamedTuple):
     period: Tensor
     half: Tensor
     aspect: Tensor  # of the crop: width / height
-    share: Tensor  # of the crop's height that the word's ink fills, if it is not rotated
+    share: Tensor  # of the crop's height that the letters fill, or would if they stood upright
 
 
 def plain_warp(width: Tensor, height: Tensor, margin: float = 0.1) -> Warp:
@@ -40,13 +48,15 @@ def plain_warp(width: Tensor, height: Tensor, margin: float = 0.1) -> Warp:
     return Warp(matrix, zero, zero + 1, zero, zero, zero + 1, width / 2, w / h, height / h)
 
 
-def random_warp(width: Tensor, height: Tensor, dice: Dice) -> Warp:
-    """For words whose ink is width x height texels."""
+def random_warp(width: Tensor, height: Tensor, dice: Dice, calm: Tensor | None = None) -> Warp:
+    """For words whose ink is width x height texels. calm, bool [n]: those that lie straight, or nearly."""
     aspect = width / height
-    bend, sag, wave = _bends(aspect, height, dice)
+    if calm is None:
+        calm = torch.zeros_like(aspect, dtype=torch.bool)
+    bend, sag, wave = (depth * ~calm for depth in _bends(aspect, height, dice))
     radius = torch.where(bend != 0, width / bend.abs().clamp_min(1e-3), 1.0)
     period = width / dice.uniform(0.6, 1.8)
-    matrix = _projection(width, height, dice)
+    matrix = _projection(width, height, dice, calm)
 
     # Where the box's edges go tells what the crop must show.
     along = torch.linspace(-0.5, 0.5, _POINTS, device=width.device)
@@ -67,52 +77,68 @@ def random_warp(width: Tensor, height: Tensor, dice: Dice) -> Warp:
     x0, y0, x1, y1 = x0 - left, y0 - top, x1 + right, y1 + bottom
     zero = torch.zeros_like(x0)
     crop = _matrix(x1 - x0, zero, x0, zero, y1 - y0, y0, zero, zero, zero + 1)
-    turned = _quarter_turns(dice)
+    turned = _turns(dice, ~calm, aspect < SHORT)
     to_plane = inverse(matrix) @ crop @ turned[0]
     seen = (x1 - x0) / (y1 - y0)
     seen = torch.where(turned[1], 1 / seen, seen)
-    return Warp(to_plane, bend, radius, sag, wave, period, width / 2, seen, height / (y1 - y0))
+    share = height / torch.where(turned[1], x1 - x0, y1 - y0)
+    return Warp(to_plane, bend, radius, sag, wave, period, width / 2, seen, share)
 
 
 def _bends(aspect: Tensor, height: Tensor, dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
     u, wide = dice.uniform(), aspect > 1.6
-    most = (0.75 * aspect).clamp_max(2.9)  # the inner side of the arc must not shrink to a point
-    bend = dice.uniform(0.25, 1.0) * most * torch.where(dice.chance(0.75), 1.0, -1.0)
-    bend = bend * (wide & (u < 0.11))
-    sag = dice.uniform(-0.4, 0.4) * height * (aspect / 3).clamp_max(1.5) * (wide & (u > 0.11) & (u < 0.16))
-    wave = dice.uniform(0.08, 0.3) * height * dice.sign() * (wide & (u > 0.16) & (u < 0.18))
+    # The inner side of the arc must not shrink to a point, nor long words to less than can be read.
+    most = torch.minimum(aspect.clamp_max(2.9), 22 / aspect)
+    bend = dice.mixture(((0.6, 0.2, 0.7), (0.4, 0.7, 1.0))) * most * torch.where(dice.chance(0.67), 1.0, -1.0)
+    bend = bend * (wide & (u < BENT))
+    sag = dice.uniform(-0.4, 0.4) * height * (aspect / 3).clamp_max(1.5)
+    sag = sag * (wide & (u > BENT) & (u < BENT + SAGGING))
+    wave = dice.uniform(0.08, 0.3) * height * dice.sign() * (wide & (u > 1 - WAVING))
     return bend, sag, wave
 
 
-def _projection(width: Tensor, height: Tensor, dice: Dice) -> Tensor:
+def _steepest(aspect: Tensor) -> Tensor:
+    """Sine of the angle at which a turned word's letters have 70 pixels each of the 4,096 of its squeezed crop: their
+    number is about 4096 * 0.65 * height^2 / (crop's width * height)."""
+    return ((38 / aspect - 1) / aspect).clamp(0.02, 1)
+
+
+def _projection(width: Tensor, height: Tensor, dice: Dice, calm: Tensor) -> Tensor:
     """Stretch, slant, rotation, a climbing line, one end nearer than the other: [n, 3, 3]."""
     zero, one = torch.zeros_like(width), torch.ones_like(width)
     stretch = (dice.normal() * torch.where(dice.chance(0.7), 0.12, 0.3)).clamp(-0.8, 0.8).exp()
     slant = dice.normal(0, 0.12) * dice.chance(0.35)
     v = dice.uniform()
-    spread = torch.where(v < 0.3, 0.0, torch.where(v < 0.7, 2.5, 6.0))
-    angle = torch.where(v < 0.94, dice.normal() * spread, dice.uniform(-35, 35)) * (math.pi / 180)
-    c, s = angle.cos(), angle.sin()
+    spread = torch.where(v < 0.28, 0.0, torch.where(v < 0.66, 2.5, 6.0))
+    far = torch.where(v > 1 - TURNED, dice.uniform(30, 50), dice.uniform(8, 30)) * dice.sign()
+    angle = torch.where(v < 1 - TILTED - TURNED, dice.normal() * spread, far) * torch.where(calm, 0.1, 1.0)
+    steepest = _steepest(width / height)
+    s = (angle * (math.pi / 180)).sin().clamp(-steepest, steepest)
+    c = (1 - s * s).sqrt()
     flat = _matrix(stretch, slant, zero, zero, one, zero, zero, zero, one)
     turned = _matrix(c, -s, zero, s, c, zero, zero, zero, one) @ flat
-    climb = dice.normal(0, 0.11).clamp(-0.35, 0.35) * dice.chance(0.3)
-    near = dice.chance(0.4)
+    # Long words have no pixels to spare for a steep line or a far end.
+    room = (12 * height / width).clamp_max(1) * torch.where(calm, 0.3, 1.0)
+    climb = dice.normal(0, 0.11).clamp(-0.35, 0.35) * (dice.chance(0.3) * room**2)
+    near = dice.chance(0.4) * room
     px = dice.normal(0, 0.17).clamp(-0.4, 0.4) * near / (width * stretch / 2)
     py = dice.normal(0, 0.08).clamp(-0.2, 0.2) * near / (height / 2 + width * s.abs() / 2)
     return _matrix(one, zero, zero, zero, one, zero, px, py, one) @ _matrix(
         one, zero, zero, climb, one, zero, zero, zero, one) @ turned  # fmt: skip
 
 
-def _quarter_turns(dice: Dice) -> tuple[Tensor, Tensor]:
-    """Signs that run up or down a wall: a map of the crop's unit square, and which words it turns."""
-    turned = dice.chance(0.005)
-    left = dice.chance(0.5)
+def _turns(dice: Dice, able: Tensor, short: Tensor) -> tuple[Tensor, Tensor]:
+    """Signs that run up or down a wall, or hang upside down: a map of the crop's unit square, and which words
+    it turns by a quarter. able: words that may be turned at all, short: by a quarter."""
+    u = dice.uniform()
+    quarter, half, left = able & short & (u < UPRIGHT), able & (u > 1 - OVER), dice.chance(0.5)
     zero, one = torch.zeros(dice.count, device=dice.device), torch.ones(dice.count, device=dice.device)
     straight = _matrix(one, zero, zero, zero, one, zero, zero, zero, one)
+    over = _matrix(-one, zero, one, zero, -one, one, zero, zero, one)
     up = _matrix(zero, -one, one, one, zero, zero, zero, zero, one)
     down = _matrix(zero, one, zero, -one, zero, one, zero, zero, one)
-    quarter = torch.where(left[:, None, None], up, down)
-    return torch.where(turned[:, None, None], quarter, straight), turned
+    turned = torch.where((quarter & left)[:, None, None], up, torch.where(quarter[:, None, None], down, straight))
+    return torch.where(half[:, None, None], over, turned), quarter
 
 
 def text_points(warp: Warp, high: int, wide: int) -> tuple[Tensor, Tensor]:
