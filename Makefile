@@ -7,7 +7,9 @@ STAMP := $(VENV)/.ready
 TENSORRT_BINDINGS := 10.3.0 10.13.3.9 11.4.0.106
 DEMO_BUNDLE := bundles/clip4str-small-fp32
 
-.PHONY: demo test test-all lint bench kernels setup clean
+NETWORK := network-run network-status network-pause network-resume network-stop
+
+.PHONY: demo test test-all lint bench kernels setup clean $(NETWORK)
 
 setup: $(STAMP)
 
@@ -51,6 +53,12 @@ kernels: $(STAMP)
 	cmake -B build/kernels -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/kernels
 	ctest --test-dir build/kernels --output-on-failure
+
+# the long training run of the bundled network, beside the project: starts or goes on, COMMIT=HEAD moves it; any time, twice
+$(NETWORK):
+	@test -x $(BIN)/python || { echo "there is no $(VENV) yet: make setup"; exit 2; }
+	@PYTHONPATH=$(CURDIR) $(BIN)/python training/network_run.py $(@:network-%=%) $(if $(COMMIT),--commit $(COMMIT)) \
+	    || test "$@,$$?" = network-status,1
 
 clean:
 	rm -rf $(VENV) bundles runs build *.egg-info

@@ -1,0 +1,180 @@
+"""What a run can go on from: its last state, the one before it, averaged weights, the bundled network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clip4str.benchmarks.output_files import write_json, write_whole
+from clip4str.runtime.errors import DataError
+
+from .places import Places
+from .progress import read_rows
+from .weights import words_seen
+
+LAST, SPARE, SEEN = "last.ckpt", "last.1.ckpt", ".seen.ckpt"
+AVERAGED, INIT, START = "model.safetensors", "start.safetensors", "start.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """step: optimiser steps. words: seen by this run."""
+
+    step: int
+    words: int
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run began with. source: in words. words: seen by those weights before."""
+
+    source: str
+    words: int
+
+
+def read_state(path: Path) -> State:
+    """Raises DataError for a file that is damaged, incomplete or of another program. Nothing in it is executed."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise DataError(f"{damaged} is damaged")
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        words = [c["words"] for c in loaded["callbacks"].values() if isinstance(c, dict) and "words" in c]
+        return State(int(loaded["global_step"]), int(words[0]), loaded["clip4str_training"]["elapsed"] / 60)
+    except Exception as error:  # torch and zipfile raise many kinds for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path.name} cannot be gone on from ({reason[:200]})") from None
+
+
+def read_start(run: Path) -> Start:
+    """What the run in this folder began with; nothing where it does not say."""
+    try:
+        return Start(**json.loads((run / START).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Start("", 0)
+
+
+def keep_spare(run: Path) -> None:
+    """Call often: when the last state is replaced, the one before it stays, as the spare. No bytes are copied."""
+    last, seen, spare = run / LAST, run / SEEN, run / SPARE
+    with contextlib.suppress(OSError):  # a file system without links has no spare
+        if last.exists() and not (seen.exists() and last.samefile(seen)):
+            if seen.exists():
+                os.replace(seen, spare)
+            os.link(last, seen)
+
+
+def begin(places: Places, words_before: int) -> tuple[str, ...]:
+    """Make the folder of the run ready to be gone on with, from the newest there is; says what that is, line by line.
+
+    words_before: seen by the bundled weights where their file does not say. Raises DataError if there is nothing.
+    """
+    run, fresh = places.run, places.run.with_name(".run.part")
+    if not run.exists() and (fresh / START).exists():  # killed between two renames
+        fresh.rename(run)
+    run.mkdir(parents=True, exist_ok=True)
+    state, said = _newest_state(run)
+    before = read_start(run).words
+    bundled = max(bundled_weights(places.checkout, words_before), default=(-1, places.checkout))
+    if state and before + state.words >= bundled[0]:
+        return (*said, f"goes on from step {state.step:,}, {state.words:,} words ({before + state.words:,} in all)")
+    if state:
+        said.append(f"{bundled[1].name} has seen more words ({bundled[0]:,}) than the state ({before + state.words:,})")
+    words, weights = bundled if state else max([bundled, *_averaged(run, said)])
+    if words < 0:
+        raise DataError(f"{places.checkout}: no weights in model/bundled, and no state in {run}: nothing to start from")
+    return (*said, _anew(places, weights, words))
+
+
+def averaged_words(run: Path) -> int:
+    """Seen by the averaged weights of the run in this folder. Raises DataError for a damaged file."""
+    said = words_seen(run / AVERAGED)
+    logged = read_rows(run / "log.csv")
+    return said if said is not None else read_start(run).words + int(logged[-1]["words"] if logged else 0)
+
+
+def _averaged(run: Path, said: list[str]) -> list[tuple[int, Path]]:
+    try:
+        return [(averaged_words(run), run / AVERAGED)] if (run / AVERAGED).exists() else []
+    except DataError as error:
+        said.append(str(error))
+        return []
+
+
+def bundled_weights(checkout: Path, words_before: int) -> list[tuple[int, Path]]:
+    """(words seen, file) of what the checkout ships."""
+    found = []
+    for path in sorted((checkout / "model" / "bundled").glob("*.safetensors")):
+        with contextlib.suppress(DataError):
+            words = words_seen(path)
+            found.append((words_before if words is None else words, path))
+    return found
+
+
+def _newest_state(run: Path) -> tuple[State | None, list[str]]:
+    said = []
+    for name in (LAST, SPARE):
+        path = run / name
+        if not path.exists():
+            continue
+        try:
+            state = read_state(path)
+        except DataError as error:
+            said.append(str(error))
+            os.replace(path, run / f"damaged-{name}")
+            continue
+        if name == SPARE:
+            (run / SEEN).unlink(missing_ok=True)
+            os.replace(path, run / LAST)
+        return state, said
+    return None, said
+
+
+def _anew(places: Places, weights: Path, words: int) -> str:
+    """A new run from these weights; what is there already is set aside under another name."""
+    run, name = places.run, weights.name
+    fresh = run.with_name(".run.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    write_whole(fresh / INIT, weights.read_bytes())
+    write_json(fresh / START, asdict(Start(weights.name, words)))  # last: with it the folder is whole
+    if any((run / part).exists() for part in (LAST, AVERAGED, f"damaged-{LAST}")):
+        name += f" (what was there: {set_aside(run).name})"
+    else:
+        shutil.rmtree(run)
+    fresh.rename(run)
+    return f"starts from {name}, {words:,} words seen before"
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames it to the first free of NAME-1, NAME-2, ..."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return folder.rename(aside)
+
+
+def progress_mark(run: Path) -> Any:
+    """Something that changes whenever a state is saved."""
+    try:
+        found = (run / LAST).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def copy_recipe(recipe: Path, run: Path, options: Sequence[str]) -> None:
+    """What is run, for whoever asks later: the recipe as it is, and its options as they were given here."""
+    shutil.copyfile(recipe, run / recipe.name)
+    write_json(run / "options.json", list(options))
