@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clip4str.runtime.atomic_files import replaced
+from clip4str.runtime.calibration import HIGHEST, LOWEST, is_temperature
 from clip4str.runtime.driver import Decoding
 from clip4str.runtime.errors import CheckpointError, UnsafeCheckpointError
 
@@ -31,6 +32,7 @@ _HARMLESS = {
     "numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar",
     "pathlib.PosixPath", "pathlib.Path", "pathlib.PurePosixPath",
 }  # fmt: skip
+_METADATA = "clip4str"  # the key of safetensors metadata that holds a Config as JSON
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
@@ -69,23 +71,41 @@ def load_checkpoint(
 
 def save_checkpoint(model: Clip4Str, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
     """Write safetensors with the configuration as metadata; whole or not at all."""
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    _write_safetensors(Path(path), tensors, {_METADATA: json.dumps(model.config.to_dict())})
+
+
+def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
+    """Note in a safetensors checkpoint what calibrates its words' confidence (Config.temperature); whole or not at all.
+    Its tensors stay as they are, to the last bit, and so does what else its metadata say.
+
+    Raises CheckpointError: another kind of file, a damaged one, or a temperature that cannot be.
+    """
+    path = Path(path)
+    if not is_temperature(temperature):
+        raise CheckpointError(f"temperature is {temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
+    if not _is_safetensors(path):
+        raise CheckpointError(
+            f"{path}: not a safetensors file, so it has no place for a temperature; save_checkpoint writes one"
+        )
+    tensors, metadata, said = _read_safetensors(path)
+    _write_safetensors(path, tensors, {**metadata, _METADATA: json.dumps({**said, "temperature": temperature})})
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    with replaced(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"clip4str": json.dumps(model.config.to_dict())})
+    with replaced(path) as temporary:
+        save_file(tensors, temporary, metadata)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path}: {what}; a checkpoint is a .ckpt, .pt or .safetensors file")
-    with path.open("rb") as file:
-        magic = file.read(10)
-    if not magic:
-        raise CheckpointError(f"{path}: the file is empty")
-    if magic[8:9] == b"{":
-        return _read_safetensors(path)
+    magic = _magic(path)
+    if _is_safetensors(path):
+        tensors, _, said = _read_safetensors(path)
+        temperature = said.get("temperature")  # of ours alone: others' hyper-parameters may mean another one by it
+        given = {"temperature": temperature} if isinstance(temperature, (int, float)) else {}
+        return tensors, {**_plain(said), **given}
     if magic[:4] == b"PK\x03\x04" or magic[:1] == b"\x80":
         return _read_torch(path)
     raise CheckpointError(
@@ -93,13 +113,32 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _magic(path: Path) -> bytes:
+    """The first ten bytes. Raises CheckpointError if there are none."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: {what}; a checkpoint is a .ckpt, .pt or .safetensors file")
+    with path.open("rb") as file:
+        magic = file.read(10)
+    if not magic:
+        raise CheckpointError(f"{path}: the file is empty")
+    return magic
+
+
+def _is_safetensors(path: Path) -> bool:
+    return _magic(path)[8:9] == b"{"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+    """Tensors, all metadata, and what those say of the network."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            hints = _plain(json.loads((file.metadata() or {}).get("clip4str", "{}")))
-            return {key: file.get_tensor(key) for key in file.keys()}, hints  # noqa: SIM118
+            metadata = file.metadata() or {}
+            said = json.loads(metadata.get(_METADATA, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, metadata, said if isinstance(said, dict) else {}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or damaged safetensors file ({_first_line(error)})") from None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clip4str.runtime.calibration import HIGHEST, LOWEST, is_temperature
 from clip4str.runtime.errors import CheckpointError
 from clip4str.runtime.text import CHARSET_36, CHARSET_94
 
@@ -16,11 +17,13 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Config:
-    """Dimensions of a network. Sizes in pixels, tokens or features; heads are width / 64 in both towers.
+    """Dimensions of a network, and what else its weights do not say. Sizes in pixels, tokens or features; heads are
+    width / 64 in both towers.
 
     image_size, patch_size: (height, width). memory: d, the width shared by both decoders and both towers' outputs.
     vocabulary: rows of the text tower's embedding. steps: T, longest word + 1. draft_frames: frames that the draft head
     has for each column of patches, 0 where there is none (as in published checkpoints), see draft.py.
+    temperature: what calibrates words' confidence, see runtime.calibration; 1 changes nothing.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -39,6 +42,7 @@ class Config:
     draft_frames: int = 0
     charset: str = CHARSET_94
     charset_test: str = CHARSET_36
+    temperature: float = 1.0
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -105,13 +109,16 @@ def config_from_shapes(
         draft_frames=_shape(shapes, "draft_head.weight", 2)[0] // head[0] if "draft_head.weight" in shapes else 0,
         charset=charset,
         charset_test=hints.get("charset_test", _default_test(charset)),
+        temperature=hints.get("temperature", 1.0),
     )
     _check(config)
     return config
 
 
 def _check(c: Config) -> None:
-    """Raises CheckpointError for dimensions that no network can have."""
+    """Raises CheckpointError for what no network can have."""
+    if not is_temperature(c.temperature):
+        raise CheckpointError(f"temperature is {c.temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
     sizes = {k: v for k, v in c.to_dict().items() if isinstance(v, int)}
     small = [name for name, value in sizes.items() if value < (name != "draft_frames")]
     if small or min(c.image_size) < 1:

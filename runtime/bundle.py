@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .calibration import HIGHEST, LOWEST, is_temperature
 from .errors import BundleError
 from .images import NORMALIZATION
 from .onnx_files import external_files
@@ -37,9 +38,9 @@ _BOUNDS = {
 class Manifest:
     """What a bundle says of itself.
 
-    config: the network's dimensions (model.Config as a dict). normalization: "half" (mean = std = 0.5) or "clip".
-    files: name -> {"sha256": hex, "bytes": int}. stages: stage -> file name. parity: figures of the build's gate.
-    built_by: versions of what wrote it. checkpoint: {"name", "sha256"} of the weights it came from.
+    config: the network's dimensions and temperature (model.Config as a dict). normalization: "half" (mean = std = 0.5)
+    or "clip". files: name -> {"sha256": hex, "bytes": int}. stages: stage -> file name. parity: figures of the build's
+    gate. built_by: versions of what wrote it. checkpoint: {"name", "sha256"} of the weights it came from.
     quantization: how an int8 bundle is quantised, and what its accuracy gate measured. engines: TensorRT's, where
     there are any: their files, and what they were built with and for. key: of all that the stage files depend on.
     """
@@ -65,6 +66,11 @@ class Manifest:
     def image_size(self) -> tuple[int, int]:
         height, width = self.config["image_size"]
         return height, width
+
+    @property
+    def temperature(self) -> float:
+        """What calibrates confidence, see runtime.calibration; 1 where the bundle says nothing of it."""
+        return self.config.get("temperature", 1.0)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=True) + "\n"
@@ -214,6 +220,8 @@ def _check_manifest(m: Manifest) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _BOUNDS[name]:
             raise BundleError(f"{name} is {value!r}, expected 1 to {_BOUNDS[name]}")
+    if not is_temperature(m.temperature):
+        raise BundleError(f"temperature is {m.temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
     for name in [*m.files, *m.stages.values()]:
         if not isinstance(name, str) or not name or name != os.path.basename(name) or name in (".", ".."):
             raise BundleError(f"unsafe file name {name!r}: it leaves the bundle")

@@ -42,6 +42,7 @@ def _bundle(path: Path) -> dict[str, Any]:
         "precision": m.precision,
         "size": f"{size / 1e6:.1f} MB",
         "network": m.config,
+        "confidence": _confidence(m.temperature),
         "normalization": m.normalization,
         "charset": m.charset,
         "charset_test": m.charset_test,
@@ -67,7 +68,12 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "checkpoint": str(path),
         "parameters": f"{parameters / 1e6:.1f} M",
         "network": model.config.to_dict(),
+        "confidence": _confidence(model.config.temperature),
     }
+
+
+def _confidence(temperature: float) -> str:
+    return "the network's own, not calibrated" if temperature == 1 else f"calibrated, temperature {temperature:g}"
 
 
 def _print(key: str, value: Any, indent: int = 0) -> None:

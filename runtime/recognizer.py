@@ -15,6 +15,7 @@ import numpy as np
 from .backends import Options, open_checkpoint, open_stages
 from .bpe import BytePairTokenizer
 from .bundle import Bundle
+from .calibration import calibrated
 from .caption_cache import CaptionCache
 from .driver import Decoding, PredictAndRefine, Reading, Stages, Stats
 from .errors import BackendError, BundleError, ImageError, UsageError
@@ -28,8 +29,12 @@ BUNDLE_VARIABLE = "CLIP4STR_BUNDLE"
 
 @dataclass(frozen=True)
 class Word:
-    """One image's answer. confidence: product of the probabilities of its characters and of its end;
-    char_confidences: one per character."""
+    """One image's answer.
+
+    confidence: product of the probabilities of its characters and of its end, calibrated by the bundle's temperature
+    (see runtime.calibration; 1: the product itself), also of an empty word. char_confidences: one per character, the
+    network's own, never calibrated.
+    """
 
     text: str
     confidence: float
@@ -126,10 +131,11 @@ class Recognizer:
         pixels = self._accepted(pixels)
         words: list[Word] = []
         for start in range(0, len(pixels), self.batch_size):
-            reading = self._reading(pixels[start : start + self.batch_size])
+            reading = self.reading(pixels[start : start + self.batch_size])
             with self._lock:
                 self.stats.add(reading.stats)
-            lengths, confidences = first_end(reading.ids).tolist(), _rounded(reading.confidence)
+            lengths = first_end(reading.ids).tolist()
+            confidences = _rounded(calibrated(reading.confidence, self.manifest.temperature))
             for ids, chars, length, confidence in zip(reading.ids, _rounded(reading.probs), lengths, confidences):
                 words.append(Word(self.driver.charset.decode(ids), confidence, tuple(chars[:length])))
         return words
@@ -158,9 +164,9 @@ class Recognizer:
             raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, {wanted}")
         return pixels
 
-    def _reading(self, pixels: Any) -> Reading:
-        """A backend may know a shorter way than the driver's."""
-        read = getattr(self.stages, "read", None)
+    def reading(self, pixels: Any) -> Reading:
+        """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them."""
+        read = getattr(self.stages, "read", None)  # a backend may know a shorter way than the driver's
         return self.driver(self.stages, pixels) if read is None else read(self.driver, pixels)
 
     def close(self) -> None:

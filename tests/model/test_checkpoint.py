@@ -9,14 +9,17 @@ import pickle
 import sys
 import types
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from golden_weights import GOLDEN, golden_state
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from clip4str.model import Config, config_from_shapes, load_checkpoint, save_checkpoint
+from clip4str.model.checkpoint import write_temperature
 from clip4str.runtime import CheckpointError, UnsafeCheckpointError
 
 
@@ -55,6 +58,58 @@ def test_our_own_form_keeps_the_whole_configuration(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
     save_checkpoint(model, tmp_path / "a.safetensors", torch.float16)
     assert load_checkpoint(tmp_path / "a.safetensors").config == model.config
+
+
+def test_a_temperature_is_noted_beside_tensors_that_stay_as_they_are(model, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(model, path, torch.float16)
+    before, config = load_file(path), load_checkpoint(path).config
+    assert config.temperature == 1.0
+    save_file(before, path, {"clip4str": json.dumps({**config.to_dict(), "note": "kept"}), "licence": "ours"})
+    for temperature in (1.75, 2, 0.2):
+        write_temperature(path, temperature)
+        after = load_file(path)
+        assert after.keys() == before.keys()
+        assert all(v.dtype == torch.float16 and v.equal(before[k]) for k, v in after.items())
+        assert load_checkpoint(path).config == replace(config, temperature=temperature)
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["licence"] == "ours" and json.loads(file.metadata()["clip4str"])["note"] == "kept"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_temperature_goes_into_checkpoints_without_metadata_too(model, tmp_path):
+    path = tmp_path / "bare.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    write_temperature(path, 1.5)
+    loaded = load_checkpoint(path, image_size=model.config.image_size)
+    assert loaded.config.temperature == 1.5 and same(loaded, model)
+
+
+def test_a_temperature_that_cannot_be_written_leaves_the_file_alone(model, tmp_path, monkeypatch):
+    path, other = tmp_path / "a.safetensors", tmp_path / "a.pt"
+    save_checkpoint(model, path)
+    torch.save(model.state_dict(), other)
+    content = path.read_bytes()
+    for wrong in (0, 21, float("nan"), "2", True):
+        with pytest.raises(CheckpointError, match=r"expected 0\.2 to 20"):
+            write_temperature(path, wrong)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        write_temperature(other, 2.0)
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("clip4str.model.checkpoint.os.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_temperature(path, 2.0)
+    assert path.read_bytes() == content and sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.safetensors"]
+
+
+def test_another_kind_of_temperature_in_hyper_parameters_is_not_ours(model, tmp_path):
+    """Distillation has one too, and any number may stand there."""
+    hyper = {"img_size": [32, 64], "dec_num_heads": 4, "temperature": 0.07}
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": hyper}, tmp_path / "a.ckpt")
+    assert load_checkpoint(tmp_path / "a.ckpt").config == model.config
 
 
 def test_hyper_parameters_of_classes_that_are_not_installed(model, tmp_path, monkeypatch):
@@ -191,6 +246,11 @@ def test_small_files_that_claim_large_tensors(model, tmp_path):
         ({"context": 100}, "context of 100"),
         ({"context": 1}, "context of 1"),
         ({"image_size": [-32, -64]}, "image size|at least 1"),
+        ({"temperature": 0}, "temperature is 0, expected"),
+        ({"temperature": -2.5}, "temperature is -2.5, expected"),
+        ({"temperature": float("nan")}, "temperature is nan, expected"),
+        ({"temperature": 10**400}, "temperature is 10*, expected"),
+        ({"temperature": True}, "temperature is True, expected"),
     ],
 )
 def test_hints_that_cannot_be(model, tmp_path, hints, message):
