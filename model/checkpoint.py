@@ -79,8 +79,11 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
     """Note in a safetensors checkpoint what calibrates its words' confidence (Config.temperature); whole or not at all.
     Its tensors stay as they are, to the last bit, and so does what else its metadata say.
 
-    Raises CheckpointError: another kind of file, a damaged one, or a temperature that cannot be.
+    Raises CheckpointError: another kind of file, a damaged one, one that cannot be written, or a temperature that
+    cannot be.
     """
+    from safetensors import SafetensorError
+
     path = Path(path)
     if not is_temperature(temperature):
         raise CheckpointError(f"temperature is {temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
@@ -89,7 +92,11 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
             f"{path}: not a safetensors file, so it has no place for a temperature; save_checkpoint writes one"
         )
     tensors, metadata, said = _read_safetensors(path)
-    _write_safetensors(path, tensors, {**metadata, _METADATA: json.dumps({**said, "temperature": temperature})})
+    metadata[_METADATA] = json.dumps({**said, "temperature": temperature})
+    try:
+        _write_safetensors(path, tensors, metadata)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({_first_line(error)})") from None
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -100,7 +100,7 @@ def test_a_temperature_that_cannot_be_written_leaves_the_file_alone(model, tmp_p
         raise OSError("no space left")
 
     monkeypatch.setattr("clip4str.model.checkpoint.os.replace", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(no space left\)"):
         write_temperature(path, 2.0)
     assert path.read_bytes() == content and sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.safetensors"]
 
