@@ -9,8 +9,8 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").rea
 ROOMS = [
     "model", "kernels", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass", "kernels.linear",
     "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "runtime.backends.trt",
-    "runtime.cuda", "export", "export.engines", "export.int8", "training", "training.drawing",
-    "training.network", "benchmarks", "benchmarks.gpu",
+    "runtime.cuda", "export", "export.engines", "export.int8", "training", "training.drawing", "training.network",
+    "training.textless", "benchmarks", "benchmarks.gpu",
 ]  # fmt: skip
 
 RUNTIME = [

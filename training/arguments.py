@@ -43,6 +43,12 @@ def parser(description: str) -> Parser:
     data("--render-atlas", metavar="FILE", help="glyph atlas to render from, made by training/build_atlas.py")
     data("--real-fraction", type=float, default=0.25, metavar="SHARE",
          help="share of real words where there are others too (default 0.25)")
+    data("--textless", type=float, default=0.0, metavar="SHARE",
+         help="share of every batch that are crops without text, or with none to be told, which teach the empty word; "
+              "the other shares are of the rest (default 0)")
+    data("--photos", metavar="DIR",
+         help="photos for --textless, with their words' places (ICDAR 2015's layout): pieces away from every word; a "
+              "third of the photos, by name, is left for measuring")
     data("--words", metavar="FILE", help="word list for --render, most frequent first")
     data("--workers", type=int, default=None,
          help="processes that prepare words, per device (default: one for two cores, at most 8)")
@@ -195,9 +201,11 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {getattr(args, name)}")
     if args.orders < 2 or args.orders % 2:
         raise UsageError(f"--orders is an even number, each order comes with its mirror; not {args.orders}")
-    for name in ("render", "real_fraction", "cross_start"):
+    for name in ("render", "real_fraction", "textless", "cross_start"):
         if not 0 <= getattr(args, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')} is between 0 and 1, not {getattr(args, name)}")
+    if args.photos and not args.textless:
+        raise UsageError("--photos is where crops without text are cut from; say how many, too: --textless SHARE")
     if (args.weights or args.caseless) and not args.data:
         raise UsageError("--weights and --caseless name sets below --data DIR")
     if args.render_atlas and not args.render:

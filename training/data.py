@@ -26,11 +26,13 @@ from clip4str.runtime.text import Charset
 
 from .augment import distort, recolour, resize
 from .drawing.order import Order, Orders
+from .textless.crops import Textless
 from .word_lmdb import LmdbWords, find_lmdb
 
 LONGEST = 25
 HELD_OUT = 0.05  # share of the real pictures that nothing is learned from
 RENDERED_STRENGTH = 0.4  # rendered words come distorted already
+TEXTLESS_STRENGTH = 0.5  # so are crops without text
 GROUP = 8  # batches that share out words by length
 
 
@@ -176,8 +178,8 @@ def _fraction(content: bytes) -> float:
 
 
 def encode_words(words: Sequence[str], charset: Charset) -> Tensor:
-    """Tokens int64 (N, longest + 2): [start] word [end], padded."""
-    tokens = np.full((len(words), max(map(len, words), default=0) + 2), charset.pad, np.int64)
+    """Tokens int64 (N, longest + 2, at least 3): [start] word [end], padded. A word may be empty."""
+    tokens = np.full((len(words), max(1, *map(len, words), 0) + 2), charset.pad, np.int64)
     for row, word in zip(tokens, words):
         row[: len(word) + 2] = [charset.start, *charset.encode(word), 0]
     return torch.from_numpy(tokens)
@@ -193,20 +195,22 @@ class Stream(IterableDataset):
 
     sources: word lists, each with its share of every batch and its strength of augmentation (0..1). render: share of
     words that are only ordered here (from `orders`, which drawing.data.drawn_beside sets, with `vocabulary` as their
-    word list) and drawn where training runs. Shares add up to 1. Words of a length go together, so that few positions
-    are wasted on padding: eight batches' worth is chosen at once, sorted by length and dealt out. rank, world: this
-    process's part under DDP.
+    word list) and drawn where training runs. Shares add up to 1. textless: a share of every batch on which nothing is
+    to be read, with the empty word, and where its crops come from; the other shares are of the rest. rank, world: this
+    process's part under DDP. Words of a length go together, so that few positions are wasted on padding: eight batches'
+    worth is chosen at once, sorted by length and dealt out.
     """
 
     def __init__(
         self, sources: Sequence[tuple[Words, float, float]], charset: Charset, size: tuple[int, int], batch: int,
         seed: int = 0, render: float = 0.0, vocabulary: Sequence[str] = (), augment: bool = True,
-        rank: int = 0, world: int = 1,
+        rank: int = 0, world: int = 1, textless: tuple[float, Textless] | None = None,
     ) -> None:  # fmt: skip
         self.sources, self.charset, self.size, self.batch = list(sources), charset, size, batch
         self.seed, self.vocabulary, self.augment = seed, list(vocabulary), augment
         self.rank, self.world, self.start = rank, world, 0
-        self.rendered = round(render * batch)
+        self.empty, self.crops = round(textless[0] * batch) if textless else 0, textless[1] if textless else None
+        self.rendered = round(render * (batch - self.empty))
         self.orders: Orders | None = None
         self._ordered: tuple[int, Order, np.ndarray] | None = None
         shares = np.array([share for _, share, _ in sources], float)
@@ -234,6 +238,11 @@ class Stream(IterableDataset):
             pictures.append(picture)
             words.append(word)
             strengths.append(self.sources[source][2])
+        for k in range(self.empty):
+            assert self.crops is not None
+            pictures.append(self.crops.crop(number * self.empty + k).picture)
+            words.append("")
+            strengths.append(TEXTLESS_STRENGTH)
         if not pictures:
             pixels = np.zeros((0, *self.size, 3), np.uint8)
         elif self.augment:
@@ -250,7 +259,7 @@ class Stream(IterableDataset):
 
     def _chosen(self, number: int) -> list[tuple[int, int]]:
         """(source, word) of the batch's stored words."""
-        size = self.batch - self.rendered
+        size = self.batch - self.rendered - self.empty
         if not size or not self.sources:
             return []
         rng = np.random.default_rng((self.seed, 0, number // GROUP))

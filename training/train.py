@@ -68,9 +68,23 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
             vocabulary = Path(args.words).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{args.words}: cannot be read as a word list ({error})") from None
-    stream = Stream([s for s in sources if s[1] > 0], charset, size, args.batch, args.seed, render, vocabulary)
+    stream = Stream([s for s in sources if s[1] > 0], charset, size, args.batch, args.seed, render, vocabulary,
+                    textless=build_textless(args, progress))  # fmt: skip
     words = held or made_held
     return stream, HeldOut(whole or ({"held out": words} if words else {}), size, args.validation_words)
+
+
+def build_textless(args: argparse.Namespace, progress: bool) -> Any:
+    """The share of crops on which nothing is to be read and their source, or None."""
+    from clip4str.training.textless.crops import Textless
+    from clip4str.training.textless.photos import Photos
+
+    if not args.textless:
+        return None
+    crops = Textless(args.seed, Photos(args.photos) if args.photos else None)
+    for note in crops.notes if progress else ():
+        print(note, file=sys.stderr)
+    return args.textless, crops
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -210,6 +224,8 @@ def branch_off(run: Path, folder: Path) -> None:
 
 def describe(stream: Any) -> str:
     parts = [f"{len(words):,} words ({100 * share:.0f} %)" for words, share, _ in stream.sources]
+    if stream.empty:
+        parts.append(f"crops without text ({100 * stream.empty / stream.batch:.0f} %)")
     if stream.rendered:
         parts.append(f"rendered words ({100 * stream.rendered / stream.batch:.0f} %)")
     return " + ".join(parts)

@@ -1,9 +1,12 @@
 """LMDB folders, labels, held-out words, and batches that depend on nothing but the seed and their number."""
 
+from types import SimpleNamespace
+
 import lmdb
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import draw, write_lmdb
 
 from clip4str.runtime.errors import DataError, UsageError
@@ -143,6 +146,31 @@ def test_mixing(tmp_path):
     mixed = Stream([(parts[0], 0.25, 1.0), (parts[1], 0.75, RENDERED_STRENGTH)], CHARSET, (16, 64), batch=50)
     words = [CHARSET.decode(row[1:].tolist()) for n in range(8) for row in mixed.make(n).tokens]
     assert 0.15 < words.count("real") / len(words) < 0.35
+
+
+class Stripes:
+    """In place of textless crops: as wide as their number."""
+
+    def crop(self, number):
+        return SimpleNamespace(picture=Image.new("RGB", (number + 1, 8), (number, 0, 0)))
+
+
+def test_a_share_of_every_batch_teaches_the_empty_word(tmp_path):
+    write_lmdb(tmp_path / "words", WORDS)
+    words, _ = load_words([tmp_path], CHARSET)
+    mixed = Stream([(words, 1.0, 1.0)], CHARSET, (16, 64), batch=20, augment=False, textless=(0.1, Stripes()))
+    for number in range(3):
+        batch = mixed.make(number)
+        read = [CHARSET.decode(row[1:].tolist()) for row in batch.tokens]
+        assert len(batch.pixels) == 20 and read.count("") == 2 and set(read) - {""} <= set(WORDS)
+        shades = [int(batch.pixels[i, 0, 0, 0]) for i, word in enumerate(read) if not word]
+        assert shades == [2 * number, 2 * number + 1]  # no crop twice
+
+
+def test_a_batch_of_empty_words_alone_is_wide_enough_for_an_order():
+    batch = Stream([], CHARSET, (16, 64), batch=4, textless=(1.0, Stripes())).make(0)
+    assert batch.pixels.shape == (4, 16, 64, 3)
+    assert batch.tokens.tolist() == 4 * [[CHARSET.start, 0, CHARSET.pad]]
 
 
 def test_tokens():

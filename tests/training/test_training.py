@@ -21,6 +21,7 @@ from clip4str.training.module import Settings, Training, word_accuracy
 from clip4str.training.muon import MuonAdamW, orthogonalize
 from clip4str.training.psm import draw_orders, psm_losses
 from clip4str.training.schedule import one_cycle
+from clip4str.training.textless import crops, plain
 from clip4str.training.train import main
 
 WORDS = ["stop", "Exit", "24", "taxi"]
@@ -83,6 +84,43 @@ def test_a_run_writes_what_it_promises(words, tmp_path, small_is_tiny, capsys):
     assert rows[1]["validation_cross"] and rows[2]["validation_visual"]
     assert (tmp_path / "run" / "log.png").read_bytes()[:4] == b"\x89PNG"
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_run_with_crops_without_text(words, tmp_path, small_is_tiny, capsys, monkeypatch):
+    """Also batches of nothing else; drawn words come beside them."""
+    monkeypatch.setattr(crops, "MADE", {"blank": plain.blank, "noise": plain.noise})
+    assert run(words, tmp_path / "some", "--textless", "0.25", "--steps", "2") == 0
+    assert "crops without text (25 %)" in capsys.readouterr().out
+    assert run(words, tmp_path / "all", "--textless", "1", "--steps", "2", "--orders", "6") == 0
+    with (tmp_path / "all" / "log.csv").open() as file:
+        assert all(float(row["ctc"]) > 0 and float(row["visual"]) > 0 for row in csv.DictReader(file))
+
+
+def test_empty_words_are_learned_beside_others(words):
+    """By both branches and by the CTC head: read where nothing is, and the others read as before."""
+    torch.manual_seed(0)
+    model = Training(TINY, Settings(ctc=0.5, dropout=0.0, freeze_text=-1))
+    start.initialize(model)
+    data, _ = load_words([words], model.charset)
+    blank = crops.Textless(0, made={"blank": plain.blank})
+    stream = Stream([(data, 1.0, 0.0)], model.charset, TINY.image_size, 8, augment=False, textless=(0.25, blank))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    for number in range(400):
+        batch = stream.make(number)
+        memory = model.clip_model.visual(model.normalise(batch.pixels))
+        orders = draw_orders(batch.tokens.shape[1] - 2, 6, np.random.default_rng(number))
+        losses = psm_losses(model, memory, batch.tokens, orders)
+        loss = losses.visual + losses.cross + 0.5 * model.ctc(memory, batch.tokens, model.charset.pad)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if losses.visual + losses.cross < 0.005:
+            break
+    model.eval()
+    for k in range(300, 304):
+        batch = stream.make(k)
+        wanted = [model.charset.caption(row[1:].numpy()) for row in batch.tokens]
+        assert model.read_words(batch.pixels) == wanted and wanted.count("") == 2
 
 
 def test_whole_sets_are_validated_on_apart(words, tmp_path, small_is_tiny):
@@ -158,6 +196,9 @@ def _tensors(tree):
         (["--steps", "2", "--init", "missing.ckpt"], "does not exist"),
         (["--steps", "2", "--weights", "words"], "weights are written like"),
         (["--steps", "2", "--weights", "absent=2"], "no set is called 'absent'; there are words"),
+        (["--steps", "2", "--textless", "-0.1"], "--textless is between 0 and 1"),
+        (["--steps", "2", "--photos", "missing"], "say how many, too: --textless SHARE"),
+        (["--steps", "2", "--textless", "0.5", "--photos", "missing"], "missing: no photo"),
         (["--steps", "2", "--validation", "missing-folder"], "does not exist"),
         (["--steps", "many"], "invalid int value: 'many'"),
         (["--steps", "2", "--resum", "never"], "unrecognized arguments: --resum never"),
