@@ -1,0 +1,169 @@
+"""What is read where nothing is to be read: textless crops, made and cut from photos away from every word."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from clip4str.benchmarks import textless_unseen
+from clip4str.benchmarks.machine_info import machine_info
+from clip4str.benchmarks.output_files import check_output, write_json, write_whole
+from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.runtime import Recognizer, UsageError
+from clip4str.runtime.cli import Parser, run_script
+from clip4str.runtime.recognizer import batches, default_bundle
+from clip4str.training.textless.crops import MADE, Maker, Textless
+from clip4str.training.textless.photos import SAME, Photos
+from clip4str.training.textless.scripts import MEASURED, script_faces
+
+PROGRAM = "benchmarks/textless.py"
+SEED = 2**40  # beyond any that a run is given
+SURE = 0.5
+UNSEEN: dict[str, Maker] = {
+    "pattern, unseen": textless_unseen.unseen_pattern, "figure, unseen": textless_unseen.unseen_figure,
+    "other script, unseen": textless_unseen.unseen_script,
+}  # fmt: skip
+_EPILOG = """\
+examples:
+  python benchmarks/textless.py --photos PHOTOS --json textless.json --picture false-readings.png
+  python benchmarks/textless.py --count 600
+
+Half of the crops are pieces of the photos that training leaves alone (a third of
+them, by their names), away from every word; the other half is made: the kinds
+that training has, from other seeds, and kinds that it never draws. Read is what
+is answered with any text at all; surely read, with a confidence over 0.5. The
+intervals are of 95 % (Wilson).
+"""
+
+
+class FalseReading(NamedTuple):
+    kind: str
+    text: str
+    confidence: float
+    picture: Image.Image
+
+
+def crops(photos: Photos | None, count: int, makers: Mapping[str, Maker], seed: int = SEED) -> Iterator[tuple]:
+    """(kind, picture), about `count` of them: half pieces of all photos, half of the makers, each as many."""
+    if photos is not None:
+        pieces = Textless(seed, photos, {}, {"photo": 1.0})
+        for number in range(count // 2):
+            shot = number * len(photos) // (count // 2)  # which photo: each as often as the others
+            yield "photo", pieces.crop(shot * SAME + number % SAME).picture
+    made = count - (count // 2 if photos is not None else 0)
+    for k, (kind, maker) in enumerate(makers.items()):
+        series = Textless(seed + k, None, {kind: maker}, {kind: 1.0})
+        for number in range(made * k // len(makers), made * (k + 1) // len(makers)):
+            yield kind, series.crop(number).picture
+
+
+def drawable() -> tuple[dict[str, Maker], list[str]]:
+    """Kinds that this machine can draw, and what it lacks."""
+    known = Textless()
+    makers, notes = {**known.made, **UNSEEN}, known.notes
+    if not script_faces(MEASURED):
+        del makers["other script, unseen"]
+        notes = [*notes, f"no fonts of {', '.join(MEASURED)} on this machine: no other script, unseen crops"]
+    return {kind: makers[kind] for kind in (*MADE, *UNSEEN) if kind in makers}, notes
+
+
+def measure(
+    recognizer: Recognizer, pictures: Iterator[tuple], total: int
+) -> tuple[dict[str, list[tuple[bool, bool]]], list[FalseReading]]:
+    """By kind, for each crop whether it was read and surely read; and all false readings, the surest first."""
+    seen: dict[str, list[tuple[bool, bool]]] = {}
+    false: list[FalseReading] = []
+    with tqdm(total=total, unit="crop", leave=False, disable=None) as bar:
+        for batch in batches(pictures, recognizer.batch_size):
+            words = recognizer.read([picture for _, picture in batch])
+            for (kind, picture), word in zip(batch, words):
+                seen.setdefault(kind, []).append((word.text != "", word.text != "" and word.confidence > SURE))
+                if word.text:
+                    false.append(FalseReading(kind, word.text, float(word.confidence), picture))
+            bar.update(len(batch))
+    return seen, sorted(false, key=lambda reading: -reading.confidence)
+
+
+def report(seen: Mapping[str, Sequence[tuple[bool, bool]]]) -> list[dict[str, Any]]:
+    """A row for each kind and one for all crops: shares read and surely read, with intervals."""
+    everything = [crop for kind in seen.values() for crop in kind]
+    rows = []
+    for kind, readings in [*seen.items(), ("all", everything)]:
+        shares = {}
+        for name, column in (("read", 0), ("surely_read", 1)):
+            share = accuracy([crop[column] for crop in readings])
+            shares[name] = {"count": share["right"], **{k: share[k] for k in ("percent", "low", "high")}}
+        rows.append({"kind": kind, "crops": len(readings), **shares})
+    return rows
+
+
+def sheet(false: Sequence[FalseReading], across: int = 8, most: int = 96) -> Image.Image:
+    """The surest false readings, the text below each crop."""
+    wide, high, line = 150, 48, 84
+    font = ImageFont.load_default(12)
+    shown = false[:most]
+    canvas = Image.new("RGB", (across * wide, line * max(1, -(-len(shown) // across))), "white")
+    pen = ImageDraw.Draw(canvas)
+    for k, reading in enumerate(shown):
+        left, top = k % across * wide + 4, k // across * line + 4
+        scale = min((wide - 8) / reading.picture.width, high / reading.picture.height)
+        size = [max(1, round(side * scale)) for side in reading.picture.size]
+        canvas.paste(reading.picture.resize((size[0], size[1]), Image.Resampling.BICUBIC), (left, top))
+        pen.text((left, top + high + 1), f"{reading.text[:14]}  {100 * reading.confidence:.0f}", "#c0262d", font)
+        pen.text((left, top + high + 14), reading.kind, "#555", font)
+    return canvas
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add("--photos", type=Path, metavar="DIR", help="photos with their words' places, see training/train.py --photos")
+    add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
+    add("--count", type=int, default=5000, metavar="N", help="crops in all (default 5000)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add("--picture", type=Path, metavar="FILE", help="draw the surest false readings (.png)")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    args = parser.parse_args(argv)
+    if args.count < 100:
+        raise UsageError(f"--count is 100 or more, not {args.count}")
+    check_output(args.json)
+    check_output(args.picture, (".png",))
+    recognizer = Recognizer.load(args.bundle or default_bundle(), threads=args.threads)
+    photos = Photos(args.photos, measured=True) if args.photos else None
+    makers, notes = drawable()
+    info = machine_info(args.threads)
+    seen, false = measure(recognizer, crops(photos, args.count, makers), args.count)
+    rows = report(seen)
+    manifest = recognizer.manifest
+    print(f"{manifest.name} {manifest.precision}, {rows[-1]['crops']} crops without text\n")
+    print(f"| {'':22} | crops | {'read, %':23} | {'surely read, %':23} |\n| {':---':22} | ----: | :--- | :--- |")
+    for row in rows:
+        figures = [
+            f"{s['percent']:5.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in (row["read"], row["surely_read"])
+        ]
+        print(f"| {row['kind']:22} | {row['crops']:5} | {figures[0]:19} | {figures[1]:19} |")
+    for note in notes:
+        print(note, file=sys.stderr)
+    if args.json:
+        write_json(args.json, {
+            "kinds": rows, "sure": SURE, "photos": len(photos) if photos else 0, "lacking": notes,
+            "bundle": {"name": manifest.name, "precision": manifest.precision, "checkpoint": manifest.checkpoint},
+            "machine": info,
+        })  # fmt: skip
+    if args.picture:
+        buffer = io.BytesIO()
+        sheet(false).save(buffer, "PNG", optimize=True)
+        write_whole(args.picture, buffer.getvalue())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(PROGRAM, main))
