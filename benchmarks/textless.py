@@ -19,12 +19,11 @@ from clip4str.benchmarks.peer_turns import accuracy
 from clip4str.runtime import Recognizer, UsageError
 from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.recognizer import batches, default_bundle
-from clip4str.training.textless.crops import MADE, Maker, Textless
-from clip4str.training.textless.photos import SAME, Photos
+from clip4str.training.textless.crops import MADE, Crop, Maker, Textless, measuring_crops
+from clip4str.training.textless.photos import Photos
 from clip4str.training.textless.scripts import MEASURED, script_faces
 
 PROGRAM = "benchmarks/textless.py"
-SEED = 2**40  # beyond any that a run is given
 SURE = 0.5
 UNSEEN: dict[str, Maker] = {
     "pattern, unseen": textless_unseen.unseen_pattern, "figure, unseen": textless_unseen.unseen_figure,
@@ -50,20 +49,6 @@ class FalseReading(NamedTuple):
     picture: Image.Image
 
 
-def crops(photos: Photos | None, count: int, makers: Mapping[str, Maker], seed: int = SEED) -> Iterator[tuple]:
-    """(kind, picture), about `count` of them: half pieces of all photos, half of the makers, each as many."""
-    if photos is not None:
-        pieces = Textless(seed, photos, {}, {"photo": 1.0})
-        for number in range(count // 2):
-            shot = number * len(photos) // (count // 2)  # which photo: each as often as the others
-            yield "photo", pieces.crop(shot * SAME + number % SAME).picture
-    made = count - (count // 2 if photos is not None else 0)
-    for k, (kind, maker) in enumerate(makers.items()):
-        series = Textless(seed + k, None, {kind: maker}, {kind: 1.0})
-        for number in range(made * k // len(makers), made * (k + 1) // len(makers)):
-            yield kind, series.crop(number).picture
-
-
 def drawable() -> tuple[dict[str, Maker], list[str]]:
     """Kinds that this machine can draw, and what it lacks."""
     known = Textless()
@@ -75,14 +60,14 @@ def drawable() -> tuple[dict[str, Maker], list[str]]:
 
 
 def measure(
-    recognizer: Recognizer, pictures: Iterator[tuple], total: int
+    recognizer: Recognizer, crops: Iterator[Crop], total: int
 ) -> tuple[dict[str, list[tuple[bool, bool]]], list[FalseReading]]:
     """By kind, for each crop whether it was read and surely read; and all false readings, the surest first."""
     seen: dict[str, list[tuple[bool, bool]]] = {}
     false: list[FalseReading] = []
     with tqdm(total=total, unit="crop", leave=False, disable=None) as bar:
-        for batch in batches(pictures, recognizer.batch_size):
-            words = recognizer.read([picture for _, picture in batch])
+        for batch in batches(crops, recognizer.batch_size):
+            words = recognizer.read([crop.picture for crop in batch])
             for (kind, picture), word in zip(batch, words):
                 seen.setdefault(kind, []).append((word.text != "", word.text != "" and word.confidence > SURE))
                 if word.text:
@@ -140,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     photos = Photos(args.photos, measured=True) if args.photos else None
     makers, notes = drawable()
     info = machine_info(args.threads)
-    seen, false = measure(recognizer, crops(photos, args.count, makers), args.count)
+    seen, false = measure(recognizer, measuring_crops(photos, args.count, makers), args.count)
     rows = report(seen)
     manifest = recognizer.manifest
     print(f"{manifest.name} {manifest.precision}, {rows[-1]['crops']} crops without text\n")

@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,17 +30,20 @@ from .module import Training, word_accuracy
 
 COLUMNS = ("step", "words", "minutes", "lr", "loss", "visual", "cross", "ctc", "accuracy", "words_per_second",
            "validation_visual", "validation_cross")  # fmt: skip
+TEXTLESS = "textless"
 
 
 class HeldOut:
     """Words kept for validation, as pixels: sets by name, the first `most` words of each.
 
-    names: of the sets, where there is more than one; `accuracy` then has a figure for each.
+    textless: crops on which nothing is to be read. names: of the sets, where there is more than one, and "textless",
+    where there are such crops: `accuracy` has a figure for each.
     """
 
-    def __init__(self, sets: Mapping[str, Words], size: tuple[int, int], most: int) -> None:
+    def __init__(self, sets: Mapping[str, Words], size: tuple[int, int], most: int,
+                 textless: Sequence[Image.Image] = ()) -> None:  # fmt: skip
         self.labels: list[str] = []
-        self.names: tuple[str, ...] = tuple(sets) if len(sets) > 1 else ()
+        self.names = (*(sets if len(sets) > 1 else ()), *((TEXTLESS,) if textless else ()))
         self._parts: dict[str, slice] = {}
         pixels = [np.zeros((0, *size, 3), np.uint8)]
         for name, words in sets.items():
@@ -49,6 +53,7 @@ class HeldOut:
             self._parts[name] = slice(len(self.labels), len(self.labels) + len(kept))
             self.labels += [label for _, label in kept]
             pixels += [picture[None] for picture, _ in kept]
+        pixels += [resize(picture, size)[None] for picture in textless]
         self.pixels = torch.from_numpy(np.concatenate(pixels))
 
     def __len__(self) -> int:
@@ -56,7 +61,8 @@ class HeldOut:
 
     def accuracy(self, model: Training) -> dict[str, float]:
         """Word accuracy with the averaged weights, read as a user would: "visual" and, once it runs, "cross" are those
-        of both branches over all words; then that of each set in `names`, by the last branch that runs."""
+        of both branches over all words; then that of each set in `names`, by the last branch that runs; and the share
+        of textless crops on which it reads no letter and no digit."""
         before, scores = model.decoding, {}
         read: list[str] = []
         with model.averaged():
@@ -66,9 +72,12 @@ class HeldOut:
                     read = model.read_words(self.pixels)
                     scores[branch] = word_accuracy(read, self.labels, model)
         model.decoding = before
-        for name in self.names:
-            part = self._parts[name]
-            scores[name] = word_accuracy(read[part], self.labels[part], model)
+        for name, part in self._parts.items():
+            if name in self.names:
+                scores[name] = word_accuracy(read[part], self.labels[part], model)
+        if TEXTLESS in self.names:
+            unread = [not word for word in read[len(self.labels) :]]
+            scores[TEXTLESS] = sum(unread) / len(unread)
         return scores
 
 

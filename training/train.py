@@ -38,6 +38,8 @@ from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.arguments import check, config_from, parser, settings_from
 from clip4str.training.start import start_from
 
+VALIDATION_CROPS = 300  # without text
+
 
 def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
     """The stream of batches and the held-out words."""
@@ -62,6 +64,7 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
     if made is not None:
         sources.append((made, 1 - args.render - (share if real is not None else 0), RENDERED_STRENGTH))
     render = args.render if sources else 1.0
+    textless, unread = build_textless(args, progress)
     vocabulary: list[str] = []
     if args.words:
         try:
@@ -69,22 +72,24 @@ def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], pr
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{args.words}: cannot be read as a word list ({error})") from None
     stream = Stream([s for s in sources if s[1] > 0], charset, size, args.batch, args.seed, render, vocabulary,
-                    textless=build_textless(args, progress))  # fmt: skip
+                    textless=textless)  # fmt: skip
     words = held or made_held
-    return stream, HeldOut(whole or ({"held out": words} if words else {}), size, args.validation_words)
+    return stream, HeldOut(whole or ({"held out": words} if words else {}), size, args.validation_words, unread)
 
 
-def build_textless(args: argparse.Namespace, progress: bool) -> Any:
-    """The share of crops on which nothing is to be read and their source, or None."""
-    from clip4str.training.textless.crops import Textless
+def build_textless(args: argparse.Namespace, progress: bool) -> tuple[Any, list[Any]]:
+    """The share of crops on which nothing is to be read and their source, or None; and such crops to validate on."""
+    from clip4str.training.textless.crops import Textless, measuring_crops
     from clip4str.training.textless.photos import Photos
 
     if not args.textless:
-        return None
-    crops = Textless(args.seed, Photos(args.photos) if args.photos else None)
+        return None, []
+    learned, measured = (Photos(args.photos, part) if args.photos else None for part in (False, True))
+    crops = Textless(args.seed, learned)
     for note in crops.notes if progress else ():
         print(note, file=sys.stderr)
-    return args.textless, crops
+    held_out = measuring_crops(measured, VALIDATION_CROPS, crops.made)
+    return (args.textless, crops), [crop.picture for crop in held_out]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import TINY, write_lmdb
 
 from clip4str.model import load_checkpoint, save_checkpoint
@@ -91,6 +92,8 @@ def test_a_run_with_crops_without_text(words, tmp_path, small_is_tiny, capsys, m
     monkeypatch.setattr(crops, "MADE", {"blank": plain.blank, "noise": plain.noise})
     assert run(words, tmp_path / "some", "--textless", "0.25", "--steps", "2") == 0
     assert "crops without text (25 %)" in capsys.readouterr().out
+    with (tmp_path / "some" / "log.csv").open() as file:
+        assert 0 <= float(list(csv.DictReader(file))[-1]["validation_textless"]) <= 1
     assert run(words, tmp_path / "all", "--textless", "1", "--steps", "2", "--orders", "6") == 0
     with (tmp_path / "all" / "log.csv").open() as file:
         assert all(float(row["ctc"]) > 0 and float(row["visual"]) > 0 for row in csv.DictReader(file))
@@ -144,6 +147,16 @@ def test_accuracy_by_set_is_that_of_its_words(words, tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "read_words", lambda self, pixels: ["stop"] * len(pixels))
     scores = held.accuracy(Training(TINY, Settings()))
     assert scores == {"visual": 0.5, "cross": 0.5, "a": 0.25, "b": 1.0} and held.names == ("a", "b")
+
+
+def test_unread_crops_are_counted_apart(tmp_path, monkeypatch):
+    """One of four is read; accuracy stays that of the words."""
+    folder = write_lmdb(tmp_path / "a", ["stop", "exit"])
+    blanks = [Image.new("RGB", (9, 9))] * 4
+    held = HeldOut(load_validation([folder], Clip4Str(TINY).charset)[0], TINY.image_size, 10, blanks)
+    monkeypatch.setattr(Training, "read_words", lambda self, pixels: ["stop", "x", "", "sale", "", ""])
+    assert held.accuracy(Training(TINY, Settings())) == {"visual": 0.5, "cross": 0.5, "textless": 0.75}
+    assert held.names == ("textless",) and len(held) == 2 and len(held.pixels) == 6
 
 
 @pytest.mark.parametrize(

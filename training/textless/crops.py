@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ MADE: dict[str, Maker] = {
     "texture": textures.texture, "shapes": shapes.shapes, "half-cut": letters.half_cut,
     "beyond reading": letters.beyond_reading, "other script": scripts.other_script,
 }  # fmt: skip
+MEASURING = 2**40  # a seed beyond any that a run is given
 TRIES = 200  # where a photo has nothing of the kind, another kind or the next photo is tried
 _AS_THEY_ARE = ("blank", "strong JPEG", "photo")  # the camera was there before, or would spoil the kind
 
@@ -74,3 +75,17 @@ class Textless:
         high = float(np.clip(np.exp(rng.normal(3.4, 0.5)), 8, 64))
         wide = float(np.clip(high * np.exp(rng.normal(0.95, 0.55)), 6, min(320, 9 * high)))
         return self.made[kind](rng, (round(high), round(wide)))
+
+
+def measuring_crops(photos: Photos | None, count: int, makers: Mapping[str, Maker]) -> Iterator[Crop]:
+    """Crops to measure with, always the same: half are pieces of photos, of each as many; of each maker as many."""
+    if photos is not None:
+        pieces = Textless(MEASURING, photos, {}, {"photo": 1.0})
+        for number in range(count // 2):
+            shot = number * len(photos) // (count // 2)
+            yield pieces.crop(shot * SAME + number % SAME)
+    made = count - (count // 2 if photos is not None else 0)
+    for k, (kind, maker) in enumerate(makers.items()):
+        series = Textless(MEASURING + k, None, {kind: maker}, {kind: 1.0})
+        for number in range(made * k // len(makers), made * (k + 1) // len(makers)):
+            yield series.crop(number)
