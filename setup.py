@@ -68,6 +68,7 @@ setup(
         "clip4str.kernels": ["library/*"],
         "clip4str.model": ["bundled/*"],
         "clip4str.export": ["sample_crops/*"],
+        "clip4str.training": ["font_packages.tsv"],
     },
     install_requires=RUNTIME,
     extras_require={

@@ -26,7 +26,7 @@ from clip4str.training.words import CHARSET, DIGITS, LOWER, UPPER
 
 LETTERS = LOWER + UPPER
 FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")
-SUFFIXES = (".ttf", ".otf", ".ttc")
+SUFFIXES = (".ttf", ".otf", ".ttc", ".woff2")
 PACKAGES = "fonts-dejavu fonts-liberation2 fonts-urw-base35 fonts-open-sans fonts-lato fonts-aenigma"
 # fmt: off
 REFERENCES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf",
@@ -113,7 +113,7 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 @functools.lru_cache(maxsize=1)
 def _references() -> np.ndarray:
     """Letters and digits of the well-known fonts that are installed, [fonts, GLYPH * GLYPH, 62]."""
-    paths = {Path(p).name: p for p in font_files()}
+    paths = {Path(p).name: p for p in (*_matplotlib_fonts(), *font_files())}
     templates = []
     for path in (paths[n] for n in REFERENCES if n in paths):
         face = ImageFont.truetype(path, 32, layout_engine=ImageFont.Layout.BASIC)

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ImageFont, features
+from PIL import Image, ImageFont, features
 from tqdm import tqdm
 
 from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, Face, assemble, save_atlas
+from clip4str.training.font_packages import read_families
 from clip4str.training.fonts import Font, find_fonts, font_weights
 from clip4str.training.words import CHARSET
 
@@ -60,12 +61,13 @@ def choose_faces(fonts: Sequence[Font], most: int, per_family: int) -> list[Font
         families.setdefault(font.family, []).append(font)
     kept = []
     for group in families.values():
-        group.sort(key=lambda f: (f.weight, f.path))
+        group.sort(key=lambda f: (f.weight, Path(f.path).name))
         places = np.linspace(0, len(group) - 1, min(per_family, len(group))).round().astype(int)
         kept += [group[i] for i in sorted(set(places.tolist()))]
     useful = dict(zip((f.path for f in fonts), font_weights(fonts)))
-    kept.sort(key=lambda f: (-useful[f.path], f.path))
-    return sorted(kept[:most], key=lambda f: f.path)
+    kept.sort(key=lambda f: (-useful[f.path], Path(f.path).name))
+    # By name: the folders are others on another machine, and the atlas should be the same.
+    return sorted(kept[:most], key=lambda f: Path(f.path).name)
 
 
 def distances(ink: np.ndarray) -> np.ndarray:
@@ -75,11 +77,11 @@ def distances(ink: np.ndarray) -> np.ndarray:
     rows = np.arange(ink.shape[0] // FINE) * FINE + FINE // 2
     columns = np.arange(ink.shape[1] // FINE) * FINE + FINE // 2
     aside = (np.arange(2 * reach, dtype=np.float32) - reach + 0.5) ** 2
-    index = np.arange(ink.shape[0], dtype=np.int32)[:, None]
+    index = np.arange(ink.shape[0], dtype=np.int16)[:, None]
     nearest = []
     for on in (ink, ~ink):
-        above = np.maximum.accumulate(np.where(on, index, -(10**6)), axis=0)[rows - 1]
-        below = np.minimum.accumulate(np.where(on, index, 10**6)[::-1], axis=0)[::-1][rows]
+        above = np.maximum.accumulate(np.where(on, index, np.int16(-20000)), axis=0)[rows - 1]
+        below = np.minimum.accumulate(np.where(on, index, np.int16(20000))[::-1], axis=0)[::-1][rows]
         dy = np.minimum(rows[:, None] - above - 0.5, below - rows[:, None] + 0.5).astype(np.float32)
         squares = np.pad(np.minimum(dy, 4.0 * reach) ** 2, ((0, 0), (reach, reach)), constant_values=1e9)
         windows = np.lib.stride_tricks.sliding_window_view(squares, 2 * reach, axis=1)[:, columns]
@@ -98,7 +100,9 @@ def draw_glyph(face: ImageFont.FreeTypeFont, char: str) -> tuple[np.ndarray, int
     """The tile, and its left and top from the pen in texels; None for a character without ink."""
     core, (x, y) = face.getmask2(char, mode="L", anchor="ls")
     wide, high = core.size
-    mask = np.frombuffer(bytes(core), np.uint8).reshape(high, wide) >= 128
+    picture = Image.new("L", core.size)
+    picture.im.paste(core, (0, 0, wide, high))
+    mask = np.asarray(picture) >= 128
     if not mask.any() or max(wide, high) > 200 * FINE:
         return None
     left, top = x // FINE - PAD, y // FINE - PAD
@@ -176,9 +180,15 @@ def _kerning(font: Font, size: float) -> np.ndarray:
 
 
 def licences(paths: Sequence[str]) -> dict[str, str]:
-    """The class of licence of each font file: by its own name table, else by its Debian package; maybe "unknown"."""
+    """The class of licence of each font file: as families.tsv beside it states, else by its own name table or its
+    Debian package; maybe "unknown"."""
     found, packages = {}, _packages(paths)
+    stated = {str(folder / row.file): row.licence for folder in {Path(p).parent for p in paths}
+              for row in read_families(folder)}  # fmt: skip
     for path in paths:
+        if path in stated:
+            found[path] = stated[path]
+            continue
         text = _own_terms(path)
         if _licence_class(text) == "unknown" and path in packages:
             notice = Path("/usr/share/doc", packages[path], "copyright")

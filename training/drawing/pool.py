@@ -68,8 +68,9 @@ def check_output(output: Path, force: bool) -> None:
 
 
 def write_pool(
-    output: Path, draw: Callable[[int], Iterator[Batch]], count: int, quality: int, recipe: str, force: bool = False
-) -> int:
+    output: Path, draw: Callable[[int], Iterator[Batch]], count: int, quality: int, recipe: str, force: bool = False,
+    progress: bool = True,
+) -> int:  # fmt: skip
     """Writes `count` words; `output` appears complete or not at all. Returns how many were there already.
 
     draw: gives batches from the word of that number on. recipe: what the words depend on. What an interrupted call
@@ -86,7 +87,8 @@ def write_pool(
         if not done:
             shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=count, initial=done, unit=" words", unit_scale=True, disable=not sys.stderr.isatty())
+        silent = not progress or not sys.stderr.isatty()
+        bar = tqdm(total=count, initial=done, unit=" words", unit_scale=True, disable=silent)
         # The map is only address space; the file is as long as what was written.
         with bar, lmdb.open(str(draft), map_size=max(1 << 28, count << 18)) as environment:
             number = done
