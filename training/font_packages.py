@@ -93,7 +93,9 @@ def _installed(names: Sequence[str]) -> set[str]:
 
 
 def _apt(verb: str, *names: str) -> bool:
-    command = ["apt-get", "-qq", "-y", "--no-install-recommends", verb, *names]
+    # Waits for an apt-get that goes on after its caller was killed, not long for a network that is not there.
+    patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20"]
+    command = ["apt-get", "-qq", "-y", "--no-install-recommends", *patience, verb, *names]
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(command, env=quiet, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     return done.returncode == 0
@@ -110,6 +112,8 @@ def fetch_npm(packages: Sequence[Package], folder: Path) -> str | None:
         return None
     if not shutil.which("npm"):
         return f"the fonts of {len(wanted)} npm packages are left out: there is no npm here"
+    for left in folder.glob(".npm-*"):  # by a call that was killed
+        shutil.rmtree(left, ignore_errors=True)
     failed: list[Package] = []
     queue = [wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)]
     with tqdm(total=len(wanted), desc="font packages", disable=not sys.stderr.isatty(), leave=False) as bar:

@@ -85,9 +85,9 @@ def provide(args: argparse.Namespace) -> None:
     """All steps; says of each what is there."""
     fonts, atlas, words = args.folder / "fonts", args.folder / "atlas.safetensors", args.folder / "words.txt"
     fonts.mkdir(exist_ok=True)
+    if not args.no_install:
+        install_fonts(fonts, not atlas.exists())
     if not atlas.exists():
-        if not args.no_install:
-            install_fonts(fonts)
         build_atlas(atlas, fonts, args.faces, args.processes)
     print(f"atlas: {atlas}, {atlas.stat().st_size / 2**20:.0f} MB")
     if not words.exists():
@@ -100,12 +100,15 @@ def provide(args: argparse.Namespace) -> None:
         fill_pool(args.folder / "pool", recipe, args.words, args.processes)
 
 
-def install_fonts(folder: Path) -> None:
-    """Fetches and installs what is missing; what cannot be had is said in a line."""
+def install_fonts(folder: Path, faces: bool) -> None:
+    """Fetches and installs what is missing; what cannot be had is said in a line. faces: for an atlas, too, not only
+    Debian's packages, whose other scripts are drawn while training."""
     debian, npm = font_packages.read_list()
-    for problem in (font_packages.install_debian(debian), font_packages.fetch_npm(npm, folder)):
-        if problem:
-            print(f"{PROGRAM}: {one_line(problem)}", file=sys.stderr)
+    problems = [font_packages.install_debian(debian)]
+    if faces:
+        problems.append(font_packages.fetch_npm(npm, folder))
+    for problem in filter(None, problems):
+        print(f"{PROGRAM}: {one_line(problem)}", file=sys.stderr)
     rows = [row for row in font_packages.read_families(folder) if row.file != "-"]
     print(f"fonts: {folder}, {len(rows)} faces of {len({row.package for row in rows})} npm packages")
 
