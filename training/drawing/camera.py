@@ -15,7 +15,7 @@ from torch import Tensor
 from .dice import Dice, constant, plane
 from .paint import colour_at, luminance, over, ramp, smooth, unit_grid
 
-OCCLUDED, MOVED = 0.04, 0.08
+OCCLUDED, MOVED, UNEVEN, NOISY, PACKED = 0.04, 0.08, 0.42, 0.5, 0.6
 LOW = 0.15  # of words, with letters of 5 to 13 pixels: what is read worst beside long and turned ones
 # fmt: off
 LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
@@ -39,21 +39,28 @@ def photograph(dice: Dice, scene: Tensor, aspect: Tensor, letters: Tensor, size:
 
 def light(dice: Dice, scene: Tensor) -> Tensor:
     """Uneven light, shadows, glare, exposure and colour cast."""
+    rows = dice.subset(UNEVEN)
+    scene = scene.index_copy(0, rows, uneven(Dice(len(rows), dice.generator), scene[rows]))
+    taken = dice.chance(0.55)
+    gain = dice.normal(-0.12, 0.3).exp().clamp(0.35, 1.3)
+    haze = dice.uniform() ** 2.5 * 0.45
+    cast = (1 + dice.field(3) * 0.06) * gain[:, None]
+    factor = torch.where(taken[:, None], (1 - haze)[:, None] * cast, 1.0)
+    summand = torch.where(taken[:, None], (dice.uniform(20, 220) * haze)[:, None] * cast, 0.0)
+    return torch.addcmul(summand[..., None, None], scene, factor[..., None, None])
+
+
+def uneven(dice: Dice, scene: Tensor) -> Tensor:
+    """Light from one side, clouds of it, a shadow's edge, glare."""
     shape = (int(scene.shape[2]), int(scene.shape[3]))
     u = plane(dice.uniform())
     slope, clouds = ramp(dice, shape), smooth(dice, (2, 4), shape)
     amount = plane(dice.uniform(0.05, 0.4))
     edge = (slope * plane(dice.uniform(3, 30)) + plane(dice.uniform(-2, 2)) + 0.5).clamp(0, 1)
-    factor = torch.where(u < 0.2, 1 + slope * amount, torch.where(u < 0.32, 1 + clouds * amount, 1.0))
-    factor = torch.where((u > 0.32) & (u < 0.37), 1 - (amount + 0.1) * edge, factor)
-    glare = clouds.clamp(0, 1) * plane(dice.uniform(30, 90)) * (u > 0.95)
-    scene = scene * factor[:, None] + glare[:, None]
-    taken = dice.chance(0.55)
-    gain = dice.normal(-0.12, 0.3).exp().clamp(0.35, 1.3)
-    haze = dice.uniform() ** 2.5 * 0.45
-    cast = (1 + dice.field(3) * 0.06) * gain[:, None]
-    changed = scene * (1 - haze)[:, None, None, None] + (dice.uniform(20, 220) * haze)[:, None, None, None]
-    return torch.where(taken[:, None, None, None], changed * cast[..., None, None], scene)
+    factor = torch.where(u < 0.76, 1 + clouds * amount, 1 - (amount + 0.1) * edge)
+    factor = torch.where(u < 0.48, 1 + slope * amount, factor)
+    glare = clouds.clamp(0, 1) * plane(dice.uniform(30, 90)) * (u > 0.88)
+    return scene * torch.where(u > 0.88, 1.0, factor)[:, None] + glare[:, None]
 
 
 def occlude(dice: Dice, scene: Tensor, aspect: Tensor) -> Tensor:
@@ -102,11 +109,22 @@ def sensor(dice: Dice, scene: Tensor, aspect: Tensor, letters: Tensor, still: Te
     buffer = (-(-high // 8) * 8 + 8, -(-wide // 8) * 8 + 8)
     down_y = _to_sensor(buffer[0], high, rows, phase_y, spread, box)
     down_x = _to_sensor(buffer[1], wide, columns, phase_x, spread / aspect, box / aspect)
-    taken = down_y[:, None] @ scene @ down_x.mT[:, None]
-    taken = jpeg(dice, grain(dice, taken))
+    taken = _separable(down_y, scene, down_x)
+    some = dice.subset(NOISY)
+    taken.index_copy_(0, some, grain(Dice(len(some), dice.generator), taken[some]))
+    some = dice.subset(PACKED)
+    taken.index_copy_(0, some, jpeg(Dice(len(some), dice.generator), taken[some]))
     up_y = _from_sensor(size[0], buffer[0], rows, phase_y)
     up_x = _from_sensor(size[1], buffer[1], columns, phase_x)
-    return up_y[:, None] @ taken @ up_x.mT[:, None]
+    return _separable(up_y, taken, up_x)
+
+
+def _separable(down: Tensor, picture: Tensor, across: Tensor) -> Tensor:
+    """down [n, h, H] and across [n, w, W] on each channel of [n, 3, H, W], in two products that copy no matrix."""
+    n, channels, high, wide = picture.shape
+    rows = down @ picture.transpose(1, 2).reshape(n, high, channels * wide)
+    columns = rows.view(n, -1, wide) @ across.mT
+    return columns.view(n, down.shape[1], channels, -1).transpose(1, 2)
 
 
 def _to_sensor(pixels: int, length: int, count: Tensor, phase: Tensor, spread: Tensor, box: Tensor) -> Tensor:
@@ -115,27 +133,30 @@ def _to_sensor(pixels: int, length: int, count: Tensor, phase: Tensor, spread: T
     in shares of the line."""
     index = torch.arange(pixels, device=count.device)
     centre = ((index - phase[:, None]).maximum(count.new_zeros(())) + 0.5).minimum(count[:, None] - 0.5)
-    centre = centre * (length / count)[:, None]
-    away = centre[..., None] - (torch.arange(length, device=count.device) + 0.5)
-    half = (torch.maximum(length / count, box * length) / 2)[:, None, None]
-    sigma = (spread * length).clamp_min(0.2)[:, None, None] * math.sqrt(2)
-    weight = torch.erf((away + half) / sigma) - torch.erf((away - half) / sigma)
-    return weight / weight.sum(-1, keepdim=True)
+    scale = 1 / ((spread * length).clamp_min(0.2) * math.sqrt(2))
+    centre = centre * (length / count * scale)[:, None]
+    away = centre[..., None] - (torch.arange(length, device=count.device) + 0.5) * plane(scale)
+    half = plane(torch.maximum(length / count, box * length) / 2 * scale)
+    weight = (away + half).erf_().sub_(away.sub_(half).erf_())
+    return weight.div_(weight.sum(-1, keepdim=True))
 
 
 def _from_sensor(length: int, pixels: int, count: Tensor, phase: Tensor) -> Tensor:
     """[n, length, pixels]: bicubic interpolation, as Pillow's, of the sensor's picture."""
     where = (torch.arange(length, device=count.device) + 0.5) / length
     where = where * count[:, None] + phase[:, None] - 0.5
-    t = (where[..., None] - torch.arange(pixels, device=count.device)).abs()
+    index = where.floor()[..., None] + torch.arange(-1, 3, device=count.device)  # all others weigh nothing
+    t = (where[..., None] - index).abs()
     near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
-    weight = torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
-    return weight / weight.sum(-1, keepdim=True)
+    weight = torch.where(t < 1, near, far) * ((index >= 0) & (index < pixels))
+    weight = weight / weight.sum(-1, keepdim=True)
+    empty = torch.zeros(len(count), length, pixels, device=count.device)
+    return empty.scatter_add_(-1, index.clamp(0, pixels - 1).long(), weight)
 
 
 def grain(dice: Dice, picture: Tensor) -> Tensor:
     """Noise of the sensor, grey or coloured, more of it where it is dark in some."""
-    amount = torch.where(dice.chance(0.85), dice.uniform(0.5, 5), dice.uniform(5, 14)) * dice.chance(0.5)
+    amount = torch.where(dice.chance(0.85), dice.uniform(0.5, 5), dice.uniform(5, 14))
     noise = dice.field(*picture.shape[1:])
     grey = dice.chance(0.4)[:, None, None, None]
     noise = torch.where(grey, noise[:, :1], noise)
@@ -147,7 +168,7 @@ def jpeg(dice: Dice, picture: Tensor) -> Tensor:
     n, _, high, wide = picture.shape
     quality = torch.where(dice.chance(0.35), dice.uniform(15, 60), dice.uniform(60, 95))
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-    scale = torch.where(dice.chance(0.6), scale, 0.01)[:, None, None, None, None, None]
+    scale = scale[:, None, None, None, None, None]
     luma = luminance(picture)
     colour = torch.stack(((picture[:, 2] - luma) * 0.564, (picture[:, 0] - luma) * 0.713), dim=1)
     coarse = F.interpolate(F.avg_pool2d(colour, 2), scale_factor=2, mode="nearest")

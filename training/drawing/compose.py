@@ -11,6 +11,7 @@ from .layout import EM
 from .paint import (
     Grounds,
     clutter,
+    coarser,
     colour_at,
     colour_pair,
     coverage,
@@ -24,7 +25,9 @@ from .paint import (
     surface,
 )
 
-CLUTTERED, PLACED, CAST, RELIEF = 0.24, 0.1, 0.26, 0.1  # shares of words; costly things are computed for these only
+# Shares of words; costly things are computed for these only.
+CLUTTERED, PLACED, CAST, WORN, RELIEF = 0.24, 0.1, 0.26, 0.06, 0.1
+TEXTURED, FILLED, FILLED_ALONE = 0.4, 0.4, 0.2
 TITLED = 0.05  # as on the covers of games and books: outlined, deep, in two colours; they are part of CAST
 
 
@@ -49,43 +52,56 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
     titled = torch.zeros_like(weight, dtype=torch.bool).index_fill(0, titles, True)
     rim = dice.uniform(0.03, 0.09) * EM
     outlined = dice.chance(0.15) | titled & dice.chance(0.7)
-    mask = F.avg_pool2d(coverage(field, slope)[:, None], (1, fine))[:, 0]
-    wider = F.avg_pool2d(coverage(field + plane(rim), slope)[:, None], (1, fine))[:, 0]
-    coarse = F.avg_pool2d(field[:, None], (1, fine))[:, 0]
+    mask = coarser(coverage(field, slope), fine)
+    wider = coarser(coverage(field + plane(rim), slope), fine)
+    coarse = coarser(field, fine)
     shape = (int(mask.shape[1]), int(mask.shape[2]))
 
     text, ground = colour_pair(dice)
     busy = dice.uniform() ** 1.3 * dice.chance(0.75)
-    texture = grounds.texture(dice, shape, aspect)
-    picture = surface(dice, shape, ground, busy, texture)
+    order = dice.subset(1)
+    textured, filled, both = _overlapping(order)
+    texture = grounds.texture(Dice(len(textured), dice.generator), shape, aspect[textured])
+    picture = surface(dice, shape, ground, busy, textured, texture)
     rows = dice.subset(CLUTTERED)
     part = clutter(Dice(len(rows), dice.generator), picture[rows], text[rows], aspect[rows])
-    picture = picture.index_copy(0, rows, part)
+    picture.index_copy_(0, rows, part)
     if grounds.places is not None:
         rows = dice.subset(PLACED)
-        picture = picture.index_copy(0, rows, grounds.place(dice, rows, shape))
+        picture.index_copy_(0, rows, grounds.place(dice, rows, shape))
     text = _readable(dice, text, picture, mask)
-    fill = surface(dice, shape, text, dice.uniform(0.1, 0.8) * dice.chance(0.4), texture)
-    fill = fill.index_copy(0, titles, _graded(Dice(len(titles), dice.generator), fill[titles]))
+    some = Dice(len(filled), dice.generator)
+    part = surface(some, shape, text[filled], some.uniform(0.1, 0.8), torch.arange(both, device=order.device),
+                   texture[len(textured) - both :])  # fmt: skip
+    fill = text[..., None, None].expand_as(picture).index_copy(0, filled, part)
+    fill.index_copy_(0, titles, _graded(Dice(len(titles), dice.generator), fill[titles]))
     dark = jitter(dice, ground * 0.35, 8)
 
     solid = torch.where(outlined, rim, 0.0)[cast]
     part = _cast(Dice(len(cast), dice.generator), picture[cast], coarse[cast] + plane(solid), text[cast], dark[cast],
                  (unit[0][cast], unit[1][cast]), titled[cast])  # fmt: skip
-    picture = picture.index_copy(0, cast, part)
+    picture.index_copy_(0, cast, part)
     opposite = colour_at(dice, 255 - luminance(text), dice.uniform(0, 0.6))
     around = torch.where(dice.chance(0.6)[:, None], opposite, dark)
     picture = over(picture, around, wider * plane(outlined))
     hollow = outlined & dice.chance(0.15)
     fill = torch.where(hollow[:, None, None, None], jitter(dice, ground, 15)[..., None, None], fill)
     opacity = torch.where(dice.chance(0.12), dice.uniform(0.55, 0.9), 1.0)
-    wear = (smooth(dice, (shape[0] // 3, shape[1] // 4), shape) * 0.9 + 0.85).clamp(0.25, 1)
-    worn = plane(dice.chance(0.06))
-    cover = mask * plane(opacity) * torch.where(worn, wear, 1.0)
+    cover = mask * plane(opacity)
+    rows = dice.subset(WORN)
+    wear = smooth(Dice(len(rows), dice.generator), (shape[0] // 3, shape[1] // 4), shape)
+    cover.index_copy_(0, rows, cover[rows] * (wear * 0.9 + 0.85).clamp(0.25, 1))
     picture = over(picture, fill, cover)
     rows = dice.subset(RELIEF)
     part = _relief(Dice(len(rows), dice.generator), picture[rows], coarse[rows], mask[rows])
-    return picture.index_copy(0, rows, part).clamp(0, 255)
+    return picture.index_copy_(0, rows, part).clamp_(0, 255)
+
+
+def _overlapping(order: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Words with texture, words whose letters are not of one colour, and how many the last of those are the first of
+    these: textures are costly, letters take the ground's."""
+    first, second, third = (round(share * len(order)) for share in (FILLED_ALONE, TEXTURED, FILLED_ALONE + FILLED))
+    return order[:second], order[first:third], second - first
 
 
 def _cast(dice: Dice, picture: Tensor, field: Tensor, text: Tensor, dark: Tensor,

@@ -23,8 +23,8 @@ ZERO = 64  # the stored value on the outline
 class Layout(NamedTuple):
     """Slots of the three lines one after another, S of them. place [5, n * S]: shrink, then x and y of the tile's first
     texel in shrunk texels, then the tile's width and height less a little; a point (u, v) is texel (shrink * u - x,
-    shrink * v - y). tiles int64 [2, n * S]: where each tile begins, and its width. middle [n * S]: of the ink, along u.
-    bounds [n, S]: right ends of the slots' ranges, line after line. before, after int64 [n * S]: the nearest
+    shrink * v - y). tiles int32 [2, n * S]: where each tile begins, and its width. middle [n * S]: of the ink, along u.
+    bounds [n, S]: right ends of the slots' ranges, line after line. before, after int32 [n * S]: the nearest
     drawn slots. splits [n, 2]: between the lines. size: width and height of the word's ink, [n] each."""
 
     place: Tensor
@@ -45,8 +45,8 @@ class Glyphs:
         table = torch.zeros(count, blank + 1, 5)
         table[:, :blank] = torch.from_numpy(atlas.glyphs.astype("float32"))
         table[..., 4] /= STEP
-        tiles = torch.zeros(count, blank + 1, dtype=torch.int64)
-        tiles[:, :blank] = torch.from_numpy(atlas.offsets)
+        tiles = torch.zeros(count, blank + 1, dtype=torch.int32)
+        tiles[:, :blank] = torch.from_numpy(atlas.offsets)  # below atlas.MOST_TEXELS
         self.table, self.tiles = table.view(-1, 5).to(device), tiles.view(-1).to(device)
         self.texels = torch.from_numpy(atlas.texels.copy()).to(device)
         kerning = torch.zeros(count, blank + 1, blank + 1, dtype=torch.int8)
@@ -108,7 +108,7 @@ class Glyphs:
             torch.where(drawn, (jitter + lower) * shrink + top + 0.5, 1e6),
             wide.clamp_min(2) - 1.001, high.clamp_min(2) - 1.001,
         )).flatten(1)  # fmt: skip
-        tiles = torch.stack((self.tiles[glyph], wide.long())).flatten(1)
+        tiles = torch.stack((self.tiles[glyph], wide.int())).flatten(1)
         bounds, before, after = _ranges(x0, x1, drawn)
         return Layout(place, tiles, ((x0 + x1) / 2).flatten(), bounds, before, after, splits, (width, height))
 
@@ -119,9 +119,9 @@ class Glyphs:
         """
         n, slots = layout.bounds.shape
         along, down = u.reshape(n, -1), v.reshape(n, -1)
-        rows = torch.arange(n, device=u.device)[:, None] * slots
+        rows = torch.arange(n, device=u.device, dtype=torch.int32)[:, None] * slots
         line = (down > layout.splits[:, :1]).float() + (down > layout.splits[:, 1:])
-        slot = torch.searchsorted(layout.bounds, along.clamp(-4000, 4000).add_(line, alpha=FAR))
+        slot = torch.searchsorted(layout.bounds, along.clamp(-4000, 4000).add_(line, alpha=FAR), out_int32=True)
         slot = slot.clamp_max_(slots - 1).add_(rows).flatten()
         along, down = along.flatten(), down.flatten()
         right = along > layout.middle.index_select(0, slot)
@@ -137,14 +137,14 @@ class Glyphs:
         away = torch.hypot(x - inside_x, y - inside_y)
         column, row = inside_x.floor(), inside_y.floor()
         step = layout.tiles[1].index_select(0, slot)
-        start = torch.addcmul(layout.tiles[0].index_select(0, slot), row.long(), step).add_(column.long())
+        start = layout.tiles[0].index_select(0, slot).addcmul_(row.int(), step).add_(column.int())
         below, beside = start + step, self.texels[1:]
         a, b = self.texels.index_select(0, start).float(), beside.index_select(0, start).float()
         c, d = self.texels.index_select(0, below).float(), beside.index_select(0, below).float()
         fx = inside_x.sub_(column)
-        upper, lower = torch.lerp(a, b, fx), torch.lerp(c, d, fx)
-        value = torch.lerp(upper, lower, inside_y.sub_(row))
-        return ((value - ZERO) / STEP).sub_(away).div_(shrink)
+        upper, lower = a.lerp_(b, fx), c.lerp_(d, fx)
+        value = upper.lerp_(lower, inside_y.sub_(row))
+        return value.sub_(ZERO).div_(STEP).sub_(away).div_(shrink)
 
 
 def _ranges(x0: Tensor, x1: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,4 +167,4 @@ def _ranges(x0: Tensor, x1: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tens
     rows = torch.arange(n * lines, device=drawn.device).view(n, lines, 1) * slots
     before = torch.where(before < 0, index, before) + rows
     after = torch.where(after >= slots, index, after) + rows
-    return (bounds + offset * FAR).flatten(1).contiguous(), before.flatten(), after.flatten()
+    return (bounds + offset * FAR).flatten(1).contiguous(), before.flatten().int(), after.flatten().int()

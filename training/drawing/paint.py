@@ -5,6 +5,7 @@ Pictures are float32 [n, 3, H, W], 0..255. Lengths of effects are in texels of t
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -107,31 +108,48 @@ def colour_pair(dice: Dice) -> tuple[Tensor, Tensor]:
 
 def smooth(dice: Dice, cells: tuple[int, int], shape: tuple[int, int]) -> Tensor:
     """Smooth random values of about unit size, [n, H, W]."""
-    small = dice.field(1, *cells) * 0.8
-    mode = "bicubic" if cells[0] < 8 else "bilinear"  # four times as fast, and the cells are too small to show
-    return F.interpolate(small, shape, mode=mode, align_corners=False)[:, 0]
+    down, across = (_enlarging(few, many, dice.device) for few, many in zip(cells, shape))
+    return down.mT @ (dice.field(*cells) * 0.8) @ across
+
+
+@functools.lru_cache(maxsize=32)
+def _enlarging(few: int, many: int, device: torch.device) -> Tensor:
+    """[few, many]: bicubic interpolation from few values to many, as a matrix."""
+    rows = torch.eye(few).view(few, 1, 1, few)
+    return F.interpolate(rows, (1, many), mode="bicubic", align_corners=False).view(few, many).to(device)
 
 
 def ramp(dice: Dice, shape: tuple[int, int]) -> Tensor:
     """Linear in a random direction, mostly up or down, -1..1 along each axis, [n, H, W]."""
     x, y = unit_grid(shape, dice.device)
-    angle = torch.where(dice.chance(0.33), dice.uniform(-math.pi, math.pi), dice.sign() * (math.pi / 2))
+    angle = _directions(dice)
     return plane(angle.cos()) * (2 * x - 1) + plane(angle.sin()) * (2 * y - 1)
 
 
-def surface(dice: Dice, shape: tuple[int, int], colour: Tensor, busy: Tensor, texture: Tensor) -> Tensor:
-    """[n, 3, H, W] of `colour` with gradients, noise of several octaves and texture; busy (0..1) scales how much."""
+def _directions(dice: Dice) -> Tensor:
+    return torch.where(dice.chance(0.33), dice.uniform(-math.pi, math.pi), dice.sign() * (math.pi / 2))
+
+
+def surface(dice: Dice, shape: tuple[int, int], colour: Tensor, busy: Tensor, rows: Tensor, texture: Tensor) -> Tensor:
+    """[n, 3, H, W] of `colour` with gradients, noise of several octaves, and in `rows` texture [len(rows), H, W]; busy
+    (0..1) scales how much."""
 
     def some(share: float, low: float, high: float) -> Tensor:
         return plane(dice.uniform(low, high) * busy * dice.chance(share))
 
-    change = ramp(dice, shape) * some(0.6, 5, 45)
-    change = change + smooth(dice, (2, 4), shape) * some(0.4, 4, 30)
-    change = change + smooth(dice, (6, 18), shape) * some(0.3, 3, 20)
-    change = change + smooth(dice, (shape[0] // 2, shape[1] // 3), shape) * some(0.2, 2, 14)
-    change = change + texture * plane(dice.uniform() ** 1.5 * 30 * busy * dice.chance(0.5))
+    # All are products of few columns and few rows, so that one product of matrices adds them up.
+    x, y = unit_grid(shape, dice.device)
+    angle, size = _directions(dice), some(0.6, 5, 45)
+    down = [(size * plane(angle.cos())).expand(-1, shape[0], 1), size * plane(angle.sin()) * (2 * y[:, :1] - 1)]
+    across = [2 * x[:1] - 1, torch.ones_like(x[:1])]
+    for cells, amount in (((2, 4), some(0.4, 4, 30)), ((6, 18), some(0.3, 3, 20)),
+                          ((shape[0] // 2, shape[1] // 3), some(0.2, 2, 14))):  # fmt: skip
+        down.append(_enlarging(cells[0], shape[0], dice.device).mT @ (dice.field(*cells) * (0.8 * amount)))
+        across.append(_enlarging(cells[1], shape[1], dice.device))
+    change = torch.cat(down, dim=2) @ torch.cat(across)
+    change.index_add_(0, rows, texture * plane(dice.uniform() ** 1.5 * 30 * busy)[rows])
     tint = 1 + dice.field(3)[..., None, None] * 0.15
-    return colour[..., None, None] + change[:, None] * tint
+    return torch.addcmul(colour[..., None, None], change[:, None], tint)
 
 
 def clutter(dice: Dice, ground: Tensor, text: Tensor, aspect: Tensor) -> Tensor:
@@ -169,6 +187,14 @@ def coverage(distance: Tensor, slope: Tensor) -> Tensor:
     return (distance / slope + 0.5).clamp(0, 1)
 
 
+def coarser(values: Tensor, fine: int) -> Tensor:
+    """Means of each `fine` values across: [n, H, fine * W] -> [n, H, W]."""
+    total = values[..., ::fine]
+    for k in range(1, fine):
+        total = total + values[..., k::fine]
+    return total / fine if fine > 1 else total
+
+
 def slopes(distance: Tensor) -> Tensor:
     """Change of the distance per pixel. One-sided, so that strokes of a pixel's width still have one."""
     across, down = distance.diff(dim=2).abs(), distance.diff(dim=1).abs()
@@ -188,4 +214,4 @@ def shifted(field: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 def over(picture: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
     """`colour` ([n, 3] or [n, 3, H, W]) painted where `cover` [n, H, W] is 1."""
     colour = colour[..., None, None] if colour.ndim == 2 else colour
-    return picture + (colour - picture) * cover[:, None]
+    return torch.lerp(picture, colour.expand_as(picture), cover[:, None])

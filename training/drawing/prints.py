@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .atlas import CAP
 from .dice import Dice, plane
-from .paint import colour_at, coverage, over, ramp, slopes, smooth
+from .paint import coarser, colour_at, coverage, over, ramp, slopes, smooth
 
 DOTTED, LIT = 0.3, 0.1  # shares of printed words: needles or lamps, and lamps on black
 
@@ -19,7 +18,7 @@ def printed(dice: Dice, field: Tensor, u: Tensor, v: Tensor, fine: int) -> Tenso
     cover = coverage(field, slopes(field))
     lit = dice.chance(LIT)
     cover = torch.where(plane(lit | dice.chance(DOTTED - LIT)), _dots(dice, field, u, v), cover)
-    cover = F.avg_pool2d(cover[:, None], (1, fine))[:, 0]
+    cover = coarser(cover, fine)
     shape = (int(cover.shape[1]), int(cover.shape[2]))
     # Worn ribbons and heads fade in bands.
     wear = (smooth(dice, (3, 10), shape) * plane(dice.uniform(0, 0.35)) + 1).clamp(0.3, 1)

@@ -18,12 +18,13 @@ from .camera import light, photograph
 from .compose import compose
 from .dice import Dice, constant
 from .layout import Glyphs
-from .order import PAPER, Order, Orders
+from .order import BLANK, MAIN, PAPER, SIDE, Order, Orders
 from .paint import Grounds, coverage, slopes
 from .prints import printed
 from .warp import plain_warp, random_warp, text_points
 
-FINE = 2  # samples of the letters per pixel, across: long words are squeezed
+FINE, SQUEEZED = 2, 10  # samples of the letters per pixel, across, for words of more letters: long ones are squeezed
+PART = 64  # words drawn at once by a CPU: what belongs to more would not stay in its caches
 
 
 class Renderer:
@@ -54,6 +55,17 @@ class Renderer:
     def draw(self, codes: Tensor, faces: Tensor, seed: int | str) -> Tensor:
         """uint8 [n, H, W, 3] on the device: a function of the order (codes uint8, faces int64) and the seed."""
         self.generator.manual_seed(int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:7], "big"))
+        if self.device.type != "cpu":
+            return self._draw(codes, faces, FINE)
+        letters = (codes[:, 1, SIDE : SIDE + MAIN] != BLANK).sum(1)
+        pictures = torch.empty(len(faces), *self.size, 3, dtype=torch.uint8)
+        # The shortest first, so that most need only one sample a pixel.
+        for rows in letters.argsort(stable=True).tensor_split(-(-len(faces) // PART) or 1):
+            fine = FINE if letters[rows[-1:]].sum() > SQUEEZED else 1
+            pictures[rows] = self._draw(codes[rows], faces[rows], fine)
+        return pictures
+
+    def _draw(self, codes: Tensor, faces: Tensor, fine: int) -> Tensor:
         dice = Dice(len(faces), self.generator)
         small = faces >= PAPER  # asked before the transfer, which no GPU waits for
         rows = small.nonzero()[:, 0].to(self.device, non_blocking=True)
@@ -65,13 +77,13 @@ class Renderer:
         curved = (warp.bend.abs() > 0.7)[:, None]
         layout = layout._replace(splits=torch.where(curved, constant((-1e6, 1e6), self.device), layout.splits))
         high, wide = self.size
-        u, v = text_points(warp, high, FINE * wide)
+        u, v = text_points(warp, high, fine * wide)
         field = self.glyphs.field(layout, u, v)
         down = high * warp.share / layout.size[1]
         unit = (down * wide / (high * warp.aspect), down)
-        scene = light(dice, compose(dice, field, FINE, unit, warp.aspect, self.glyphs.weight[faces], self.grounds))
-        part = printed(Dice(len(rows), dice.generator), field[rows], u[rows], v[rows], FINE)
-        scene = scene.index_copy(0, rows, part)
+        scene = light(dice, compose(dice, field, fine, unit, warp.aspect, self.glyphs.weight[faces], self.grounds))
+        part = printed(Dice(len(rows), dice.generator), field[rows], u[rows], v[rows], fine)
+        scene.index_copy_(0, rows, part)
         taken = photograph(dice, scene, warp.aspect, warp.share.clamp(0.15, 1), self.size)
         return taken.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
