@@ -61,7 +61,7 @@ def _start(places: Places, lock: int, niceness: int) -> subprocess.Popen[bytes]:
 
 
 def _watch(places: Places, child: subprocess.Popen[bytes], size: int, patience: float) -> int:
-    """Shows the log until training begins or data is being built."""
+    """Shows the log until training begins, or for `patience` seconds."""
     print(f"started: process {child.pid}, log {places.log}", flush=True)
     end = time.monotonic() + patience
     shown = size
@@ -75,7 +75,7 @@ def _watch(places: Places, child: subprocess.Popen[bytes], size: int, patience: 
         print(lines, end="", flush=True)
         if ended:
             return 1 if places.failed.exists() or child.returncode else 0
-        if "training begins" in lines or "building" in lines:
+        if "training begins" in lines:
             return 0
         time.sleep(0.1)
     return 0
@@ -135,6 +135,7 @@ def stop(places: Places, patience: float) -> int:
     for pid in told:
         processes.send(pid, signal.SIGTERM)
     processes.resume(keeper)  # what is paused hears nothing
+    processes.hurry(keeper)
     end = time.monotonic() + patience
     while processes.lock_held(places.lock) and time.monotonic() < end:
         time.sleep(0.1)

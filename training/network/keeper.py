@@ -22,7 +22,7 @@ from .places import Places
 from .processes import die_with_parent, members, send, step_back
 from .progress import describe, read_rows, time_left
 from .recipe import Recipe, read_recipe
-from .states import INIT, begin, copy_recipe, keep_spare, progress_mark
+from .states import INIT, begin, copy_recipe, progress_mark
 
 RECIPE = "training/network.args"
 TOLD = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # how programs end that were told to
@@ -60,7 +60,7 @@ class Keeper:
             if self.told or code in TOLD:
                 break
             if code == 0:
-                self.places.note("training is complete")
+                self.places.note("training has ended: it is complete, or was told to")
                 return 0
             failures = 1 if progress_mark(self.places.run) != before else failures + 1
             reason = f"training ended with {code}: {last_line(self.places.output)}"
@@ -76,16 +76,16 @@ class Keeper:
     def provide(self) -> None:
         """The data that training needs. Raises DataError if some of it cannot be had."""
         recipe = read_recipe(self.places.checkout / RECIPE, self.places)
-        if not recipe.missing(self.places.data):
-            return
-        names = ", ".join(path.name for path in recipe.missing(self.places.data))
-        self.places.note(f"building {names} in {self.places.data}; see {self.places.output.name}")
-        self.places.data.mkdir(parents=True, exist_ok=True)
-        script = self.places.checkout / "training/provide.py"
-        code = self._child([str(script), *recipe.provide])
+        if recipe.provide:
+            names = ", ".join(path.name for path in recipe.missing(self.places.data)) or "what may be missing"
+            self.places.note(f"building {names} in {self.places.data}; see {self.places.output.name}")
+            self.places.data.mkdir(parents=True, exist_ok=True)
+            code = self._child([str(self.places.checkout / "training/provide.py"), *recipe.provide])
+            if code and not self.told:
+                self.places.note(f"building ended with {code}: {last_line(self.places.output)}")
         left = recipe.missing(self.places.data)
         if left and not self.told:
-            raise DataError(f"{left[0]} could not be built ({code}: {last_line(self.places.output)})")
+            raise DataError(f"{left[0]} is missing; {last_line(self.places.output)}")
 
     def train(self) -> int:
         """One attempt, from the newest state; its exit code."""
@@ -111,7 +111,6 @@ class Keeper:
                 self._look()
 
     def _look(self) -> None:
-        keep_spare(self.places.run)
         rows = read_rows(self.places.run / "log.csv")
         if not rows or rows[-1]["step"] == self.logged:
             return

@@ -5,7 +5,8 @@ Sections in brackets, in each the options as they would be typed, over any numbe
     [train]          always
     [real]           added where there are real words, [no real] where there are none
     [photos]         added where there are photos to cut pieces from, [no photos] where there are none
-    [provide]        options of training/provide.py, which builds what {data} lacks
+    [provide]        options of training/provide.py, which builds what {data} lacks; [provide real] is added where there
+                     are real words
     [start]          words WORDS: what the bundled weights have seen, where their file does not say
 
 {data}, {real}, {photos} and {checkout} stand for the folders of this machine.
@@ -22,7 +23,7 @@ from clip4str.runtime.errors import DataError
 
 from .places import Places
 
-SECTIONS = ("train", "real", "no real", "photos", "no photos", "provide", "start")
+SECTIONS = ("train", "real", "no real", "photos", "no photos", "provide", "provide real", "start")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def read_recipe(path: Path, places: Places) -> Recipe:
         raise DataError(f"{path}: [start] reads: words NUMBER, not {' '.join(start)!r}")
     lacks = [f"no real words in {places.words}"] * (not real) + [f"no photos in {places.photos}"] * (not photos)
     return Recipe(
-        tuple(option for name in chosen for option in filled(name)), tuple(filled("provide")),
+        tuple(option for name in chosen for option in filled(name)),
+        (*filled("provide"), *(filled("provide real") if real else ())),
         int(start[1]) if start else 0, tuple(lacks),
     )  # fmt: skip
 

@@ -17,9 +17,9 @@ from clip4str.runtime.errors import DataError
 
 from .places import Places
 from .progress import read_rows
-from .weights import words_seen
+from .weights import read_header, words_seen
 
-LAST, SPARE, SEEN = "last.ckpt", "last.1.ckpt", ".seen.ckpt"
+LAST, SPARE = "last.ckpt", "last.1.ckpt"
 AVERAGED, INIT, START = "model.safetensors", "start.safetensors", "start.json"
 
 
@@ -65,16 +65,6 @@ def read_start(run: Path) -> Start:
         return Start("", 0)
 
 
-def keep_spare(run: Path) -> None:
-    """Call often: when the last state is replaced, the one before it stays, as the spare. No bytes are copied."""
-    last, seen, spare = run / LAST, run / SEEN, run / SPARE
-    with contextlib.suppress(OSError):  # a file system without links has no spare
-        if last.exists() and not (seen.exists() and last.samefile(seen)):
-            if seen.exists():
-                os.replace(seen, spare)
-            os.link(last, seen)
-
-
 def begin(places: Places, words_before: int) -> tuple[str, ...]:
     """Make the folder of the run ready to be gone on with, from the newest there is; says what that is, line by line.
 
@@ -85,15 +75,17 @@ def begin(places: Places, words_before: int) -> tuple[str, ...]:
         fresh.rename(run)
     run.mkdir(parents=True, exist_ok=True)
     state, said = _newest_state(run)
-    before = read_start(run).words
+    source, before = read_start(run).source, read_start(run).words
     bundled = max(bundled_weights(places.checkout, words_before), default=(-1, places.checkout))
     if state and before + state.words >= bundled[0]:
         return (*said, f"goes on from step {state.step:,}, {state.words:,} words ({before + state.words:,} in all)")
     if state:
         said.append(f"{bundled[1].name} has seen more words ({bundled[0]:,}) than the state ({before + state.words:,})")
-    words, weights = bundled if state else max([bundled, *_averaged(run, said)])
+    words, weights = bundled if state else max([bundled, *_other_weights(run, said)])
     if words < 0:
         raise DataError(f"{places.checkout}: no weights in model/bundled, and no state in {run}: nothing to start from")
+    if weights == run / INIT:  # it was stopped before its first state
+        return (*said, f"starts from {source}, {words:,} words seen before")
     return (*said, _anew(places, weights, words))
 
 
@@ -104,12 +96,17 @@ def averaged_words(run: Path) -> int:
     return said if said is not None else read_start(run).words + int(logged[-1]["words"] if logged else 0)
 
 
-def _averaged(run: Path, said: list[str]) -> list[tuple[int, Path]]:
-    try:
-        return [(averaged_words(run), run / AVERAGED)] if (run / AVERAGED).exists() else []
-    except DataError as error:
-        said.append(str(error))
-        return []
+def _other_weights(run: Path, said: list[str]) -> list[tuple[int, Path]]:
+    """(words seen, file) of what a run without a state has: averaged weights, those that it began with."""
+    found = []
+    for name, words in ((AVERAGED, averaged_words), (INIT, lambda run: read_start(run).words)):
+        try:
+            if (run / name).exists():
+                read_header(run / name)
+                found.append((words(run), run / name))
+        except DataError as error:
+            said.append(str(error))
+    return found
 
 
 def bundled_weights(checkout: Path, words_before: int) -> list[tuple[int, Path]]:
@@ -135,7 +132,6 @@ def _newest_state(run: Path) -> tuple[State | None, list[str]]:
             os.replace(path, run / f"damaged-{name}")
             continue
         if name == SPARE:
-            (run / SEEN).unlink(missing_ok=True)
             os.replace(path, run / LAST)
         return state, said
     return None, said
