@@ -47,7 +47,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder / "project", folder / "network"
         for room in ("clip4str", "model", "runtime", "training", "benchmarks"):
-            shutil.copytree(ROOT / room, self.folder / room, symlinks=True, ignore=_only_code)
+            shutil.copytree(ROOT / room, self.folder / room, symlinks=True, ignore=_unneeded)
         weights = self.folder / "model/bundled"
         weights.mkdir()
         save_checkpoint(tiny_network(), weights / "tiny.safetensors")
@@ -102,10 +102,9 @@ class Project:
         return not processes.lock_held(self.home / "lock")
 
 
-def _only_code(folder: str, names: list[str]) -> set[str]:
-    return {n for n in names if n == "__pycache__" or ("." in n and Path(n).suffix not in (".py", ".gz", ".args"))} | (
-        {"bundled", "results"} & set(names)
-    )
+def _unneeded(folder: str, names: list[str]) -> set[str]:
+    pictures = {name for name in names if Path(name).suffix in (".png", ".jpg")}
+    return pictures | {"__pycache__", "bundled", "results"} & set(names)
 
 
 def wait_until(happens: Callable[[], object], seconds: float = 120) -> None:
@@ -187,7 +186,7 @@ def test_stopped_it_has_saved_its_last_step(project, how):
 
 def test_killed_at_random_moments_it_goes_on_from_its_last_state(project):
     rng = random.Random(5)
-    for _ in range(4):
+    for _ in range(3):
         project.call("run")
         started = len(project.begun())
         wait_until(lambda: project.saved() > 0 and len(project.begun()) >= max(1, started))  # noqa: B023
@@ -198,7 +197,7 @@ def test_killed_at_random_moments_it_goes_on_from_its_last_state(project):
         assert "stopped" in project.call("status", "--no-chart", code=1)
         assert read_state(project.home / "run/last.ckpt").step >= saved
     project.call("run")
-    wait_until(lambda: len(project.begun()) == 5)
+    wait_until(lambda: len(project.begun()) == 4)
     assert project.begun() == sorted(project.begun()) and project.begun()[-1] >= 5
 
 
@@ -268,9 +267,7 @@ NETWORK = ("image_size=16x64,patch_size=16x4,image_width=64,image_layers=2,text_
            "text_positions=16,vocabulary=600,d=64,decoder_mlp=128")  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "devices, kills", [(1, 2), pytest.param(2, 3, marks=pytest.mark.slow)], ids=["one process", "two processes"]
-)
+@pytest.mark.parametrize("devices, kills", [(1, 1), pytest.param(2, 3, marks=pytest.mark.slow)], ids=["single", "ddp"])
 def test_a_real_run_survives_kills_and_ends_when_told(project, devices, kills):
     shutil.copy(ROOT / "training/train.py", project.folder / "training/train.py")
     project.commit(

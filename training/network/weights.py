@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
+from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.errors import DataError
 
 KEY = "words_seen"
@@ -43,13 +44,7 @@ def write_weights(source: Path, target: Path, words: int) -> None:
     header["__metadata__"] = {**header.get("__metadata__", {}), KEY: str(words)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    partial = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    try:
-        with source.open("rb") as file, partial.open("wb") as copy:
-            file.seek(begin)
-            copy.write(struct.pack("<Q", len(text)) + text + file.read())
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(target) as partial, source.open("rb") as file, partial.open("wb") as copy:
+        file.seek(begin)
+        copy.write(struct.pack("<Q", len(text)) + text)
+        shutil.copyfileobj(file, copy)
