@@ -23,6 +23,7 @@ import shutil
 import signal
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from clip4str.training.arguments import check, config_from, parser, settings_fro
 from clip4str.training.start import start_from
 
 VALIDATION_CROPS = 300  # without text
+PATIENCE = timedelta(days=30)  # of processes with each other; by default one paused for half an hour ends a run
 
 
 def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
@@ -143,12 +145,8 @@ def train(args: argparse.Namespace) -> int:
 
     logbook = Logbook(folder, held_out, args.save_minutes, args.validate_every,
                       dtype=torch.float16 if args.half_precision_result else torch.float32)  # fmt: skip
-    strategy = args.strategy
-    if args.devices > 1 and strategy in ("auto", "ddp"):
-        skips = settings.cross_start or settings.cross_every > 1
-        strategy = "ddp_find_unused_parameters_true" if skips else "ddp"
     trainer = L.Trainer(
-        accelerator=args.accelerator, devices=args.devices, strategy=strategy, precision=precision(args),
+        accelerator=args.accelerator, devices=args.devices, strategy=strategy(args), precision=precision(args),
         max_epochs=-1, min_epochs=0, accumulate_grad_batches=args.accumulate, gradient_clip_val=20.0,
         callbacks=[logbook], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
@@ -183,6 +181,16 @@ def train(args: argparse.Namespace) -> int:
 def _leave_stopping_to_the_parent(worker: int) -> None:
     """A signal to the whole process group must not take a worker away from a run that is about to save."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def strategy(args: argparse.Namespace) -> Any:
+    """For Lightning: DDP among several devices, whose processes outwait a pause (stop signals) of days."""
+    if args.devices < 2 or args.strategy not in ("auto", "ddp"):
+        return args.strategy
+    from lightning.pytorch.strategies import DDPStrategy
+
+    skips = bool(args.cross_start) or args.cross_every > 1
+    return DDPStrategy(find_unused_parameters=skips, timeout=PATIENCE)
 
 
 def precision(args: argparse.Namespace) -> Any:

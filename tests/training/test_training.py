@@ -17,6 +17,7 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.driver import Decoding
 from clip4str.runtime.errors import CheckpointError, UsageError
 from clip4str.training import start
+from clip4str.training.arguments import parser
 from clip4str.training.data import Stream, load_validation, load_words
 from clip4str.training.logbook import HeldOut
 from clip4str.training.module import Settings, Training, word_accuracy
@@ -24,7 +25,7 @@ from clip4str.training.muon import MuonAdamW, orthogonalize
 from clip4str.training.psm import draw_orders, psm_losses
 from clip4str.training.schedule import one_cycle
 from clip4str.training.textless import crops, plain
-from clip4str.training.train import main
+from clip4str.training.train import main, strategy
 
 WORDS = ["stop", "Exit", "24", "taxi"]
 
@@ -325,6 +326,17 @@ def test_word_accuracy_counts_as_the_test_charset_writes():
     model = Clip4Str(TINY)
     assert word_accuracy(["stop", "exit", "x"], ["STOP!", "Exit", "y"], model) == pytest.approx(2 / 3)
     assert word_accuracy(["stop", "x"], ["stop", "?!"], model) == 1.0
+
+
+@pytest.mark.parametrize(
+    "options, unused", [((), False), (("--cross-every", "4"), True), (("--cross-start", "0.5"), True)]
+)
+def test_processes_outwait_a_long_pause(options, unused):
+    args = parser("").parse_args(["--output", "x", "--devices", "2", *options])
+    found = strategy(args)
+    assert found._timeout.days >= 7 and found._ddp_kwargs == {"find_unused_parameters": unused}
+    args.devices = 1
+    assert strategy(args) == "auto"
 
 
 @pytest.mark.slow
