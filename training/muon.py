@@ -37,10 +37,11 @@ def _shared(matrices: Tensor) -> Tensor:
         return orthogonalize(matrices)
     world, count = dist.get_world_size(), len(matrices)
     share = -(-count // world)
-    own = orthogonalize(F.pad(matrices, (0, 0, 0, 0, 0, share * world - count)).chunk(world)[dist.get_rank()])
-    parts = [torch.empty_like(own) for _ in range(world)]
-    dist.all_gather([part.view(torch.uint8) for part in parts], own.contiguous().view(torch.uint8))
-    return torch.cat(parts)[:count]
+    parts = F.pad(matrices, (0, 0, 0, 0, 0, share * world - count)).chunk(world)
+    own = orthogonalize(parts[dist.get_rank()]).contiguous()
+    found = [torch.empty_like(own) for _ in range(world)]
+    dist.all_gather([part.view(torch.uint8) for part in found], own.view(torch.uint8))
+    return torch.cat(found)[:count]
 
 
 class MuonAdamW(torch.optim.Optimizer):

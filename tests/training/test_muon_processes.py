@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 
 from clip4str.training.muon import MuonAdamW
 
-SHAPES = ((8, 8), (8, 8), (8, 8), (24, 8), (8, 32))  # three of a kind: an odd number for two processes
+SHAPES = ((8, 8), (8, 8), (8, 8), (24, 8), (8, 32), (32, 8))  # three of a kind: an odd number for two processes
 
 
 def steps() -> list[torch.Tensor]:
