@@ -50,6 +50,7 @@ def parser() -> Parser:
     export = commands.add_parser("export", help="averaged weights, or the whole state in pieces")
     export.add_argument("--output", type=Path, required=True, metavar="PATH", help="file, or folder with --pieces")
     export.add_argument("--pieces", action="store_true", help="the whole state as files of at most 16 MiB")
+    export.add_argument("--branch", type=Path, metavar="DIR", help="weights of a branch of the run: train.py --branch")
     bring = commands.add_parser("import", help="go on from what export --pieces wrote on another machine")
     bring.add_argument("folder", type=Path, metavar="DIR")
     keep = commands.add_parser("keep")  # what `run` starts in the background
@@ -94,7 +95,7 @@ def command(args: argparse.Namespace) -> int:
     elif args.pieces:
         print(f"{args.output}: {carry.export_pieces(where, args.output)} pieces")
     else:
-        print(f"{args.output}: {carry.export_weights(where, args.output):,} words seen")
+        print(f"{args.output}: {carry.export_weights(where, args.output, args.branch):,} words seen")
     return 0
 
 

@@ -19,7 +19,7 @@ from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 if sys.platform != "linux":
     pytest.skip("the run needs Linux", allow_module_level=True)
 
-from clip4str.training.network import carry, keeper, progress, states, weights
+from clip4str.training.network import carry, checkout, keeper, progress, states, weights
 from clip4str.training.network.places import Places, places
 from clip4str.training.network.recipe import read_recipe
 
@@ -185,7 +185,7 @@ def test_mistakes_in_a_recipe_are_named(where, tmp_path, text, message):
 
 
 def test_the_committed_recipe_is_what_training_takes(where):
-    provide = pytest.importorskip("clip4str.training.provide")
+    from clip4str.training import provide
     from clip4str.training.arguments import check, parser
 
     for real in (False, True):
@@ -252,6 +252,15 @@ def test_a_row_that_is_being_written_is_left_out(tmp_path):
     assert said == "step 150, 1,500 words, 120 words/s, loss 1.000 (visual 1.000), held out: visual 50.0 %"
 
 
+def test_the_chart_is_drawn_while_a_row_is_being_written(where):
+    from clip4str.training.network.status import _chart
+
+    where.run.mkdir()
+    assert _chart(where).startswith("none yet")
+    (where.run / "log.csv").write_text(LOG)
+    assert Path(_chart(where)).read_bytes()[:4] == b"\x89PNG"
+
+
 def test_time_left_is_said_where_there_is_an_end(where, tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
     rows = progress.read_rows(tmp_path / "log.csv")
@@ -262,6 +271,12 @@ def test_time_left_is_said_where_there_is_an_end(where, tmp_path):
 
 
 # Carried away
+
+
+def test_without_git_it_says_so(where, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="needs git: install it"):
+        checkout.place(where, "HEAD")
 
 
 def test_exported_weights_say_how_many_words_they_have_seen(where, tmp_path):
@@ -277,6 +292,11 @@ def test_exported_weights_say_how_many_words_they_have_seen(where, tmp_path):
     assert before.keys() == after.keys() and all(torch.equal(v, after[k]) for k, v in before.items())
     assert load_checkpoint(tmp_path / "out.safetensors").config == TINY
     assert weights.words_seen(tmp_path / "out.safetensors") == 1090
+    branch = tmp_path / "branch"
+    branch.mkdir()
+    save_checkpoint(tiny_network(3), branch / states.AVERAGED)
+    (branch / "log.csv").write_text(LOG)
+    assert carry.export_weights(where, tmp_path / "branch.safetensors", branch) == 2500
     with pytest.raises(UsageError, match="exists already"):
         carry.export_weights(where, tmp_path / "out.safetensors")
 

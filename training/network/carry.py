@@ -24,13 +24,14 @@ CARRIED = (LAST, AVERAGED, START, "log.csv")
 _LARGEST = 2**33  # bytes of one file
 
 
-def export_weights(places: Places, output: Path) -> int:
-    """The averaged weights as they are now. Returns the words they have seen."""
-    averaged = places.run / AVERAGED
+def export_weights(places: Places, output: Path, branch: Path | None = None) -> int:
+    """The averaged weights as they are now, or those of a branch of the run. Returns the words they have seen."""
+    folder = branch or places.run
+    averaged = folder / AVERAGED
     if not averaged.exists():
-        raise UsageError(f"{places.run}: no averaged weights yet; the first are written some minutes after the start")
+        raise UsageError(f"{folder}: no averaged weights yet; the first are written some minutes after the start")
     _free(output)
-    words = averaged_words(places.run)
+    words = averaged_words(folder, read_start(places.run).words)
     write_weights(averaged, output, words)
     return words
 

@@ -27,15 +27,18 @@ class Commit:
 
 def git(folder: Path, *arguments: str) -> str:
     """What git prints. Raises UsageError with its own words."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, errors="replace",
-                              stdin=subprocess.DEVNULL)  # fmt: skip
-    except FileNotFoundError:
-        raise UsageError("the run has a checkout of its own and needs git: install it") from None
+    _need_git()
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, errors="replace",
+                          stdin=subprocess.DEVNULL)  # fmt: skip
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise UsageError(f"{folder}: git {arguments[0]}: {lines[-1].removeprefix('fatal: ')}")
     return done.stdout.strip()
+
+
+def _need_git() -> None:
+    if shutil.which("git") is None:
+        raise UsageError("the run has a checkout of its own and needs git: install it")
 
 
 def commit_of(folder: Path, revision: str = "HEAD") -> Commit:
@@ -56,6 +59,7 @@ def place(places: Places, revision: str | None) -> Commit:
 
     Only for who holds the lock. Raises UsageError.
     """
+    _need_git()
     if revision is not None or current(places) is None:
         try:
             wanted = commit_of(places.project, revision or "HEAD")

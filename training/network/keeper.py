@@ -5,6 +5,7 @@ Runs out of the run's own checkout, in the background, as the leader of a sessio
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -50,6 +51,8 @@ class Keeper:
             return self._keep()
         except (Clip4StrError, OSError) as error:
             return self._fail(str(error))
+        finally:
+            self._clear()
 
     def _keep(self) -> int:
         failures = 0
@@ -124,7 +127,7 @@ class Keeper:
             send(self.child.pid, signal.SIGTERM)
 
     def _clear(self) -> None:
-        """Nothing of an attempt that failed may go on beside the next."""
+        """Nothing of an attempt that has ended may go on beside the next, or alone."""
         for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
             end = time.monotonic() + patience
             while (left := [p for p in members(os.getpid()) if p.pid != os.getpid()]) and time.monotonic() < end:
@@ -140,7 +143,8 @@ class Keeper:
     def _fail(self, reason: str) -> int:
         reason = one_line(reason)
         self.places.note(reason)
-        self.places.failed.write_text(reason + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk may be the reason
+            self.places.failed.write_text(reason + "\n", encoding="utf-8")
         return 1
 
 

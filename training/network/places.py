@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -64,8 +65,8 @@ class Places:
                 "PYTHONPATH": str(self.checkout), "PYTHONUNBUFFERED": "1"}  # fmt: skip
 
     def note(self, text: str) -> None:
-        """A line for the log, with date and time."""
-        with self.log.open("a", encoding="utf-8") as file:
+        """A line for the log, with date and time; none where the disk is full: that ends no run."""
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 

@@ -89,21 +89,23 @@ def begin(places: Places, words_before: int) -> tuple[str, ...]:
     return (*said, _anew(places, weights, words))
 
 
-def averaged_words(run: Path) -> int:
-    """Seen by the averaged weights of the run in this folder. Raises DataError for a damaged file."""
-    said = words_seen(run / AVERAGED)
-    logged = read_rows(run / "log.csv")
-    return said if said is not None else read_start(run).words + int(logged[-1]["words"] if logged else 0)
+def averaged_words(folder: Path, before: int) -> int:
+    """Seen by the averaged weights in this folder of the run, or of a branch of it. before: by those that the run began
+    with. Raises DataError for a damaged file."""
+    said = words_seen(folder / AVERAGED)
+    logged = read_rows(folder / "log.csv")
+    return said if said is not None else before + int(logged[-1]["words"] if logged else 0)
 
 
 def _other_weights(run: Path, said: list[str]) -> list[tuple[int, Path]]:
     """(words seen, file) of what a run without a state has: averaged weights, those that it began with."""
     found = []
-    for name, words in ((AVERAGED, averaged_words), (INIT, lambda run: read_start(run).words)):
+    before = read_start(run).words
+    for name in (AVERAGED, INIT):
         try:
             if (run / name).exists():
                 read_header(run / name)
-                found.append((words(run), run / name))
+                found.append((averaged_words(run, before) if name == AVERAGED else before, run / name))
         except DataError as error:
             said.append(str(error))
     return found
