@@ -135,11 +135,15 @@ class Side:
 class Search:
     """Compares every training picture with every test picture: some ten microseconds a pair.
 
+    same_label: pictures only with those that have the same word; equal files and pixels are found under any.
     Memory: 10 KB a test picture, and a block of training pictures.
     """
 
-    def __init__(self, train: Side, test: Side, threshold: float, stretch: float, pairs: int) -> None:
+    def __init__(
+        self, train: Side, test: Side, threshold: float, stretch: float, pairs: int, same_label: bool = False
+    ) -> None:
         self.train, self.test, self.threshold, self.stretch, self.pairs = train, test, threshold, stretch, pairs
+        self.same_label = same_label
         self.found: list[Finding] = []
         self.stretched: list[Finding] = []
         self.closest: list[Finding] = []
@@ -164,7 +168,8 @@ class Search:
         )
         same = sum(count * theirs[word] for word, count in ours.items())
         self._compared[True] += same
-        self._compared[False] += ours.total() * theirs.total() - same
+        if not self.same_label:
+            self._compared[False] += ours.total() * theirs.total() - same
 
     def _exact(self, block: Pictures) -> set[tuple[int, int]]:
         """(number of a test picture, number in the block) of the pairs with equal bytes or pixels, now in `found`."""
@@ -183,7 +188,7 @@ class Search:
         return set(pairs)
 
     def _near(self, block: Pictures, thumbnails: np.ndarray, exact: set[tuple[int, int]]) -> None:
-        for test, train, score, fit in similar(thumbnails, np.stack(block.thumbnails)):
+        for test, train, score, fit in self._similar(block, thumbnails):
             if (test, train) in exact:
                 continue
             pair = self._finding("near", score, tuple(fit.tolist()), block, train, test)
@@ -197,6 +202,17 @@ class Search:
             elif score >= self.threshold:
                 self.stretched.append(pair._replace(kind="stretched"))
         self.closest = sorted(self.closest, key=_rank)[: self.pairs]
+
+    def _similar(self, block: Pictures, thumbnails: np.ndarray) -> Iterator[tuple[int, int, float, np.ndarray]]:
+        """As likeness.similar, of what is to be compared."""
+        theirs = np.stack(block.thumbnails)
+        if not self.same_label:
+            yield from similar(thumbnails, theirs)
+            return
+        for word in sorted(set(self.tests.words) & set(block.words)):
+            ours, others = ([i for i, w in enumerate(words) if w == word] for words in (self.tests.words, block.words))
+            for test, train, score, fit in similar(thumbnails[ours], theirs[others]):
+                yield ours[test], others[train], score, fit
 
     def _finding(
         self, kind: str, score: float | None, fit: tuple[int, ...], block: Pictures, train: int, test: int

@@ -67,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--pairs", type=int, default=40, metavar="N", help="closest pairs to list and draw (default: %(default)s)")
     add("--copies", type=int, default=300, metavar="N",
         help="test pictures to try altered copies of (default: %(default)s; 0: none)")  # fmt: skip
+    add("--same-label", action="store_true",
+        help="compare pictures with the same word only: a thousandth of the pairs, for large training data; an altered "
+             "copy under another label is then not found")  # fmt: skip
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -80,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _search(args: argparse.Namespace, train: Side, test: Side) -> int:
-    search = Search(train, test, args.threshold, args.stretch, args.pairs)
+    search = Search(train, test, args.threshold, args.stretch, args.pairs, args.same_label)
     search.run(not args.quiet)
     report = search.report(args.copies)
     if args.output:

@@ -15,7 +15,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ PARTS = ("image tower", "visual decoder", "draft head", "cross-modal branch", "b
          "optimiser")  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--layers", type=int, default=9, help="of the image tower (default 9)")
     p.add_argument("--batch", type=int, default=128, help="words a step (default 128)")

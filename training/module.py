@@ -27,6 +27,9 @@ from .psm import draw_orders, psm_losses
 from .schedule import learning_rate
 
 
+PAUSE = 120.0  # a step that takes longer, in seconds, has been stopped meanwhile, which is no time of training
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train. The defaults of the first block are the published ones for CLIP's weights as the start.
@@ -160,7 +163,8 @@ class Training(Clip4Str, L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         now, step = time.monotonic(), self.global_step + 1
-        self.elapsed, self._clock = self.elapsed + now - self._clock, now
+        spent = now - self._clock
+        self.elapsed, self._clock = self.elapsed + (spent if spent < PAUSE else 0.0), now
         weight = 1 - min(self.settings.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             current: list[Tensor] = [self.get_parameter(name) for name in self.ema]

@@ -277,3 +277,18 @@ def test_an_empty_sheet_is_a_picture(tmp_path, write_lmdb):
     side = Side([write_lmdb(tmp_path / "words", [])])
     assert min(contact_sheet([], side, side).size) > 0
     assert run(["--train", str(tmp_path), "--test", str(tmp_path), "--quiet"]) == 0
+
+
+def test_with_same_label_only_copies_under_their_own_word_are_found(search):
+    pictures = {word: draw(word, number) for number, word in enumerate(TEST_WORDS)}
+    test = [(encoded(image), word) for word, image in pictures.items()]
+    altered = [encoded(toned(pictures[word], 0.6, 20)) for word in ("Bridge", "MARKET")]
+    train = [(altered[0], "BRIDGE"), (altered[1], "other"), (encoded(pictures["garden"]), "x")]
+    found = {}
+    for option in ((), ("--same-label",)):
+        code, report = search(train, test, *option)
+        assert code == 1
+        found[option] = {(pair["train"]["row"], pair["kind"]) for pair in report["found"]["pairs"]}
+    assert found[()] == {(1, "near"), (2, "near"), (3, "bytes")}
+    assert found[("--same-label",)] == {(1, "near"), (3, "bytes")}
+    assert report["other_labels"]["pairs"] == 0 and report["same_labels"]["pairs"] == 1
