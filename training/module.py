@@ -26,7 +26,6 @@ from .muon import MuonAdamW
 from .psm import draw_orders, psm_losses
 from .schedule import learning_rate
 
-
 PAUSE = 120.0  # a step that takes longer, in seconds, has been stopped meanwhile, which is no time of training
 
 
