@@ -25,7 +25,7 @@ def long_text(words: WordSampler) -> str:
         text = make(words, low)
         if low <= len(text.replace(" ", "")) <= high:
             return text
-    return _joined(words, low)[:high].strip()
+    return _joined(words, low).replace(" ", "")[:high]
 
 
 def _joined(words: WordSampler, low: int) -> str:

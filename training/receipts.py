@@ -21,7 +21,7 @@ def receipt_text(words: WordSampler) -> str:
 
 def _term(words: WordSampler) -> str:
     r = words.rng
-    term = r.choice(TERMS)
+    term = TERMS[int(len(TERMS) * r.random() ** 2)]  # the first are the most frequent
     term = r.choice((term.upper(), term.upper(), term.capitalize(), term.capitalize(), term.lower()))
     form = r.choice(("{}", "{}", "{}", "{}:", "{}:", "({})", "{}.", "{}($)", "{}(RM)", "*{}", "{}*", "{}#", "{}%"))
     return form.format(term)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from tiny import TINY, write_lmdb
+from torch import Tensor
 
 from clip4str.runtime.errors import DataError
 from clip4str.runtime.text import Charset
@@ -21,9 +22,10 @@ from clip4str.training.drawing.atlas import CAP, PAD, SPACE, STEP, Atlas
 from clip4str.training.drawing.command import figures
 from clip4str.training.drawing.data import drawn_beside
 from clip4str.training.drawing.dice import Dice
-from clip4str.training.drawing.order import BLANK, MAIN, PAPER, SIDE, Order, Orders, encode
+from clip4str.training.drawing.order import BLANK, MAIN, PAPER, SIDE, Order, Orders, encode, printing_weights
+from clip4str.training.drawing.paint import coarser, coverage, slopes, smooth
 from clip4str.training.drawing.renderer import Renderer
-from clip4str.training.drawing.warp import inverse, random_warp, text_points
+from clip4str.training.drawing.warp import plain_warp, random_warp, text_points
 from clip4str.training.fonts import Font
 from clip4str.training.train import main
 from clip4str.training.words import CHARSET
@@ -143,9 +145,78 @@ def test_the_word_lies_within_the_crop(atlas: Atlas):
     assert (reach > 0.9).float().mean() > 0.95
 
 
-def test_inverse_of_projective_maps():
-    maps = torch.randn(50, 3, 3, generator=torch.Generator().manual_seed(0)) + 3 * torch.eye(3)
-    torch.testing.assert_close(inverse(maps) @ maps, torch.eye(3).expand(50, 3, 3), atol=1e-3, rtol=1e-3)
+def test_the_sensor_sees_and_gives_back_as_pillow_does():
+    rng = np.random.default_rng(0)
+    row = rng.uniform(0, 255, (1, 24)).astype(np.float32)
+    count, none = torch.tensor([24.0]), torch.zeros(1)
+    up = camera._from_sensor(128, 40, count, torch.tensor([5.0]))[0].numpy()
+    held = np.concatenate((np.repeat(row[:, :1], 5, 1), row, np.repeat(row[:, -1:], 11, 1)), axis=1)
+    expected = np.asarray(Image.fromarray(row).resize((128, 1), Image.Resampling.BICUBIC))
+    assert np.abs(held @ up.T - expected)[:, 8:-8].max() < 0.1
+    wide = torch.from_numpy(rng.uniform(0, 255, (96,)).astype(np.float32))
+    down = camera._to_sensor(40, 96, count, torch.tensor([5.0]), none, none)[0] @ wide
+    # A blur of a fifth of a pixel stays, so that pixels far smaller than the scene's have weights at all.
+    assert (down[5:29] - wide.view(24, 4).mean(1)).abs().max() < 10
+    separate = camera._separable(torch.ones(1, 2, 3), torch.ones(1, 3, 3, 4), torch.ones(1, 5, 4))
+    torch.testing.assert_close(separate, torch.full((1, 3, 2, 5), 12.0))
+
+
+def test_words_come_back_in_their_order_from_parts(renderer: Renderer, monkeypatch: pytest.MonkeyPatch):
+    """However the words of a batch are sorted and divided to be drawn."""
+    taken = renderer.orders.take(150, 2)
+    codes, faces = torch.from_numpy(taken.codes), torch.from_numpy(taken.faces)
+    number, sizes = torch.arange(150) % 256, []
+
+    def painted(codes: Tensor, faces: Tensor, fine: int) -> Tensor:
+        sizes.append((len(codes), fine))
+        longest = (codes[:, 1, SIDE : SIDE + MAIN] != BLANK).sum(1).max()
+        assert fine == 2 or longest <= 10
+        return faces.to(torch.uint8)[:, None, None, None].expand(-1, 32, 128, 3)
+
+    monkeypatch.setattr(renderer, "_draw", painted)
+    assert torch.equal(renderer.draw(codes, number, 0)[:, 0, 0, 0].long(), number) and len(faces) == 150
+    assert sizes == [(50, 1), (50, 1), (50, 2)]
+
+
+def test_one_sample_a_pixel_is_enough_for_wide_letters(renderer: Renderer):
+    taken = order("hotel", "Wagen", "R2-D2", "MMMMMMMM")
+    layout = renderer.glyphs.lay_out(torch.from_numpy(taken.codes).long(), torch.from_numpy(taken.faces))
+    covers = []
+    for fine in (1, 8):
+        field = renderer.glyphs.field(layout, *text_points(plain_warp(*layout.size), 32, fine * 128))
+        covers.append(coarser(coverage(field, slopes(field)), fine))
+    assert (covers[0] - covers[1]).abs().mean() < 0.01
+
+
+def test_enlarging_is_bicubic_interpolation():
+    small = torch.randn(1, 1, 6, 18, generator=torch.Generator().manual_seed(0))
+    dice = Dice(1, torch.Generator())
+    dice.field = lambda *cells: small[:, 0] / 0.8  # type: ignore[method-assign]
+    expected = torch.nn.functional.interpolate(small, (32, 128), mode="bicubic", align_corners=False)[:, 0]
+    torch.testing.assert_close(smooth(dice, (6, 18), (32, 128)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_printed_words_stand_dark_on_plain_paper(atlas: Atlas):
+    renderer = Renderer(atlas, WORDS, seed=1)
+    taken = renderer.orders.take(4000, 5)
+    on_paper = taken.faces >= PAPER
+    assert 0.02 < on_paper.mean() < 0.05
+    assert 0.35 < np.mean([any(c.isdigit() for c in taken.labels[i]) for i in np.flatnonzero(on_paper)]) < 0.75
+    some = taken.rows(np.arange(200))
+    codes, faces = torch.from_numpy(some.codes), torch.from_numpy(some.faces) % PAPER
+    values = [dict(zip(command.FIGURES, figures(renderer.draw(codes, faces + paper, 3).numpy()).T))
+              for paper in (0, PAPER)]  # fmt: skip
+    assert np.mean(values[1]["dark text"]) > 0.75 > np.mean(values[0]["dark text"])
+    assert np.median(values[1]["grey"]) > np.median(values[0]["grey"]) + 30
+    assert np.median(values[1]["saturation"]) < 0.6 * np.median(values[0]["saturation"])
+
+
+def test_faces_of_even_width_print_most_of_what_is_printed(atlas: Atlas):
+    even = atlas.glyphs.copy()
+    even[1, :, 4] = 300
+    shares = printing_weights(replace(atlas, glyphs=even), np.array([0.9, 0.1]))
+    assert 0.6 < shares[1] < 0.75 and shares.sum() == pytest.approx(1)
+    assert printing_weights(atlas, np.array([0.9, 0.1])).sum() == pytest.approx(1)
 
 
 def test_a_good_camera_changes_little():

@@ -42,7 +42,7 @@ def light(dice: Dice, scene: Tensor) -> Tensor:
     rows = dice.subset(UNEVEN)
     scene = scene.index_copy(0, rows, uneven(Dice(len(rows), dice.generator), scene[rows]))
     taken = dice.chance(0.55)
-    gain = dice.normal(-0.12, 0.3).exp().clamp(0.35, 1.3)
+    gain = dice.normal(-0.03, 0.3).exp().clamp(0.35, 1.3)
     haze = dice.uniform() ** 2.5 * 0.45
     cast = (1 + dice.field(3) * 0.06) * gain[:, None]
     factor = torch.where(taken[:, None], (1 - haze)[:, None] * cast, 1.0)

@@ -95,9 +95,9 @@ def colour_pair(dice: Dice) -> tuple[Tensor, Tensor]:
     swapped = dice.chance(0.12)[:, None]
     text = jitter(dice, torch.where(swapped, signs[:, 1], signs[:, 0]), 14)
     ground = jitter(dice, torch.where(swapped, signs[:, 0], signs[:, 1]), 22)
-    contrast = dice.mixture(((0.17, 30, 65), (0.31, 60, 130), (0.52, 110, 240)))
+    contrast = dice.mixture(((0.13, 30, 65), (0.29, 60, 130), (0.58, 110, 240)))
     low = dice.uniform(4, 250 - contrast)
-    dark_text = dice.chance(0.5)
+    dark_text = dice.chance(0.58)
     text_l, ground_l = torch.where(dark_text, low, low + contrast), torch.where(dark_text, low + contrast, low)
     text_s = torch.where(dice.chance(0.3), dice.uniform() ** 0.8, dice.uniform(0, 0.15))
     ground_s = torch.where(dice.chance(0.4), dice.uniform(), dice.uniform(0, 0.25))
