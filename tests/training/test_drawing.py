@@ -274,7 +274,7 @@ def test_a_run_on_drawn_words_goes_on(atlas_file, words, tmp_path, monkeypatch, 
                "--precision", "32", "--accelerator", "cpu", "--data", str(words), "--real-fraction", "0.5"]  # fmt: skip
     for name, count in (("whole", "2"), ("parts", "1"), ("parts", "2")):
         # A schedule by minutes would differ; one by steps ends where it is told.
-        monkeypatch.setattr("clip4str.training.module.one_cycle", lambda progress: 1.0)
+        monkeypatch.setattr("clip4str.training.schedule.one_cycle", lambda progress: 1.0)
         assert main([*options, "--output", str(tmp_path / name), "--steps", count]) == 0
     assert "2 steps, 8 words" in capsys.readouterr().out
     whole, parts = (torch.load(tmp_path / n / "last.ckpt", weights_only=True) for n in ("whole", "parts"))
