@@ -69,6 +69,7 @@ setup(
         "clip4str.model": ["bundled/*"],
         "clip4str.export": ["sample_crops/*"],
         "clip4str.training": ["font_packages.tsv"],
+        "clip4str.training.textless": ["*.tsv"],
     },
     install_requires=RUNTIME,
     extras_require={

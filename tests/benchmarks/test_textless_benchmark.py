@@ -9,6 +9,7 @@ from PIL import Image
 
 from clip4str.benchmarks import textless_unseen
 from clip4str.benchmarks.textless import FalseReading, main, measure, report, sheet
+from clip4str.benchmarks.unlabelled_text import news
 from clip4str.runtime.errors import UsageError
 from clip4str.training.textless.crops import MADE, SHARES, Crop, measuring_crops
 from clip4str.training.textless.photos import SAME, Photos
@@ -70,6 +71,13 @@ def test_the_sheet_shows_what_was_read():
     assert ((pixels == (0, 200, 0)).all(2).sum(1) > 100).any()
     assert (np.abs(pixels - (0xC0, 0x26, 0x2D)).sum(2) < 60).sum() > 50
     assert sheet([]).size[1] == 84
+
+
+def test_news_is_text_that_no_labelled_word_covers():
+    words = np.array([[0, 0, 100, 20], [200, 0, 300, 20]], float)
+    inside, beside, half, across = (5, 2, 90, 18), (110, 0, 190, 20), (60, 0, 140, 20), (0, 0, 300, 20)
+    assert news([inside, beside, half, across], words) == [beside, across]  # a line over both is more than either
+    assert news([beside], np.empty((0, 4))) == [beside]
 
 
 def test_the_command(tiny_bundle, photos, tmp_path, capsys):

@@ -157,6 +157,23 @@ def test_pieces_of_photos_have_no_word_in_them(folder):
             assert int(pixels[..., 0].max()) - int(pixels[..., 1].max()) < 30  # grey: nothing of the red word
 
 
+def test_what_the_lists_of_words_leave_out_is_kept_away_from_too(folder, tmp_path, monkeypatch):
+    rows = [f"img_{k}.png\t0\t0\t480\t100\n" for k in range(12)]
+    (tmp_path / "more.tsv").write_text("photo\tleft\ttop\tright\tbottom\n" + "".join(rows))
+    monkeypatch.setattr(photos, "UNLABELLED", tmp_path / "more.tsv")
+    photos._unlabelled.cache_clear()
+    shots = Photos(folder)
+    photos._unlabelled.cache_clear()
+    assert all(boxes.tolist() == [list(WORD), [0, 0, 480, 100]] for boxes in shots.words)
+    assert all(boxes.tolist() == [list(WORD)] for boxes in Photos(folder, unlabelled=False).words)
+
+
+def test_the_list_of_unlabelled_text_is_sound():
+    found = photos._unlabelled()
+    for name, boxes in found.items():
+        assert name.startswith("img_") and (boxes[:, :2] < boxes[:, 2:]).all(), name
+
+
 def test_a_third_of_the_photos_is_for_measuring_only(folder):
     learned, measured = Photos(folder), Photos(folder, measured=True)
     assert not set(learned.paths) & set(measured.paths)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from clip4str.runtime.errors import DataError
 
+UNLABELLED = Path(__file__).with_name("unlabelled.tsv")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LEARNED = 2 / 3  # share of the photos that are learned from; the others only measure
 LARGEST = 64  # pixels of height kept
@@ -28,17 +29,23 @@ SAME = 128  # consecutive crops from one photo, which is decoded once for them
 class Photos:
     """Photos below a folder, in one of two parts by a hash of their names.
 
-    Raises DataError if there is none, a photo is no picture, or its list is not as above.
+    words: boxes around the words of each photo: left, top, right, bottom, [n, 4]; those of its list, and where
+    benchmarks/unlabelled_text.py found more (unlabelled.tsv; unlabelled=False: without). Raises DataError if there is
+    no photo, one is no picture, or its list is not as above.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], measured: bool = False) -> None:
+    def __init__(self, folder: str | os.PathLike[str], measured: bool = False, unlabelled: bool = True) -> None:
         paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not paths:
             raise DataError(f"{folder}: no photo (.jpg or .png with a .txt beside it) in it or below")
         self.paths = [path for path in paths if (_fraction(path.name) >= LEARNED) == measured]
         if not self.paths:
             raise DataError(f"{folder}: none of its {len(paths)} photos falls into the part to use; add more")
-        self.words = [_read_words(path.with_suffix(".txt")) for path in self.paths]
+        more = _unlabelled() if unlabelled else {}
+        self.words = [
+            np.concatenate((_read_words(path.with_suffix(".txt")), more.get(path.name, np.empty((0, 4)))))
+            for path in self.paths
+        ]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -96,6 +103,16 @@ def _read_words(path: Path) -> np.ndarray:
             raise DataError(f"{path}: {row[:60]!r} is not x1,y1,...,x4,y4,text")
         boxes.append((*corners.min(0), *corners.max(0)))
     return np.array(boxes).reshape(-1, 4)
+
+
+@functools.lru_cache(maxsize=1)
+def _unlabelled() -> dict[str, np.ndarray]:
+    """By photo, boxes of text that its list does not name."""
+    found: dict[str, list[list[float]]] = {}
+    for row in UNLABELLED.read_text(encoding="utf-8").splitlines()[1:]:
+        name, *box = row.split("\t")
+        found.setdefault(name, []).append([float(v) for v in box])
+    return {name: np.array(boxes) for name, boxes in found.items()}
 
 
 def _fraction(name: str) -> float:
