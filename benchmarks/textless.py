@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = report(seen)
     manifest = recognizer.manifest
     print(f"{manifest.name} {manifest.precision}, {rows[-1]['crops']} crops without text\n")
-    print(f"| {'':22} | crops | {'read, %':23} | {'surely read, %':23} |\n| {':---':22} | ----: | :--- | :--- |")
+    print(f"| {'':22} | crops | {'read, %':24} | {'surely read, %':24} |\n| {':---':22} | ----: | :--- | :--- |")
     for row in rows:
         figures = [
             f"{s['percent']:5.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in (row["read"], row["surely_read"])

@@ -62,7 +62,7 @@ SCRIPTS = {
     "Ethiopic": Script(("ethiopic",), ((0x1208, 0x1246), (0x1260, 0x1286)), "ዐዑበሀህሆሃሁሂሄ", least=3),
     "Mongolian": Script(("mongolian",), ((0x1820, 0x1842),), least=4),
     # kept for measuring, see benchmarks/textless.py
-    "Gujarati": Script(("gujarati",), ((0x0A95, 0x0AA8), (0x0AAA, 0x0AB0)), "ટઠ", (0x0ABE, 0x0AC0, 0x0AC7)),
+    "Gujarati": Script(("gujarati",), ((0x0A95, 0x0AA8), (0x0AAA, 0x0AB0)), "ઙટઠડર", (0x0ABE, 0x0AC0, 0x0AC7), 3),
     "Telugu": Script(("telugu",), ((0x0C15, 0x0C28), (0x0C2A, 0x0C39)), "ంఠ", (0x0C3E, 0x0C3F, 0x0C46), 3),
     "Khmer": Script(("khmer",), ((0x1780, 0x17A2),), "", (0x17B6, 0x17B7, 0x17C1), 3),
     "Sinhala": Script(("sinhala",), ((0x0D9A, 0x0DB1), (0x0DB3, 0x0DBB)), "ට", (0x0DCF, 0x0DD2), 3),
