@@ -85,8 +85,9 @@ def start_from(model: Clip4Str, source: str, size: str) -> None:
         if other.config.image_layers < model.config.image_layers:
             state = _insert_layers(state, other.config.image_layers, model.config.image_layers)
         own = model.state_dict()
-        if other.draft_head is None:  # a published checkpoint; the head begins at random
-            own = {k: v for k, v in own.items() if not k.startswith("draft_head.")}
+        if model.draft_head is not None and other.draft_head is None:
+            # It begins at zero: a random one's first gradients would shake a tower that reads already.
+            state |= {k: torch.zeros_like(v) for k, v in own.items() if k.startswith("draft_head.")}
         wrong = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
         if wrong:
             raise CheckpointError(
