@@ -132,7 +132,8 @@ class Logbook(L.Callback):
         now = time.monotonic() - self._saved > self.save_seconds
         stop, save = trainer.strategy.broadcast((self._stop_asked, now))
         trainer.should_stop = last = bool(trainer.should_stop or stop)
-        validate = (step % self.validate_every == 0 or last) and trainer.is_global_zero and len(self.held_out) > 0
+        due = step % self.validate_every == 0 or (last and not stop)  # who is told to stop has no minutes left
+        validate = due and trainer.is_global_zero and len(self.held_out) > 0
         if validate:
             self.scores = self.held_out.accuracy(module)
         if (step % self.log_every == 0 or validate or last) and trainer.is_global_zero:
