@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,9 +72,12 @@ class Clip4Str(Network):
         driver = PredictAndRefine(self.charset, self.tokenizer, self.config.steps, self.decoding)
         return driver(self, pixels, full_logits)
 
-    def image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def image(self, pixels: Tensor) -> tuple[Any, ...]:
         memory = self.clip_model.visual(pixels)
-        return self.visual_decoder.project_memory(memory), self.cross_decoder.project_memory(memory)
+        keys_values = self.visual_decoder.project_memory(memory), self.cross_decoder.project_memory(memory)
+        if self.draft_head is None:
+            return keys_values
+        return *keys_values, self.draft_head(memory).argmax(dim=-1).cpu().numpy()
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Tensor) -> Pass:
         return _answer(self.visual_decoder(self._tensor(tokens), self._tensor(attend), visual_kv))

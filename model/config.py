@@ -13,6 +13,7 @@ from clip4str.runtime.errors import CheckpointError
 from clip4str.runtime.text import CHARSET_36, CHARSET_94
 
 Shapes = Mapping[str, Sequence[int]]
+MOST_FRAMES = 1024  # of a draft head, far more than any word needs
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Config:
     @property
     def grid(self) -> tuple[int, int]:
         return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
+    def draft_positions(self) -> int:
+        """All frames of the draft head, 0 where there is none."""
+        return self.grid[1] * self.draft_frames
 
     @property
     def memory_tokens(self) -> int:
@@ -123,6 +129,8 @@ def _check(c: Config) -> None:
     small = [name for name, value in sizes.items() if value < (name != "draft_frames")]
     if small or min(c.image_size) < 1:
         raise CheckpointError(f"{', '.join(small) or 'image_size'} must be at least 1")
+    if c.draft_positions > MOST_FRAMES:
+        raise CheckpointError(f"a draft head of {c.draft_positions} frames; {MOST_FRAMES} at most")
     if not 2 <= c.context <= c.text_positions:
         raise CheckpointError(f"a text context of {c.context} does not fit {c.text_positions} text positions")
     widths = {"decoder": (c.d, c.decoder_heads), "image": (c.image_width, c.image_heads)}

@@ -3,7 +3,8 @@
 Greedy autoregression in a decoder whose output at i depends on tokens before i alone has exactly one fixed point,
 the greedy word itself. So all positions are guessed at once, decoded in one parallel pass, the predictions put
 back in, until nothing before the end token changes. Every pass settles at least one more position for good, so
-the answer is exactly the step-by-step one after at most T passes, in practice 2 to 4.
+the answer is exactly the step-by-step one after at most T passes, in practice 2 to 4. Any guess leads to that one
+word, a good one sooner: networks with a draft head (model/draft.py) have one for the visual branch.
 
 Shapes: N images, T = 26 steps (longest word + 1), S <= T content positions, C classes.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from .bpe import BytePairTokenizer
 from .caption_cache import CaptionCache
+from .drafts import collapse
 from .errors import UsageError
 from .masks import Sight, masks
 from .text import END, Charset, first_end
@@ -40,8 +42,9 @@ class Stages(Protocol):
 
     flexible_steps: bool  # may S and T be smaller than 26, and N shrink? (not under fixed-shape engines)
 
-    def image(self, pixels: Any) -> tuple[Any, Any]:
-        """pixels (N, 3, H, W) -> memory keys and values for the visual and for the cross-modal decoder"""
+    def image(self, pixels: Any) -> tuple[Any, ...]:
+        """pixels (N, 3, H, W) -> memory keys and values for the visual and for the cross-modal decoder; where the
+        network has a draft head also the id that each of its frames shows, (N, F) int, see drafts.py"""
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
         """tokens (N, S) int32, attend (N, T, S) bool -> one pass of the visual decoder"""
@@ -63,11 +66,14 @@ class Decoding:
     decode: "ar" (greedy, left to right) or "nar" (one pass from the start token alone).
     refine: how many rounds of cloze refinement; the cross-modal branch rereads the refined word each round.
     branch: "cross" (both branches) or "visual" (no text tower at all).
+    draft: start from the draft head's word where the network has one and decode is "ar": the same words, in fewer
+    passes; False is for comparing the two.
     """
 
     decode: str = "ar"
     refine: int = 1
     branch: str = "cross"
+    draft: bool = True
 
     def __post_init__(self) -> None:
         if self.decode not in ("ar", "nar"):
@@ -84,6 +90,7 @@ class Stats:
 
     images: int = 0
     batches: int = 0
+    drafted: int = 0  # images whose visual branch began with the draft head's word
     visual_passes: int = 0
     cross_passes: int = 0
     refine_passes: int = 0
@@ -164,25 +171,30 @@ class PredictAndRefine:
         although the word is shorter (Reading.logits then is (N, T, C); narrower if refine is 0).
         """
         stats, how, n = Stats(batches=1, images=len(pixels)), self.decoding, len(pixels)
-        visual_kv, cross_kv = stages.image(pixels)
+        visual_kv, cross_kv, *drafts = stages.image(pixels)
         cross, compact = how.branch == "cross", stages.flexible_steps and not full_logits
         visual = _Decoder(stages.visual, (visual_kv,))
-        last = self._guess(visual, n, stages)
-        stats.visual_passes += 1
-        if how.decode == "ar":
-            # the guess was exact for position 0: one pass less to go
-            limits = np.full(n, self.steps)
-            last, passes = self._fixed_point(visual, last.ids, limits, stages, self.steps - 1, compact)
+        in_order = how.decode == "ar"
+        if in_order and how.draft and drafts:
+            stats.drafted += n
+            guess, most_passes = collapse(drafts[0], self.steps, len(self.charset.characters)), self.steps
+        else:
+            last = self._guess(visual, n, stages)
+            stats.visual_passes += 1
+            guess, most_passes = last.ids, self.steps - 1  # exact for position 0: one pass less to go
+        if in_order:
+            last, passes = self._fixed_point(visual, guess, np.full(n, self.steps), stages, most_passes, compact)
             stats.visual_passes += passes
         words = last.ids
         # Steps that the published loop has run when it stops; one parallel pass always runs all of them.
         lengths = np.full(n, self.steps)
-        if how.decode == "ar":
+        if in_order:
             lengths = np.minimum(first_end(words) + 1, self.steps)
         if cross:
             text_kv, captions = self._text(stages, words, {}, stats)
             reread = _Decoder(stages.cross, (cross_kv, text_kv))
-            if how.decode == "ar":
+            if in_order:
+                # From the settled visual word: both branches mostly agree, and no draft is nearer.
                 last, passes = self._fixed_point(reread, words, lengths, stages, self.steps, compact)
                 stats.cross_passes += passes
             else:

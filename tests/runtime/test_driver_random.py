@@ -22,10 +22,10 @@ def draw(*seen):
 
 class HashDecoders:
     """ends: share of end tokens. certain: percent of positions that do not look at their context, as most do in a
-    trained network."""
+    trained network. drafts: image -> ids in frames, None where there is no draft head."""
 
-    def __init__(self, flexible, ends, certain):
-        self.flexible_steps, self.ends, self.certain = flexible, ends, certain
+    def __init__(self, flexible, ends, certain, drafts=None):
+        self.flexible_steps, self.ends, self.certain, self.drafts = flexible, ends, certain, drafts
 
     def predict(self, branch, image, position, visible, text):
         """One position of one image, given its visible (place, token) pairs: (id, probability)."""
@@ -35,7 +35,9 @@ class HashDecoders:
         return 0 if ends else 1 + value // 1000 % len(CHARACTERS), (value // 7 % 997 + 1) / 1000
 
     def image(self, pixels):
-        return pixels, pixels
+        if self.drafts is None:
+            return pixels, pixels
+        return pixels, pixels, np.array([self.drafts(int(image)) for image in pixels])
 
     def visual(self, tokens, attend, images):
         return self.decode("visual", tokens, attend, images, [None] * len(images))
@@ -111,3 +113,59 @@ def test_every_mode_on_random_decoders(seed):
             words += 1
         compacted += len(images) > 2 and decoders.flexible_steps
     assert words > 600 and compacted > 50
+
+
+def greedy_word(decoders, charset, steps, image):
+    """The visual branch's word, step by step."""
+    context = [charset.start]
+    while len(context) <= steps and 0 not in context:
+        token, _ = decoders.predict("visual", image, len(context) - 1, tuple(enumerate(context)), None)
+        context.append(token)
+    return [token for token in context[1:] if token]
+
+
+def spread(word, frames):
+    """A word as frames that collapse to it: blanks between all characters, some of them held for two frames."""
+    shown = [token for character in word for token in (0, character, character)]
+    return (shown + [0] * frames)[:frames]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_draft_changes_a_word_in_any_mode(seed):
+    rng, charset, words, frames = random.Random(seed), Charset(CHARACTERS, "ab1"), 0, 30
+    kinds = {
+        "right": lambda image: spread(greedy_word(decoders, charset, steps, image), frames),
+        "nearly right": lambda image: spread([1 + draw(image) % 6, *greedy_word(decoders, charset, steps, image)[1:]], frames),
+        "empty": lambda image: [0] * frames,
+        "longest": lambda image: [1 + (i + image) % 6 for i in range(frames)],
+        "garbage": lambda image: [draw(image, i) % 7 for i in range(frames)],
+        "no characters at all": lambda image: [draw(image, i) % 2000 - 1000 for i in range(frames)],
+    }  # fmt: skip
+    for turn in range(240):
+        steps, drafts = rng.choice([1, 2, 3, 6, 9]), list(kinds.values())[turn % len(kinds)]
+        decoders = HashDecoders(rng.random() < 0.6, rng.choice([0, 0.05, 0.2, 0.5, 1]), rng.choice([0, 50, 90]), drafts)
+        how = Decoding(rng.choice(["ar", "ar", "nar"]), rng.choice([0, 1, 2]), rng.choice(["cross", "visual"]))
+        images = np.array([rng.randrange(1000) for _ in range(rng.choice([1, 2, 7]))])
+        reading = PredictAndRefine(charset, TOKENIZER, steps, how)(decoders, images)
+        assert reading.stats.visual_passes <= max(2, steps)
+        assert reading.stats.drafted == (len(images) if how.decode == "ar" else 0)
+        for image, ids, confidence in zip(images, reading.ids, reading.confidence):
+            word, wanted = published(decoders, charset, steps, int(image), how)
+            assert ids[: len(word)].tolist() == word and not ids[len(word) :].any()
+            np.testing.assert_allclose(confidence, wanted, rtol=1e-5)
+            words += 1
+    assert words > 500
+
+
+@pytest.mark.parametrize("flexible", [True, False])
+def test_a_draft_that_is_right_takes_one_visual_pass(flexible):
+    charset, steps, images, seen = Charset(CHARACTERS, "ab1"), 9, np.arange(200), []
+    decoders = HashDecoders(flexible, 0.15, 30, lambda image: spread(greedy_word(decoders, charset, steps, image), 30))
+    for image in images:
+        reading = PredictAndRefine(charset, TOKENIZER, steps)(decoders, image[None])
+        word = greedy_word(decoders, charset, steps, int(image))
+        seen.append(len(word))
+        assert reading.stats.visual_passes == 1, "also where it never ends: nothing hangs on the last character"
+    assert {0, 1, 2, 8, 9} <= set(seen)
+    reading = PredictAndRefine(charset, TOKENIZER, steps, Decoding(draft=False))(decoders, images)
+    assert reading.stats.drafted == 0 and reading.stats.visual_passes > 3

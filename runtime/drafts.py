@@ -1,0 +1,22 @@
+"""What a draft head's frames spell: a first guess at the word, for fixed-point decoding to start from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .text import END
+
+
+def collapse(frames: np.ndarray, steps: int, characters: int) -> np.ndarray:
+    """Connectionist temporal classification's best path: repeats merged, then blanks dropped.
+
+    frames (N, F) int: in every frame the id of the character it shows, END for none; so is what is no id of the
+    `characters`. Returns ids (N, steps) int64, at most steps - 1 characters and then end tokens.
+    """
+    shows = (frames > END) & (frames <= characters)
+    shows[:, 1:] &= frames[:, 1:] != frames[:, :-1]
+    places = shows.cumsum(axis=1) - 1
+    rows, columns = np.nonzero(shows & (places < steps - 1))
+    words = np.full((len(frames), steps), END, np.int64)
+    words[rows, places[rows, columns]] = frames[rows, columns]
+    return words
