@@ -59,6 +59,8 @@ class Parity:
     max_confidence: float = 0.0
     stages: dict[str, StageParity] = field(default_factory=lambda: {stage: StageParity() for stage in STAGES})
     words: list[tuple[str, str]] = field(default_factory=list)
+    frames: int = 0  # of the draft head, where there is one: they decide no word
+    agreeing_frames: int = 0
 
     @property
     def agreement(self) -> float:
@@ -71,12 +73,16 @@ class Parity:
     def to_dict(self) -> dict[str, Any]:
         stages = {k: {**asdict(s), "relative": s.relative} for k, s in self.stages.items()}
         values = {"images": self.images, "agreement": self.agreement, "max_confidence": self.max_confidence}
+        if self.frames:
+            values["draft_agreement"] = self.agreeing_frames / self.frames
         return _rounded({**values, "max_logits": self.max_logits, "stages": stages, "differing": self.words[:20]})
 
     def table(self) -> str:
         lines = ["stage    calls   max abs diff   of largest value"]
         for name, s in self.stages.items():
             lines.append(f"{name:7} {s.calls:6} {s.max_abs:14.2e} {s.relative:18.2e}")
+        if self.frames:
+            lines.append(f"{'draft':7} {self.agreeing_frames} of {self.frames} frames agree")
         lines.append(f"{'words':7} {self.images:6} {self.max_logits:14.2e}   (final logits, where words agree)")
         lines.append(f"{self.agreeing} of {self.images} words agree ({100 * self.agreement:.1f}%)")
         lines += [f"  {expected!r} became {got!r}" for expected, got in self.words[:5]]
@@ -99,10 +105,13 @@ class Recorder:
 
     def __init__(self, stages: Stages, flexible_steps: bool) -> None:
         self.stages, self.flexible_steps = stages, flexible_steps
+        self.drafts: tuple[np.ndarray, ...] = ()  # what the last image stage gave beside keys and values
         self.calls: list[tuple[str, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]] = []
 
-    def image(self, pixels: Any) -> tuple[Any, Any]:
-        return self._keep("image", (pixels,))
+    def image(self, pixels: Any) -> tuple[Any, ...]:
+        result = self._keep("image", (pixels,))
+        self.drafts = result[2:]
+        return result
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
         return self._keep("visual", (tokens, attend, visual_kv))
@@ -125,20 +134,21 @@ class Recorder:
 class _Seen:
     """Stages that have seen the images already: reading them again would be most of the work."""
 
-    def __init__(self, stages: Stages, memory: tuple[Any, Any]) -> None:
+    def __init__(self, stages: Stages, memory: tuple[Any, ...]) -> None:
         self.flexible_steps, self.memory = stages.flexible_steps, memory
         self.sees_modes = getattr(stages, "sees_modes", False)
         self.visual, self.text, self.cross, self.stack = stages.visual, stages.text, stages.cross, stages.stack
 
-    def image(self, pixels: Any) -> tuple[Any, Any]:
+    def image(self, pixels: Any) -> tuple[Any, ...]:
         return self.memory
 
 
 def compared(result: Any) -> tuple[np.ndarray, ...]:
-    """What of a stage's result is compared: keys and values as they are, of a pass its logits."""
+    """What of a stage's result is compared: keys and values as they are, of a pass its logits. A draft's frames are
+    ids, of which the next best one may be any number away: they are counted."""
     if isinstance(result, Pass):
         return (_array(result.logits),)
-    return tuple(map(_array, result if isinstance(result, (tuple, list)) else (result,)))
+    return tuple(map(_array, result[:2] if isinstance(result, (tuple, list)) else (result,)))
 
 
 def measure(
@@ -177,6 +187,9 @@ def compare(
             memory = result if stage == "image" else memory
             for want, got in zip(outputs, compared(result)):
                 figures.add(want, got)
+        for want, got in zip(recorder.drafts, memory[2:]):
+            parity.frames += want.size
+            parity.agreeing_frames += int((want == got).sum())
         _compare_words(parity, driver, expected, driver(_Seen(stages, memory), batch, full_logits=True))
         progress(len(batch))
     return parity

@@ -3,12 +3,13 @@
 Names, shapes and types of their inputs and outputs are the bundle's contract. N images, M memory tokens
 (1 + patches), T positions to predict, S content positions (T, S <= 26), C classes, h decoder heads of e features:
 
-    image   pixels float32 (N, 3, H, W)        -> visual_kv, cross_kv (N, 2, h, M, e)
+    image   pixels float32 (N, 3, H, W)        -> visual_kv, cross_kv (N, 2, h, M, e) [, draft int32 (N, F)]
     visual  tokens int32 (N, S), attend bool (N, T, S), visual_kv
                     -> ids int32 (N, T), probs float32 (N, T), logits float32 (N, T, C)
     text    bpe int32 (N, 16)                  -> text_kv (N, 2, h, 16, e)
     cross   tokens, attend, cross_kv, text_kv  -> ids, probs, logits
 
+draft: the id that each of the F frames of the draft head shows, where the network has one; see runtime/drafts.py.
 Keys and values are float32, in half precision float16: the fused kernels read them as the engines write them.
 
 `quantization`, the plan of an int8 bundle, says which products of the blocks are quantised, and how; `precision` is
@@ -26,7 +27,7 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS, TEXT_LAYER_NORM_EPS
 
-from .blocks import Weights, kv_shape, layer_norm, linear, residual_block, weights_of
+from .blocks import Weights, kv_shape, layer_norm, linear, named, residual_block, weights_of
 from .graph import MASKED, OPSET, Graph
 
 if TYPE_CHECKING:
@@ -58,7 +59,24 @@ def image_graph(model: Clip4Str, precision: str, quantization: Quantization | No
     x = layer_norm(g, x, w, f"{name}.ln_post", IMAGE_LAYER_NORM_EPS)
     memory = linear(g, x, w[f"{name}.proj"].T, None, f"{name}.proj")
     memory_outputs(g, memory, w, c, c.memory_tokens, {"visual_kv": "visual", "cross_kv": "cross"})
+    if c.draft_frames:
+        draft_output(g, memory, w, c)
     return g
+
+
+def draft_output(g: Graph, memory: str, w: Weights, c: Config) -> None:
+    """The draft head on rows of `memory`: the rows of patches that a column has side by side."""
+    (rows, columns), classes = c.grid, len(c.charset) + 1
+    with g.scope("draft_head"):
+        x = g.op("Reshape", memory, g.integers(-1, c.memory_tokens, c.d))
+        x = g.op("Slice", x, g.integers(1), g.integers(c.memory_tokens), g.integers(1))  # without the class token
+        if rows > 1:
+            x = g.op("Reshape", x, g.integers(-1, rows, columns, c.d))
+            x = g.op("Transpose", x, perm=[0, 2, 1, 3])
+        logits = linear(g, g.op("Reshape", x, g.integers(-1, rows * c.d)), *named(w, "draft_head"))
+        logits = g.op("Reshape", logits, g.integers(-1, c.draft_positions, classes))
+        frames = g.op("Cast", g.op("ArgMax", logits, axis=-1, keepdims=0), to=INT32)
+    g.output(frames, "draft", INT32, ("N", c.draft_positions))
 
 
 def text_graph(model: Clip4Str, precision: str, quantization: Quantization | None = None) -> Graph:

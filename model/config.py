@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clip4str.runtime.calibration import HIGHEST, LOWEST, is_temperature
+from clip4str.runtime.drafts import MOST_FRAMES
 from clip4str.runtime.errors import CheckpointError
 from clip4str.runtime.text import CHARSET_36, CHARSET_94
 
 Shapes = Mapping[str, Sequence[int]]
-MOST_FRAMES = 1024  # of a draft head, far more than any word needs
 
 
 @dataclass(frozen=True)

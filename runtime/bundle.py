@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .calibration import HIGHEST, LOWEST, is_temperature
+from .drafts import MOST_FRAMES
 from .errors import BundleError
 from .images import NORMALIZATION
 from .onnx_files import external_files
@@ -71,6 +72,11 @@ class Manifest:
     def temperature(self) -> float:
         """What calibrates confidence, see runtime.calibration; 1 where the bundle says nothing of it."""
         return self.config.get("temperature", 1.0)
+
+    @property
+    def draft_positions(self) -> int:
+        """Frames of the draft head, 0 where the network has none."""
+        return int(self.config.get("draft_frames", 0)) * (self.image_size[1] // self.config["patch_size"][1])
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=True) + "\n"
@@ -132,8 +138,14 @@ def stage_shapes(manifest: Manifest) -> dict[str, dict[str, tuple[int | str, ...
         "probs": ("N", "T"),
         "logits": ("N", "T", len(manifest.charset) + 1),
     }
+    draft: dict[str, tuple[int | str, ...]] = {"draft": ("N", manifest.draft_positions)}
     return {
-        "image": {"pixels": ("N", 3, height, width), "visual_kv": kv, "cross_kv": kv},
+        "image": {
+            "pixels": ("N", 3, height, width),
+            "visual_kv": kv,
+            "cross_kv": kv,
+            **(draft if manifest.draft_positions else {}),
+        },
         "visual": {**step, "visual_kv": kv},
         "text": {"bpe": ("N", c["context"]), "text_kv": text_kv},
         "cross": {**step, "cross_kv": kv, "text_kv": text_kv},
@@ -222,6 +234,11 @@ def _check_manifest(m: Manifest) -> None:
             raise BundleError(f"{name} is {value!r}, expected 1 to {_BOUNDS[name]}")
     if not is_temperature(m.temperature):
         raise BundleError(f"temperature is {m.temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
+    frames = m.config.get("draft_frames", 0)  # older manifests do not know of it
+    if not isinstance(frames, int) or isinstance(frames, bool) or not 0 <= frames <= MOST_FRAMES:
+        raise BundleError(f"draft_frames is {frames!r}, expected 0 to {MOST_FRAMES}")
+    if m.draft_positions > MOST_FRAMES:
+        raise BundleError(f"a draft head of {m.draft_positions} frames, expected at most {MOST_FRAMES}")
     for name in [*m.files, *m.stages.values()]:
         if not isinstance(name, str) or not name or name != os.path.basename(name) or name in (".", ".."):
             raise BundleError(f"unsafe file name {name!r}: it leaves the bundle")

@@ -6,6 +6,8 @@ import numpy as np
 
 from .text import END
 
+MOST_FRAMES = 1024  # of a draft head, far more than any word needs
+
 
 def collapse(frames: np.ndarray, steps: int, characters: int) -> np.ndarray:
     """Connectionist temporal classification's best path: repeats merged, then blanks dropped.

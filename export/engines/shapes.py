@@ -6,7 +6,7 @@ from clip4str.runtime.bundle import Manifest, stage_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 _OUTPUTS = {
-    "image": ("visual_kv", "cross_kv"),
+    "image": ("visual_kv", "cross_kv", "draft"),
     "visual": ("ids", "probs", "logits"),
     "text": ("text_kv",),
     "cross": ("ids", "probs", "logits"),

@@ -92,7 +92,7 @@ def fake_quantised(x: Tensor, range_: Range, symmetric: bool) -> Tensor:
 
 def stage_outputs(model: Clip4Str, tower: str, inputs: Any) -> Tensor:
     """All keys and values that a tower's stage gives, in one vector."""
-    values = model.image(inputs) if tower == "image" else (model.text(inputs),)
+    values = model.image(inputs)[:2] if tower == "image" else (model.text(inputs),)
     return torch.cat([value.flatten() for value in values])
 
 

@@ -61,6 +61,7 @@ class OrtStages:
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
+        self._seen = [name for name in stage_shapes(bundle.manifest)["image"] if name != "pixels"]
         types = {value.name: value.type for value in self._sessions["visual"].get_inputs()}
         self._kv_type = _KV_TYPES.get(types["visual_kv"], np.float32)
 
@@ -88,9 +89,8 @@ class OrtStages:
         except Exception as error:
             raise BackendError(f"the {stage} stage failed in onnxruntime ({_reason(error)})") from None
 
-    def image(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        visual_kv, cross_kv = self._run("image", ["visual_kv", "cross_kv"], {"pixels": pixels})
-        return visual_kv, cross_kv
+    def image(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(self._run("image", self._seen, {"pixels": pixels}))
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray) -> Pass:
         return self._pass("visual", tokens, attend, visual_kv=visual_kv)

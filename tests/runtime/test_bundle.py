@@ -75,6 +75,10 @@ def test_a_changed_byte(folder):
         (lambda m: m.update(charset="".join(map(chr, range(300, 20300)))), "charset has 20000 characters"),
         (lambda m: m["config"].update(decoder_heads=0), "decoder_heads is 0"),
         (lambda m: m.update(max_batch=True), "max_batch is True"),
+        (lambda m: m["config"].update(draft_frames=-1), "draft_frames is -1, expected 0 to 1024"),
+        (lambda m: m["config"].update(draft_frames="9"), "draft_frames is '9'"),
+        (lambda m: m["config"].update(draft_frames=10**12), "draft_frames is 1000000000000"),
+        (lambda m: m["config"].update(draft_frames=1024), "a draft head of 16384 frames, expected at most 1024"),
     ],
 )
 def test_hostile_or_damaged_manifests(folder, change, message):

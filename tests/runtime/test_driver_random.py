@@ -135,7 +135,9 @@ def test_no_draft_changes_a_word_in_any_mode(seed):
     rng, charset, words, frames = random.Random(seed), Charset(CHARACTERS, "ab1"), 0, 30
     kinds = {
         "right": lambda image: spread(greedy_word(decoders, charset, steps, image), frames),
-        "nearly right": lambda image: spread([1 + draw(image) % 6, *greedy_word(decoders, charset, steps, image)[1:]], frames),
+        "nearly right": lambda image: spread(
+            [1 + draw(image) % 6, *greedy_word(decoders, charset, steps, image)[1:]], frames
+        ),
         "empty": lambda image: [0] * frames,
         "longest": lambda image: [1 + (i + image) % 6 for i in range(frames)],
         "garbage": lambda image: [draw(image, i) % 7 for i in range(frames)],

@@ -110,7 +110,7 @@ def source_of_bundle(bundle: Bundle) -> Source:
         raise BundleError(f"{path}: not the weights of this bundle ({first_line(error)})") from None
     _check_shapes(path, config, shapes)
     for key, value in config.to_dict().items():
-        meant = manifest.config.get(key)
+        meant = {"draft_frames": 0, **manifest.config}.get(key)  # which older manifests do not name
         if key not in ("charset_test", "temperature") and _plain(meant) != _plain(value):
             raise BundleError(f"{path}: its {key} is {_plain(value)}, the manifest means {_plain(meant)}")
     return Source(config, file.get_tensor, str(path))
