@@ -9,6 +9,9 @@ Examples:
   python training/train.py --size b16 --init clip --data words/train/real --output runs/b16 \\
       --batch 128 --accumulate 8 --steps 51600 --devices 8 --strategy ddp --precision bf16-mixed
 
+A draft head, with which a frozen checkpoint reads the same words sooner, is learned from unlabelled crops in minutes:
+  python training/train.py --draft-head my.ckpt --data crops/ --output my-drafting.safetensors
+
 Give the same command again to go on where a run stopped, at any minute. The output folder then holds last.ckpt (to go
 on from, and readable as a checkpoint), model.safetensors (averaged weights, the result), log.csv and log.png.
 """
@@ -96,6 +99,10 @@ def build_textless(args: argparse.Namespace, progress: bool) -> tuple[Any, list[
 
 def main(argv: list[str] | None = None) -> int:
     try:
+        if any(word.partition("=")[0] == "--draft-head" for word in (sys.argv if argv is None else argv)):
+            from clip4str.training.draft import main as add_draft_head
+
+            return add_draft_head(argv)
         args = parser(__doc__ or "").parse_args(argv)
         try:
             return train(args)
