@@ -7,10 +7,10 @@ from setuptools import setup
 
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
 ROOMS = [
-    "model", "kernels", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass", "kernels.linear",
-    "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch", "runtime.backends.trt",
-    "runtime.cuda", "export", "export.engines", "export.int8", "training", "training.drawing", "training.network",
-    "training.textless", "benchmarks", "benchmarks.gpu",
+    "model", "kernels", "kernels.collapse", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass",
+    "kernels.linear", "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch",
+    "runtime.backends.trt", "runtime.cuda", "export", "export.engines", "export.int8", "training", "training.drawing",
+    "training.network", "training.textless", "benchmarks", "benchmarks.gpu",
 ]  # fmt: skip
 
 RUNTIME = [

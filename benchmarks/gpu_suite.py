@@ -163,9 +163,10 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
         rate = {"rate": lambda report: report.results.get("ceilings", {}).get("fp16_tflops")}
         return call("end_to_end", "end_to_end", config=config(name), batches=batches, machine=_machine, **rate)
 
-    operators: dict[str, Any] = {"operators": ("decode_pass", "linear", "crop_resize", "tokenize"), "machine": _machine}
+    others_than_attention = ("decode_pass", "linear", "crop_resize", "tokenize", "collapse")
+    operators: dict[str, Any] = {"operators": others_than_attention, "machine": _machine}
     attention: dict[str, Any] = {"operators": ("cross_attention",), "machine": _machine}
-    every = ("cross_attention", "decode_pass", "linear", "crop_resize", "tokenize")
+    every = ("cross_attention", *others_than_attention)
     return [
         Section("environment", 8, call("ceilings", "environment")),
         Section("ceilings", 14, call("ceilings", "ceilings")),

@@ -214,6 +214,20 @@ def _tokenize(draw: Draw, dtype: torch.dtype, quick: bool) -> Iterator[Check]:
     yield "500 words against the host's tokenizer", host, {"ids": ids[:500]}, 0.0
 
 
+def _collapse(draw: Draw, dtype: torch.dtype, quick: bool) -> Iterator[Check]:
+    from clip4str.kernels.collapse import collapse
+
+    for frames in (32, 42, 1000):
+        logits = draw.normal(8 if quick else 256, frames, 95, dtype=dtype)
+        logits[..., 0] += 1.5  # about half of the frames show nothing
+        logits[:, 1::3] = logits[:, ::3][:, : logits[:, 1::3].shape[1]]  # and some what the one before shows
+
+        def run(logits: Tensor, implementation: str = "auto") -> Tensor:
+            return collapse(logits, 26, implementation=implementation)
+
+        yield f"{len(logits)} drafts of {frames} frames", run, {"logits": logits}, 0.0
+
+
 def _crop_resize(draw: Draw, dtype: torch.dtype, quick: bool) -> Iterator[Check]:
     from clip4str.kernels.crop_resize import crop_resize
 
@@ -250,5 +264,6 @@ _CHECKS: dict[str, Callable[[Draw, torch.dtype, bool], Iterator[Check]]] = {
     "decode_pass": _decode_pass,
     "tokenize": _tokenize,
     "crop_resize": _crop_resize,
+    "collapse": _collapse,
 }
 NAMES: Sequence[str] = tuple(_CHECKS)

@@ -31,7 +31,7 @@ class FusedProgram:
 
     @torch.inference_mode()
     def tower(self) -> Tensor:
-        return image_tower(self.program.weights.image, self.patches, out=self.kv)
+        return image_tower(self.program.weights.image, self.patches, out=self.kv)[0]
 
     @torch.inference_mode()
     def run(self) -> Tensor:

@@ -1,0 +1,41 @@
+"""Logits of a draft head to words, both on the device."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from clip4str.kernels.checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
+from clip4str.kernels.launch import use_kernel
+from clip4str.runtime.drafts import MOST_FRAMES
+
+from .config import CollapseConfig
+from .reference import collapse_reference
+
+MOST_CLASSES, MOST_STEPS = 65536, 1024
+
+
+def collapse(
+    logits: Tensor, steps: int, *, config: CollapseConfig | None = None, implementation: str = "auto"
+) -> Tensor:
+    """The best path of connectionist temporal classification (Graves et al., ICML 2006), as the first guess at a word.
+
+        id of a frame = argmax of its logits            the first of equals; 0: no character
+        word = ids with repeats merged, then without 0  cut to steps - 1, zeros behind
+
+    logits: (N, F, C) contiguous, float16, bfloat16 or float32, F at most 1024. config: None for `configuration`; a
+    word does not depend on it. Logits that are no numbers spell an arbitrary word of the C - 1 characters.
+
+    Returns (N, steps) int32, as runtime.drafts.collapse does. Raises ShapeError, DtypeError, LayoutError, DeviceError,
+    UsageError.
+    """
+    check_shape("logits", logits, ("N", "F", "C"), {})
+    check_range("logits: F", logits.shape[1], 1, MOST_FRAMES)
+    check_range("logits: C", logits.shape[2], 1, MOST_CLASSES)
+    check_range("steps", steps, 1, MOST_STEPS)
+    check_dtype("logits", logits, FLOATS)
+    check_contiguous("logits", logits)
+    if not use_kernel(check_same_device({"logits": logits}), implementation) or len(logits) == 0:
+        return collapse_reference(logits, steps)
+    from .kernel import collapse_triton
+
+    return collapse_triton(logits, steps, config)

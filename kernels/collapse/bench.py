@@ -1,0 +1,46 @@
+"""Times the collapse of drafts on a GPU: `python kernels/collapse/bench.py`."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from clip4str.kernels.collapse import candidates, collapse
+from clip4str.kernels.collapse.reference import collapse_reference
+from clip4str.kernels.linear.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.variants import NETWORKS
+
+FRAMES = {"small": 32, "base16": 42}
+
+
+def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
+    """The bundled network's frames and those that a head for a published one has."""
+    return [_case(network, frames, batch) for network, frames in FRAMES.items() for batch in BATCHES]
+
+
+def _case(name: str, frames: int, batch: int) -> Case:
+    network = NETWORKS[name]
+    shape = batch, frames, network.classes
+
+    def make(device: torch.device, dtype: torch.dtype) -> Arguments:
+        generator = torch.Generator(device).manual_seed(0)
+        return {"logits": torch.randn(*shape, device=device, dtype=dtype, generator=generator), "steps": network.steps}
+
+    def library(logits: Tensor, steps: int) -> Tensor:
+        return collapse_reference(logits, steps)
+
+    return Case(
+        name=f"{name} batch {batch}",
+        function=collapse,
+        make=make,
+        bytes=batch * (2 * frames * network.classes + 4 * network.steps),
+        flops=0,
+        configs=candidates(batch),
+        baseline=library,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_cases("kernels/collapse/bench.py", cases()))

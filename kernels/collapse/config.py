@@ -1,0 +1,29 @@
+"""How much of a word's logits a program holds at a time. Plain Python: importable without triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip4str.kernels.linear.config import power_of_two
+
+
+@dataclass(frozen=True)
+class CollapseConfig:
+    """elements: of a tile of logits, all frames by as many classes as that leaves, a power of two."""
+
+    elements: int = 4096
+    warps: int = 4
+
+    def classes_at_a_time(self, frames: int, classes: int) -> int:
+        """Columns of a tile, a power of two."""
+        return min(power_of_two(classes), max(2, self.elements // power_of_two(frames)))
+
+
+def configuration(n: int) -> CollapseConfig:
+    """For n words, one program each. 32 frames of 95 classes are one tile: 32 elements a thread."""
+    return CollapseConfig()
+
+
+def candidates(n: int) -> list[CollapseConfig]:
+    """What a sweep should try, the chosen one first."""
+    return [CollapseConfig(), CollapseConfig(warps=8), CollapseConfig(elements=1024, warps=2)]

@@ -1,0 +1,18 @@
+"""The specification of `collapse` in plain torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def collapse_reference(logits: Tensor, steps: int) -> Tensor:
+    """As api.collapse."""
+    ids = logits.argmax(dim=-1)
+    shows = ids > 0
+    shows[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    places = shows.cumsum(dim=1) - 1
+    kept = shows & (places < steps - 1)
+    words = torch.zeros((len(ids), steps), dtype=torch.int32, device=ids.device)
+    # What is not kept goes where no character ever stands.
+    return words.scatter_(1, torch.where(kept, places, steps - 1), torch.where(kept, ids, 0).int())
