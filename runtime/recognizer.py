@@ -83,8 +83,8 @@ class Recognizer:
 
         Of onnxruntime: providers, its execution providers. Of tensorrt and torch: device, "cuda" or "cuda:N", for
         torch also "cpu"; graphs=False: no CUDA graphs. Of torch: dtype, "float16", "bfloat16" or "float32", by default
-        half on a GPU and float32 on a CPU; passes, decoder passes (visual, cross) before refinement, by default (3, 2):
-        the words that need more get more, only later.
+        half on a GPU and float32 on a CPU; passes, decoder passes (visual, cross) before refinement, by default (3, 2),
+        or (2, 2) for a network with a draft head: the words that need more get more, only later.
 
         Raises BundleError, CheckpointError, BackendError, CharsetError, UsageError.
         """

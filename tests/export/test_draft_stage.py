@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -118,6 +119,21 @@ def test_int8_leaves_the_head_in_higher_precision(random_model, pixels, tmp_path
     with torch.inference_mode():
         wanted = network.image(torch.from_numpy(pixels))[2]
     assert (frames == wanted).mean() > 0.8, "the rounding of the tower before it is all that differs"
+
+
+def test_tensors_for_the_torch_backend_and_manifests_that_know_of_no_head(network, pixels, tmp_path):
+    folder = build(network, tmp_path, torch_weights=True)
+    words = [w.text for w in Recognizer.load(folder, "onnxruntime", threads=1).read_pixels(pixels)]
+    recognizer = Recognizer.load(folder, "torch", device="cpu")
+    assert [w.text for w in recognizer.read_pixels(pixels)] == words and recognizer.stats.drafted == 12
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["config"]["draft_frames"]
+    path.write_text(json.dumps(manifest))
+    recognizer = Recognizer.load(folder, "onnxruntime", threads=1)
+    assert [w.text for w in recognizer.read_pixels(pixels)] == words and recognizer.stats.drafted == 0
+    with pytest.raises(BundleError, match=f"its draft_frames is {network.config.draft_frames}, the manifest means 0"):
+        Recognizer.load(folder, "torch", device="cpu")
 
 
 def test_an_image_stage_without_what_the_manifest_means(bundle):

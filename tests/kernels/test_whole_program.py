@@ -11,7 +11,7 @@ from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 from clip4str.runtime.driver import Decoding, PredictAndRefine
 
-OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize")
+OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "collapse")
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_reads_what_the_network_reads(decoding, random_model, monkeypatch):
 
     for name in OPERATORS:
         monkeypatch.setattr(importlib.import_module(f"clip4str.kernels.{name}.api"), "use_kernel", always(name))
-    model = random_model(seed=3, image_size=(16, 32), image_layers=1, steps=5, decoder_mlp=32)
+    model = random_model(seed=3, image_size=(16, 32), image_layers=1, steps=5, decoder_mlp=32, draft_frames=4)
     model.decoding = decoding
     driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps, decoding)
     weights = pack(source_of_model(model, "test"), torch.float32, torch.device("cpu"), decoding.branch == "visual")

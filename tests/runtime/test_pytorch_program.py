@@ -1,10 +1,15 @@
 """The program without the host's questions against the driver that asks them, and against the reference network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch_networks import backend_of, driver_of, images
 
+from clip4str.runtime.backends.pytorch import program as program_module
+from clip4str.runtime.backends.pytorch.program import Passes
+from clip4str.runtime.backends.pytorch.stages import patches_of
 from clip4str.runtime.driver import Decoding
 
 NETWORKS = [
@@ -21,6 +26,8 @@ NETWORKS = [
         "charset": "0123456789abcdefABC-",
         "charset_test": "0123456789abcdef",
     },
+    {"steps": 6, "draft_frames": 8, "eos_bias": 1.0},
+    {"patch_size": (32, 4), "draft_frames": 2, "d": 64},
 ]
 MODES = [Decoding(d, r, b) for d in ("ar", "nar") for r in (0, 1, 2) for b in ("cross", "visual")]
 
@@ -74,6 +81,67 @@ def test_rows_that_do_not_settle_in_time_and_captions_that_change_are_read_again
     assert read[2, 1]["resumed"] > read[9, 6]["resumed"] > 0
     assert read[26, 26]["resumed"] == 0
     assert read[2, 1]["reread"] == read[26, 26]["reread"] > 0
+
+
+@pytest.mark.parametrize("branch", ["cross", "visual"])
+def test_any_draft_leads_to_the_same_words_and_one_that_is_right_takes_one_pass(branch, random_model, monkeypatch):
+    model, how = random_model(seed=7, steps=9, draft_frames=8, eos_bias=2.0), Decoding(branch=branch)
+    pixels = images(24, model)
+    model.decoding = Decoding(refine=0, branch="visual", draft=False)
+    words = model.read(pixels).ids.astype(np.int32)
+    model.decoding = Decoding(branch=branch, draft=False)
+    want = model.read(pixels)
+    rng, resumed = np.random.default_rng(0), {}
+    drafts = {
+        "right": words,
+        "nearly right": np.where(rng.random(words.shape) < 0.1, 7, words),
+        "empty": np.zeros_like(words),
+        "longest": np.where(np.arange(9) < 8, rng.integers(1, 95, words.shape), 0),
+        "the network's own": None,
+    }
+    drafts["right"][:, -1] = 0  # as collapse cuts them
+    for name, draft in drafts.items():
+        if draft is not None:
+            as_int = torch.from_numpy(draft.astype(np.int32))
+            monkeypatch.setattr(program_module, "collapse", lambda logits, steps, words=as_int: words.clone())
+        else:
+            monkeypatch.undo()
+        backend, driver = backend_of(model, how, passes=(2, 26))
+        got = backend.read(driver, pixels)
+        same(got, want)
+        assert got.stats.drafted == 24
+        resumed[name] = got.stats.visual_passes - 2
+        if name == "right":
+            with torch.inference_mode():
+                one = replace(backend.program, passes=Passes(1, 26))
+                results, _ = one.run(patches_of(pixels, backend.weights))
+            assert not results[:, one.columns["unsettled"]].any()
+    assert resumed["right"] == 0 < resumed["empty"]
+    backend, driver = backend_of(model, Decoding(branch=branch, draft=False))
+    got = backend.read(driver, pixels)
+    same(got, want)
+    assert got.stats.drafted == 0
+
+
+@pytest.mark.parametrize("network", [{"draft_frames": 8}, {"patch_size": (32, 4), "draft_frames": 2, "d": 64}])
+def test_the_stages_draft_what_the_network_drafts(network, random_model):
+    model = random_model(seed=2, **network)
+    pixels = images(9, model)
+    backend, _ = backend_of(model)
+    got, want = backend.image(pixels), model.image(pixels)
+    np.testing.assert_array_equal(got[2], want[2])
+    assert len(np.unique(want[2])) > 5 and len(backend_of(random_model(seed=2))[0].image(pixels)) == 2
+
+
+def test_passes_that_nobody_asked_for(random_model):
+    with_head, without = random_model(draft_frames=8), random_model()
+    for model, how, wanted in (
+        (with_head, Decoding(), Passes(2, 2)),
+        (with_head, Decoding(draft=False), Passes(3, 2)),
+        (without, Decoding(), Passes(3, 2)),
+    ):
+        assert backend_of(model, how)[0].program.first_passes == wanted
+        assert backend_of(model, how, passes=(5, 4))[0].program.first_passes == Passes(5, 4)
 
 
 @pytest.mark.parametrize("decode", ["ar", "nar"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from clip4str.runtime.backends.pytorch import TorchBackend, make_program
-from clip4str.runtime.backends.pytorch.program import FIRST, Passes
+from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 from clip4str.runtime.driver import Decoding, PredictAndRefine
 
@@ -19,7 +19,7 @@ def driver_of(model, decoding=None):
 def backend_of(model, decoding=None, passes=None, batch_size=64, layer=None, dtype=torch.float32):
     driver = driver_of(model, decoding)
     weights = pack(source_of_model(model, "test"), dtype, CPU, driver.decoding.branch == "visual")
-    program = make_program(weights, driver, Passes(*passes) if passes else FIRST)
+    program = make_program(weights, driver, Passes(*passes) if passes else None)
     return TorchBackend(weights, program, batch_size, layer), driver
 
 

@@ -27,7 +27,7 @@ from ...errors import CharsetError, UsageError
 from .backend import TorchBackend
 from .device import PRECISION, choose_device, choose_dtype, gpu_is_usable
 from .graphs import CudaGraphs
-from .program import FIRST, Passes, Program
+from .program import Passes, Program
 from .stages import TorchStages
 from .weights import Source, Weights, pack, source_of_bundle, source_of_model
 
@@ -90,7 +90,7 @@ def cpu_stages(bundle: Bundle) -> TorchStages:
     return TorchStages(pack(source_of_bundle(bundle), torch.float32, torch.device("cpu")))
 
 
-def make_program(weights: Weights, driver: PredictAndRefine, passes: Passes = FIRST) -> Program | None:
+def make_program(weights: Weights, driver: PredictAndRefine, passes: Passes | None = None) -> Program | None:
     """None where the driver has to call the stages itself."""
     tables = None
     if driver.decoding.refine > 1:
@@ -103,9 +103,9 @@ def make_program(weights: Weights, driver: PredictAndRefine, passes: Passes = FI
     return Program(weights, tables, driver.decoding, passes)
 
 
-def _passes(passes: Sequence[int] | None, steps: int) -> Passes:
+def _passes(passes: Sequence[int] | None, steps: int) -> Passes | None:
     if passes is None:
-        return FIRST
+        return None
     if not isinstance(passes, Sequence) or len(passes) != 2 or not all(isinstance(p, int) for p in passes):
         raise UsageError(f"passes are two numbers (visual, cross), not {passes!r}")
     visual, cross = passes

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
@@ -28,7 +29,8 @@ from .weights import Weights
 
 @dataclass(frozen=True)
 class Passes:
-    """Decoder passes before refinement. visual: the start guess included, 2 or more; cross: 1 or more.
+    """Decoder passes before refinement. visual: 2 or more, the guess from the start token alone included, which is one
+    where there is no draft; cross: 1 or more.
 
     Rows that need more are few and get them in `resume`, whatever the batch, so a pass more for all rows rarely pays.
     """
@@ -38,6 +40,7 @@ class Passes:
 
 
 FIRST = Passes(3, 2)  # settles 8 of 10 words of a small network's, nearly all of a large one's
+DRAFTED = Passes(2, 2)  # the same with a draft head: a draft that is right needs one pass, one letter off mostly two
 RESUMED = Passes(6, 4)  # the words that are left take up to 18, most of them 6
 
 
@@ -45,27 +48,28 @@ RESUMED = Passes(6, 4)  # the words that are left take up to 18, most of them 6
 class Program:
     """The network and how to decode, ready to be run on any number of rows.
 
-    tables: the device's tokenizer; None where decoding.branch is "visual". decoding.refine is 0 or 1.
+    tables: the device's tokenizer; None where decoding.branch is "visual". decoding.refine is 0 or 1. passes: None for
+    FIRST, or with a draft DRAFTED.
     """
 
     weights: Weights
     tables: TokenizerTables | None
     decoding: Decoding
-    passes: Passes = FIRST
+    passes: Passes | None = None
 
     @property
     def columns(self) -> dict[str, slice]:
         """Where what lies in a row of results, all int32.
 
         ids, probs (bits of float32): the answer, T each. last: index of the last position of the visual word.
-        unsettled, cross_unsettled: of the two branches. word, draft: the two branches' words before refinement, T
-        each. Where captions are reread also keep: the last position of the draft; caption, refined: tokens before and
-        after the visual refinement.
+        unsettled, cross_unsettled: of the two branches. word, cross_word: the two branches' words before refinement, T
+        each. Where captions are reread also keep: the last position of the cross_word; caption, refined: tokens before
+        and after the visual refinement.
         """
         c = self.weights.config
         widths = {"ids": c.steps, "probs": c.steps, "last": 1, "unsettled": 1, "word": c.steps}
         if self.decoding.branch == "cross":
-            widths |= {"cross_unsettled": 1, "draft": c.steps}
+            widths |= {"cross_unsettled": 1, "cross_word": c.steps}
         if self.rereads:
             widths |= {"keep": 1, "caption": c.context, "refined": c.context}
         starts = [sum(list(widths.values())[:i]) for i in range(len(widths) + 1)]
@@ -75,6 +79,16 @@ class Program:
     def width(self) -> int:
         """Columns of a row of results."""
         return max(column.stop for column in self.columns.values())
+
+    @property
+    def drafts(self) -> bool:
+        """Does the visual branch begin with the draft head's word?"""
+        return self.weights.image.draft is not None and self.decoding.draft and self.decoding.decode == "ar"
+
+    @property
+    def first_passes(self) -> Passes:
+        """What every row gets."""
+        return self.passes or (DRAFTED if self.drafts else FIRST)
 
     @property
     def rereads(self) -> bool:
@@ -94,11 +108,12 @@ class Program:
 
     def stats(self, images: int, resumed: bool = False) -> Stats:
         """What `run`, or `resume`, of these images counts as."""
-        how, passes = self.decoding, RESUMED if resumed else self.passes
+        how, passes = self.decoding, RESUMED if resumed else self.first_passes
         cross, in_order = how.branch == "cross", how.decode == "ar"
         return Stats(
             images=0 if resumed else images,
             batches=0 if resumed else 1,
+            drafted=images if self.drafts and not resumed else 0,
             visual_passes=passes.visual if in_order else 1,
             cross_passes=(passes.cross if in_order else 1) if cross else 0,
             refine_passes=how.refine * (2 if cross else 1),
@@ -112,12 +127,16 @@ class Program:
 
         kv, out: where to write them.
         """
-        kv = image_tower(self.weights.image, patches, out=kv)
+        kv, draft = image_tower(self.weights.image, patches, out=kv, drafts=self.drafts)
         visual, (visual_kv, _) = self.weights.visual, memory_views(kv, self.weights)
-        word = decode_pass(visual, None, visual_kv, mode="start")
-        if self.decoding.decode == "ar":
-            word = _passes(self.passes.visual - 1, visual, word.ids, visual_kv)
-        return self._after(kv, word, word.ids, self.passes.cross, out), kv
+        passes = self.first_passes
+        if draft is not None:
+            word = _passes(passes.visual, visual, collapse(draft, self.weights.config.steps), visual_kv)
+        else:
+            word = decode_pass(visual, None, visual_kv, mode="start")
+            if self.decoding.decode == "ar":
+                word = _passes(passes.visual - 1, visual, word.ids, visual_kv)
+        return self._after(kv, word, word.ids, passes.cross, out), kv
 
     def resume(self, results: Tensor, kv: Tensor, rows: Tensor) -> Tensor:
         """Decodes `rows` (R,) int64 further, from the words in `results`, which are replaced. Returns them, (R, width).
@@ -128,8 +147,8 @@ class Program:
         kv = kv.index_select(0, rows)
         visual_kv, _ = memory_views(kv, self.weights)
         word = _passes(RESUMED.visual, self.weights.visual, chosen[:, place["word"]].contiguous(), visual_kv)
-        draft = chosen[:, place["draft"]].contiguous() if "draft" in place else word.ids
-        found = self._after(kv, word, draft, RESUMED.cross)
+        guess = chosen[:, place["cross_word"]].contiguous() if "cross_word" in place else word.ids
+        found = self._after(kv, word, guess, RESUMED.cross)
         results.index_copy_(0, rows, found)
         return found
 
@@ -140,9 +159,9 @@ class Program:
         """
         place, chosen = self.columns, results.index_select(0, rows)
         cross = kv.unflatten(-1, (self.weights.decoders, -1))[:, :, 1].index_select(0, rows)  # [R, M, 2 d]
-        draft, keep, caption = (chosen[:, place[name]].contiguous() for name in ("draft", "keep", "refined"))
+        word, keep, caption = (chosen[:, place[name]].contiguous() for name in ("cross_word", "keep", "refined"))
         memory = key_value_view(cross, self._cross.heads), self._text(caption)
-        answer = decode_pass(self._cross, draft, *memory, mode="cloze", keep=keep[:, 0])
+        answer = decode_pass(self._cross, word, *memory, mode="cloze", keep=keep[:, 0])
         return torch.cat(list(_spelled(answer).values()), dim=1, out=out)
 
     def _after(self, kv: Tensor, word: Answer, guess: Tensor, passes: int, out: Tensor | None = None) -> Tensor:
@@ -158,7 +177,7 @@ class Program:
                 answer = _passes(passes, self._cross, guess, *memory, limit=word.last)
             else:
                 answer = decode_pass(self._cross, None, *memory, mode="start")
-            found |= {"cross_unsettled": answer.unsettled[:, None], "draft": answer.ids}
+            found |= {"cross_unsettled": answer.unsettled[:, None], "cross_word": answer.ids}
         if how.refine:
             refined = decode_pass(w.visual, word.ids, visual_kv, mode="cloze", keep=word.last)
             if cross:

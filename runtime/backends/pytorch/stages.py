@@ -36,8 +36,10 @@ class TorchStages:
         self.weights = weights
 
     @torch.inference_mode()
-    def image(self, pixels: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-        return memory_views(image_tower(self.weights.image, patches_of(pixels, self.weights)), self.weights)
+    def image(self, pixels: np.ndarray | Tensor) -> tuple[Any, ...]:
+        kv, draft = image_tower(self.weights.image, patches_of(pixels, self.weights))
+        keys_values = memory_views(kv, self.weights)
+        return keys_values if draft is None else (*keys_values, draft.argmax(dim=-1).cpu().numpy())
 
     @torch.inference_mode()
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray | Tensor) -> Pass:

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip4str.kernels.linear import linear
+from clip4str.kernels.linear import linear, normalize
 from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS
 
-from .weights import Affine, Block, ImageWeights, TextWeights, Weights
+from .weights import Affine, Block, DraftWeights, ImageWeights, TextWeights, Weights
 
 
 def patch_shape(c: Config) -> tuple[int, ...]:
@@ -28,8 +28,12 @@ def patch_view(pixels: Tensor, c: Config) -> Tensor:
     return pixels.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
 
 
-def image_tower(w: ImageWeights, patches: Tensor, out: Tensor | None = None) -> Tensor:
-    """patches (N, *patch_shape) in the weights' dtype -> keys and values of every decoder, (N, M, 2 d or 4 d)."""
+def image_tower(
+    w: ImageWeights, patches: Tensor, out: Tensor | None = None, drafts: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """patches (N, *patch_shape) in the weights' dtype -> keys and values of every decoder, (N, M, 2 d or 4 d), and
+    logits of the draft head, (N, F, C), None where there is none or no `drafts` are wanted. out: where keys and values
+    go."""
     n, (tokens, width) = len(patches), w.positions.shape
     embedded = linear(patches.view(n, tokens - 1, -1), w.patch.weight)  # [N, P, width]
     x = embedded.new_empty(n, tokens, width)
@@ -38,7 +42,14 @@ def image_tower(w: ImageWeights, patches: Tensor, out: Tensor | None = None) -> 
     x = F.layer_norm(x, (width,), w.norm.weight, w.norm.bias, IMAGE_LAYER_NORM_EPS)
     for block in w.blocks:
         x = _block(block, x, w.heads, causal=False)
-    return apply(w.key_value, x, normalize=True, out=out)
+    draft = draft_logits(w.draft, x) if drafts and w.draft is not None else None
+    return apply(w.key_value, x, normalize=True, out=out), draft
+
+
+def draft_logits(w: DraftWeights, x: Tensor) -> Tensor:
+    """The residual stream's last state (N, M, width), the class token first -> (N, F, C)."""
+    patches = normalize(x)[:, 1:].unflatten(1, w.grid)  # every patch by itself, before they are put side by side
+    return apply(w.head, patches.transpose(1, 2).flatten(2).contiguous()).view(len(x), -1, w.classes)
 
 
 def text_tower(w: TextWeights, bpe: Tensor) -> Tensor:

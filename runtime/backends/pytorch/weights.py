@@ -45,14 +45,26 @@ class Block:
 
 
 @dataclass(frozen=True)
+class DraftWeights:
+    """The draft head behind ln_post and proj, which are folded into it. head (frames per column x C, rows x width):
+    the rows of patches that a column of the grid has side by side."""
+
+    head: Affine
+    grid: tuple[int, int]
+    classes: int
+
+
+@dataclass(frozen=True)
 class ImageWeights:
-    """patch (width, 3 x patch area). positions (M, width), the class token added to the first row."""
+    """patch (width, 3 x patch area). positions (M, width), the class token added to the first row. draft: None where
+    the network has no draft head."""
 
     patch: Affine
     positions: Tensor
     norm: Affine  # ln_pre: its output is the residual stream, so it cannot be folded
     blocks: tuple[Block, ...]
     key_value: Affine  # (2 d or 4 d, width): keys and values of the visual, then of the cross-modal decoder
+    draft: DraftWeights | None
     heads: int
 
 
@@ -155,11 +167,15 @@ class _Packer:
     def affine(self, weight: Tensor, bias: Tensor | None) -> Affine:
         return Affine(self.place(weight), None if bias is None else self.place(bias))
 
-    def folded(self, norm: str, weight: Tensor, bias: Tensor | None) -> Affine:
+    def norm(self, name: str) -> tuple[Tensor, Tensor]:
+        """A LayerNorm's gain and shift."""
+        return self.take(f"{name}.weight").double(), self.take(f"{name}.bias").double()
+
+    def folded(self, norm: tuple[Tensor, Tensor], weight: Tensor, bias: Tensor | None) -> Affine:
         """A LayerNorm and the linear layer behind it."""
-        gain, shift, exact = self.take(f"{norm}.weight"), self.take(f"{norm}.bias"), weight.double()
-        moved = exact @ shift.double()
-        return self.affine(exact * gain.double(), moved if bias is None else bias.double() + moved)
+        (gain, shift), exact = norm, weight.double()
+        moved = exact @ shift
+        return self.affine(exact * gain, moved if bias is None else bias.double() + moved)
 
     def blocks(self, name: str, count: int) -> tuple[Block, ...]:
         return tuple(self.block(f"{name}.resblocks.{i}") for i in range(count))
@@ -169,9 +185,9 @@ class _Packer:
             return self.take(f"{name}.{part}{separator}weight"), self.take(f"{name}.{part}{separator}bias")
 
         return Block(
-            qkv=self.folded(f"{name}.ln_1", *pair("attn.in_proj", "_")),
+            qkv=self.folded(self.norm(f"{name}.ln_1"), *pair("attn.in_proj", "_")),
             out=self.affine(*pair("attn.out_proj")),
-            up=self.folded(f"{name}.ln_2", *pair("mlp.c_fc")),
+            up=self.folded(self.norm(f"{name}.ln_2"), *pair("mlp.c_fc")),
             down=self.affine(*pair("mlp.c_proj")),
         )
 
@@ -189,12 +205,14 @@ class _Packer:
         name, width = "clip_model.visual", self.config.image_width
         positions = self.take(f"{name}.positional_embedding").double()
         positions[0] += self.take(f"{name}.class_embedding").double()
+        end = self.norm(f"{name}.ln_post"), self.take(f"{name}.proj").double()
         return ImageWeights(
             patch=self.affine(self.take(f"{name}.conv1.weight").reshape(width, -1), None),
             positions=self.place(positions),
             norm=self.affine(self.take(f"{name}.ln_pre.weight"), self.take(f"{name}.ln_pre.bias")),
             blocks=self.blocks(f"{name}.transformer", self.config.image_layers),
-            key_value=self.memory(f"{name}.ln_post", f"{name}.proj", key_values),
+            key_value=self.memory(*end, key_values),
+            draft=self.draft(*end) if self.config.draft_frames else None,
             heads=self.config.image_heads,
         )
 
@@ -204,15 +222,26 @@ class _Packer:
             embedding=self.place(self.take(f"{name}.token_embedding.weight")),
             positions=self.place(self.take(f"{name}.positional_embedding")[: self.config.context]),
             blocks=self.blocks(f"{name}.transformer", self.config.text_layers),
-            key_value=self.memory(f"{name}.ln_final", f"{name}.text_projection", [key_value]),
+            key_value=self.memory(
+                self.norm(f"{name}.ln_final"), self.take(f"{name}.text_projection").double(), [key_value]
+            ),
             heads=self.config.text_heads,
         )
 
-    def memory(self, norm: str, projection: str, key_values: list[Affine]) -> Affine:
+    def memory(self, norm: tuple[Tensor, Tensor], projection: Tensor, key_values: list[Affine]) -> Affine:
         """A tower's last LayerNorm, its projection (width, d), and the decoders' K/V projections behind it."""
-        weight = torch.cat([kv.weight for kv in key_values]).double() @ self.take(projection).double().T
+        weight = torch.cat([kv.weight for kv in key_values]).double() @ projection.T
         bias = torch.cat([kv.bias for kv in key_values if kv.bias is not None])
         return self.folded(norm, weight, bias)
+
+    def draft(self, norm: tuple[Tensor, Tensor], projection: Tensor) -> DraftWeights:
+        """The same with the draft head behind it: every row of patches has a part of its weight."""
+        rows, classes = self.config.grid[0], len(self.config.charset) + 1
+        weight = self.take("draft_head.weight").double().unflatten(1, (rows, -1)) @ projection.T  # [F C, rows, width]
+        tiled = norm[0].repeat(rows), norm[1].repeat(rows)
+        return DraftWeights(
+            self.folded(tiled, weight.flatten(1), self.take("draft_head.bias")), self.config.grid, classes
+        )
 
 
 def _check_shapes(path: Path, config: Config, shapes: Mapping[str, tuple[int, ...]]) -> None:
