@@ -19,7 +19,9 @@ from clip4str.benchmarks.engine_sizes import network, write_bundle
 from clip4str.export.engines import EngineOptions, build_engines, engine_key
 from clip4str.export.engines.build_log import Facts, facts_of
 from clip4str.export.engines.shapes import input_shapes, output_shapes
+from clip4str.model.draft import DraftHead, frames_per_column
 from clip4str.runtime.bundle import STAGES, Bundle, describe_file, write_manifest
+from clip4str.training.draft import with_head
 
 pytest.importorskip("tensorrt_rtx")
 OPTIONS = EngineOptions("tensorrt-rtx", max_batch=16, compute_capabilities=("8.6", "8.9"), verbose=True)
@@ -240,6 +242,24 @@ def test_the_key_covers_what_decides(built):
     assert len({key, *others}) == 1 + len(others)
     card = {**manifest.files, "MODEL_CARD.md": {"sha256": "2" * 64, "bytes": 1}}
     assert engine_key(replace(manifest, files=card), OPTIONS) == key
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_image_engine_with_a_draft(tmp_path, precision):
+    """The head is a product in half more, its ids an output of integers; whatever was fused still is."""
+    model = network("small")
+    head = DraftHead(replace(model.config, draft_frames=frames_per_column(model.config.grid)))
+    bundle = write_bundle(tmp_path / precision, with_head(model, head), precision)
+    lines: list[str] = []
+    plain = write_bundle(tmp_path / "plain", model, precision)
+    engines = build_engines(bundle.folder, bundle.manifest, OPTIONS, detail=lines.append)
+    without = build_engines(plain.folder, plain.manifest, replace(OPTIONS, verbose=False))
+    assert any("Name: draft, IOMode: Output, DataType: Int32, Dimensions: [-1,32]" in line for line in lines)
+    image, before = engines["layers"]["image"], without["layers"]["image"]
+    assert image["attentions"] == before["attentions"] == 6
+    assert image["products"]["Half"] == before["products"]["Half"] + 1
+    assert before["launches"] < image["launches"] <= before["launches"] + 6
+    assert [engines["layers"][stage] for stage in STAGES[1:]] == [without["layers"][stage] for stage in STAGES[1:]]
 
 
 def test_weights_that_lie_beside_the_file(tmp_path, monkeypatch):

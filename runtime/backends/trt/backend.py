@@ -41,6 +41,8 @@ class TrtBackend:
         self.folder, self.manifest, self.with_logits = bundle.folder, bundle.manifest, False
         self._lock, self._lost, self._generation = threading.RLock(), "", 0
         self._gathered: Any = lambda: None  # a weak reference to the Rows that lie in the cross stage's text_kv
+        how = driver.decoding
+        self._drafts = bool(bundle.manifest.draft_positions) and how.draft and how.decode == "ar"
         self._machine = Machine(bundle, driver, options)
         self.batch_size = min(options.batch_size or self._machine.profile["max"], self._machine.profile["max"])
         self._finalizer = weakref.finalize(self, self._machine.close)
@@ -63,8 +65,8 @@ class TrtBackend:
 
     # The stage functions of runtime/driver.py
 
-    def image(self, pixels: Any) -> tuple[Held, Held]:
-        """pixels: numpy float32 (N, 3, H, W), or what `accept` takes. What this returns holds until the next call."""
+    def image(self, pixels: Any) -> tuple[Any, ...]:
+        """pixels: numpy float32 (N, 3, H, W), or what `accept` takes. Keys and values hold until the next call."""
         with self._entered() as plant:
             pixels = pixels if isinstance(pixels, DevicePixels) else self.accept(pixels)
             n = len(pixels)
@@ -77,7 +79,11 @@ class TrtBackend:
             else:
                 buffer.write(pixels)
                 stage.run(rows)
-            return Held(self, "visual_kv", n, self._generation), Held(self, "cross_kv", n, self._generation)
+            keys_values = [Held(self, name, n, self._generation) for name in ("visual_kv", "cross_kv")]
+            if not self._drafts:
+                return tuple(keys_values)
+            self._machine.lane.synchronise()  # a word's worth of numbers; collapsed on the host they cost a pass less
+            return *keys_values, plant.buffers["image.draft"].values(n)
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray | Sight, visual_kv: Any) -> Pass:
         """visual_kv: of image(), or an array (N, 2, h, M, e)."""

@@ -14,10 +14,14 @@ from .library import Complaints, rebuild_command, refused
 from .memory import Buffer, Lane, Scratch
 from .replay import Graphs, Replay
 
-_TYPES = {"pixels": "FLOAT", "tokens": "INT32", "bpe": "INT32", "attend": "BOOL", "ids": "INT32", "probs": "FLOAT",
-          "logits": "FLOAT"}  # fmt: skip
+_TYPES = {"pixels": "FLOAT", "draft": "INT32", "tokens": "INT32", "bpe": "INT32", "attend": "BOOL", "ids": "INT32",
+          "probs": "FLOAT", "logits": "FLOAT"}  # fmt: skip
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "BOOL": np.bool_}
-_OUTPUTS = {"image": ("visual_kv", "cross_kv"), "text": ("text_kv",), "visual": ("ids", "probs", "logits")}
+_OUTPUTS = {
+    "image": ("visual_kv", "cross_kv", "draft"),
+    "text": ("text_kv",),
+    "visual": ("ids", "probs", "logits"),
+}
 _OUTPUTS["cross"] = _OUTPUTS["visual"]
 
 

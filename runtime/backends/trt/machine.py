@@ -21,7 +21,7 @@ from .memory import Buffer, Lane, Memory, Scratch
 from .replay import Graphs
 from .rows import Slots
 
-_ON_HOST = {"pixels", "tokens", "attend", "bpe", "ids", "probs"}  # the rest never leaves the device
+_ON_HOST = {"pixels", "draft", "tokens", "attend", "bpe", "ids", "probs"}  # the rest never leaves the device
 
 
 class Plant:
