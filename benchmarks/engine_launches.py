@@ -1,12 +1,12 @@
 """The kernels of a bundle's four engines, stage by stage: what TensorRT makes of export/towers.py and decoders.py.
 
-costs.py counts the one-shot program, which fuses more. Here they are as TensorRT-RTX 1.7's build logs list them for the
-half-precision graphs of small and B/16: ten in a block of a tower (queries, keys and values are set apart by a copy
-each), 10 L + 8 and 10 L + 4 in all; 18 in a pass of either decoder. With int8 a block has twelve: its products read 8
-bits, and what follows them (activation, residual, quantisation of the next) is a launch of its own. Float32 graphs are
-laid out for CPUs: they transpose more, and keep the cross-modal decoder's two segments of memory apart. Their attention
-is counted as one kernel too, though TensorRT-RTX has none for float32 (it launches 16 L + 7 for an image tower). Other
-TensorRTs may fuse otherwise.
+costs.py counts the one-shot program, which fuses more. Here they are as TensorRT-RTX 1.7's build logs list them for
+the half-precision graphs of small and B/16: ten in a block of a tower (queries, keys and values are set apart by a
+copy each), 10 L + 8 and 10 L + 4 in all, five more with a draft head; 18 in a pass of either decoder. With int8 a
+block has twelve: its products read 8 bits, and what follows them (activation, residual, quantisation of the next) is a
+launch of its own. Float32 graphs are laid out for CPUs: they transpose more, and keep the cross-modal decoder's two
+segments of memory apart. Their attention is counted as one kernel too, though TensorRT-RTX has none for float32 (it
+launches 16 L + 7 for an image tower). Other TensorRTs may fuse otherwise.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """
@@ -61,6 +61,7 @@ def image(c: Config, images: int, precision: str) -> list[Kernel]:
         ),
         *tower("image", images, c.memory_tokens, width, c.image_layers, c.image_heads, precision),
         *_kernels(precision, *_memory("image", rows, width, c.d, 2, size)),
+        *(_kernels(precision, *_draft(c, images, size)) if c.draft_frames else ()),
     ]
 
 
@@ -157,6 +158,16 @@ def _memory(name: str, rows: int, width: int, d: int, decoders: int, size: int) 
         costs.linear(f"{name}.proj", rows, width, d, size=size),
         costs.linear(f"{name}.key_value", rows, d, 2 * d * decoders, size=size),
         costs.stream(f"{name}.heads", rows * 2 * d, size=size).times(decoders),
+    ]
+
+
+def _draft(c: Config, images: int, size: int) -> list[costs.Launch]:
+    """The draft head on the memory: columns of patches put side by side, one product, the best class of each frame."""
+    (rows, columns), classes = c.grid, len(c.charset) + 1
+    return [
+        costs.stream("draft.columns", images * rows * columns * c.d, size=size),
+        costs.linear("draft.head", images * columns, rows * c.d, c.draft_frames * classes, size=size),
+        costs.stream("draft.ids", images * c.draft_positions * classes, passes=1, size=size).times(3),
     ]
 
 

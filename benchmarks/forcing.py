@@ -75,11 +75,12 @@ class ForcedStages:
         self._words: ForcedWords | None = None
         self._visual = self._cross = 0
 
-    def image(self, pixels: Any) -> tuple[Any, Any]:
+    def image(self, pixels: Any) -> tuple[Any, ...]:
+        """Without a draft: it would spell another word than the forced one, and cost passes that nobody asked for."""
         if self._words is None or self._words.images != len(pixels):
             self._words = ForcedWords(self._charset, self._steps, self.forcing.length, len(pixels))
         self._visual = self._cross = 0
-        return self.stages.image(pixels)
+        return self.stages.image(pixels)[:2]
 
     def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
         self._visual += 1

@@ -39,7 +39,7 @@ class TimedStages:
         self.stages, self.stopwatch = stages, stopwatch
         self.flexible_steps = stages.flexible_steps
 
-    def image(self, pixels: Any) -> tuple[Any, Any]:
+    def image(self, pixels: Any) -> tuple[Any, ...]:
         with self.stopwatch("image"):
             return self.stages.image(pixels)
 

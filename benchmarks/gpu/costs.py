@@ -111,7 +111,21 @@ def image_tower(c: Config, images: int, size: int = 2) -> list[Launch]:
         stream("image.positions", rows * width, size=size).times(2),  # and the class token
         stream("image.ln_pre", rows * width, size=size),
         *tower("image", images, c.memory_tokens, width, c.image_layers, c.image_heads, size),
+        *(draft(c, images, size) if c.draft_frames else ()),
         *layer("image.memory", rows, width, 4 * c.d, normalize=True, size=size),
+    ]
+
+
+def draft(c: Config, images: int, size: int = 2) -> list[Launch]:
+    """The draft head behind the tower: patches normalised, columns put side by side, one product, the collapse."""
+    (rows, columns), width, classes = c.grid, c.image_width, len(c.charset) + 1
+    logits = images * c.draft_positions * classes
+    collapse = Cut(images, c.draft_positions * classes * size, 0.0)
+    return [
+        stream("draft.normalize", images * c.memory_tokens * width, size=size),
+        stream("draft.columns", images * rows * columns * width, size=size),
+        linear("draft.head", images * columns, rows * width, c.draft_frames * classes, size=size),
+        Launch("draft.collapse", logits * size + 4 * images * c.steps, 0.0, (collapse,), matrix=False),
     ]
 
 
@@ -158,11 +172,13 @@ def decode_pass(c: Config, images: int, text: int, start: bool = False, size: in
 
 
 def after_image(c: Config, images: int, visual: int = 3, cross: int = 2, size: int = 2) -> list[Launch]:
-    """Everything after the image tower: `visual` and `cross` passes, one of each kind to refine, text once."""
+    """Everything after the image tower: `visual` and `cross` passes, one of each kind to refine, text once. The first
+    visual pass is from the start token alone, unless there is a draft."""
+    first = [] if c.draft_frames else decode_pass(c, images, 0, start=True, size=size)
     small = stream("program.small", images * c.steps, size=4)  # tokenize twice, compare captions, pack the answer
     return [
-        *decode_pass(c, images, 0, start=True, size=size),
-        *(launch.times(visual) for launch in decode_pass(c, images, 0, size=size)),  # visual - 1, and the cloze pass
+        *first,
+        *(launch.times(visual + (not first)) for launch in decode_pass(c, images, 0, size=size)),  # the cloze pass too
         *text_tower(c, images, size),
         *(launch.times(cross + 1) for launch in decode_pass(c, images, c.context, size=size)),
         small.times(5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.benchmarks.gpu.predict import CROSS_PASSES, VISUAL_PASSES
+from clip4str.benchmarks.gpu.predict import CROSS_PASSES, visual_passes
 from clip4str.kernels.tokenize import TokenizerTables
 from clip4str.model import Clip4Str
 from clip4str.runtime.backends.pytorch.program import Passes, Program
@@ -20,7 +20,7 @@ class FusedProgram:
 
     def __init__(self, weights: Weights, tables: TokenizerTables, batch: int, charset: Charset) -> None:
         self.config, self.charset = weights.config, charset
-        self.program = Program(weights, tables, Decoding(), Passes(VISUAL_PASSES, CROSS_PASSES))
+        self.program = Program(weights, tables, Decoding(), Passes(visual_passes(weights.config), CROSS_PASSES))
         device, c = weights.device, weights.config
         self.patches = torch.zeros(batch, *patch_shape(c), dtype=weights.dtype, device=device)
         self.kv = torch.empty(batch, c.memory_tokens, 4 * c.d, dtype=weights.dtype, device=device)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MATRIX_SHARE, BANDWIDTH_SHARE = 0.75, 0.9
 VISUAL_PASSES, CROSS_PASSES, WORD = 3, 2, 6
+DRAFTED_PASSES = 2  # visual ones, where a draft head makes the first guess
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ MACHINES = {
 }
 
 
+def visual_passes(config: Config) -> int:
+    """Before refinement: what the one-shot program gives every word."""
+    return DRAFTED_PASSES if config.draft_frames else VISUAL_PASSES
+
+
 def as_measured(machine: Machine, name: str, multiprocessors: int, ceilings: dict[str, Any]) -> Machine:
     """The same machine with what was measured of it."""
     known: dict[str, Any] = {
@@ -93,7 +99,7 @@ def as_measured(machine: Machine, name: str, multiprocessors: int, ceilings: dic
 def predict(machine: Machine, config: Config, images: int) -> dict[str, Any]:
     """Times in microseconds for one batch, of the one-shot program and of the published way."""
     tower = costs.image_tower(config, images)
-    after = costs.after_image(config, images, VISUAL_PASSES, CROSS_PASSES)
+    after = costs.after_image(config, images, visual_passes(config), CROSS_PASSES)
     tower_us, after_us = machine.total_us(tower), machine.total_us(after)
     total = tower_us + after_us + machine.graph_us
     flops = costs.total_flops([*tower, *after])
@@ -137,7 +143,7 @@ def published_launches(image_layers: int, text_layers: int, half: bool) -> int:
 
 def kernels(machine: Machine, config: Config, images: int) -> list[dict[str, Any]]:
     """The program's launches one by one, in order: count, microseconds of one, and its bound."""
-    parts = costs.program(config, images, VISUAL_PASSES, CROSS_PASSES)
+    parts = costs.program(config, images, visual_passes(config), CROSS_PASSES)
     return [
         {
             "name": part.name,

@@ -40,7 +40,8 @@ class PlainProgram:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels (N, 3, H, W) in half precision -> ids and probabilities, (N, T)."""
         model = self.model
-        visual_kv, cross_kv = model.image(pixels)
+        memory = model.clip_model.visual(pixels)
+        visual_kv, cross_kv = (d.project_memory(memory) for d in (model.visual_decoder, model.cross_decoder))
         word, _ = self._pass(model.visual_decoder, self.start.expand(-1, len(self.first)), self.first, visual_kv)
         for _ in range(VISUAL_PASSES - 1):
             word, _ = self._pass(model.visual_decoder, word, self.causal, visual_kv)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clip4str.benchmarks import drafts
+from clip4str.benchmarks.forcing import ForcedStages, Forcing
 from clip4str.export.bundles import build_bundle
 from clip4str.model import save_checkpoint
 from clip4str.runtime import Recognizer, UsageError
@@ -48,6 +49,15 @@ def test_words_that_change_are_counted_and_named(bundle, words):
     sides[1].driver.charset.decode = lambda ids: "other"
     row = drafts.measure(sides, "SVT", words, None, False)
     assert row["changed"] == 9 and row["examples"][0][1] == "other"
+
+
+@pytest.mark.parametrize(("visual", "cross"), [(2, 1), (5, 4)])
+def test_forced_words_take_the_passes_that_were_asked_for(bundle, visual, cross):
+    recognizer = Recognizer.load(bundle, "onnxruntime", threads=1)
+    driver = recognizer.driver
+    stages = ForcedStages(recognizer.stages, Forcing(6, visual, cross), driver.charset, driver.steps)
+    stats = driver(stages, np.zeros((2, 3, 32, 64), np.float32)).stats
+    assert (stats.visual_passes, stats.cross_passes, stats.drafted) == (visual, cross, 0)
 
 
 def test_a_bundle_without_a_head_is_refused(tiny_bundle, words):

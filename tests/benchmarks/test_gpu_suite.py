@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -371,6 +372,16 @@ def test_predictions_follow_the_machine():
     assert predict(free, config, 64)["rate_share"] == pytest.approx(0.75, abs=0.1)  # waves are not whole
     slow = predict(Machine(launch_us=101.6), config, 1)
     assert slow["total_us"] - one["total_us"] == pytest.approx(100 * one["launches"])
+
+
+def test_a_draft_takes_the_place_of_the_start_pass_and_of_another():
+    config, h100 = Config(), MACHINES["h100"]
+    drafting = replace(config, draft_frames=3)
+    before, after = predict(h100, config, 1), predict(h100, drafting, 1)
+    a_pass = len(costs.decode_pass(config, 1, 0))
+    assert after["tower_launches"] == before["tower_launches"] + 4
+    assert after["launches"] == before["launches"] + 4 - a_pass
+    assert after["total_us"] < before["total_us"]
 
 
 def test_launches_of_the_published_way():

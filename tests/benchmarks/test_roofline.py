@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -144,6 +145,21 @@ def test_passes_and_the_bus_are_paid_for():
     assert many["host_us"] - few["host_us"] == pytest.approx(9 * device.host * roofline.CALL_US)
     card = predict(DEVICES["t4"], config, 32, "fp16")
     assert card["host_us"] > 32 * 3 * 224 * 224 * 4 / 12e3  # microseconds at 12 GB/s
+
+
+@pytest.mark.parametrize("size, columns", [("small", 32), ("b16", 14)])
+def test_a_draft_head_is_five_kernels_and_its_weights_once(size, columns):
+    plain = SIZES[size]
+    c = replace(plain, draft_frames=-(-32 // columns))
+    assert c.draft_positions in (32, 42)
+    for precision in ("fp16", "int8"):
+        with_head, without = (stage_kernels(config, "image", 1, precision) for config in (c, plain))
+        added = with_head[len(without) :]
+        assert with_head[: len(without)] == without and sum(kernel.launch.count for kernel in added) == 5
+        weights = 2 * c.grid[0] * c.d * c.draft_frames * 95
+        assert weights < sum(kernel.launch.count * kernel.launch.bytes for kernel in added) < 1.2 * weights + 1e5
+        for stage in ("visual", "text", "cross"):
+            assert stage_kernels(c, stage, 8, precision) == stage_kernels(plain, stage, 8, precision)
 
 
 def test_digits():
