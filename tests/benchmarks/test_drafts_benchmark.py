@@ -34,12 +34,15 @@ def test_passes_and_words_side_by_side(bundle, words, tmp_path, capsys):
     assert drafts.main(how) == 0
     said = capsys.readouterr().out
     assert "words changed: 0 of 9" in said and "| SVT | 9 |" in said
+    assert "settled in up to 1, 2, 3, 4, 5 visual passes, without draft: 0.0, " in said
     (row,) = json.loads(report.read_text())["sets"]
     pictures = np.random.default_rng(1).integers(0, 256, (9, 20, 50, 3), dtype=np.uint8)
     for name, draft in (("without", False), ("with", True)):
         recognizer = Recognizer.load(bundle, "onnxruntime", threads=1, batch_size=1, decoding=Decoding(draft=draft))
         recognizer.read(list(pictures))
         assert row[name]["visual_passes"] == pytest.approx(recognizer.stats.visual_passes / 9, abs=1e-3)
+        counts = row[name]["settled"]
+        assert sum(counts) == 9 and np.dot(counts, np.arange(len(counts))) == recognizer.stats.visual_passes
         assert row[name]["cross_passes"] == pytest.approx(recognizer.stats.cross_passes / 9, abs=1e-3)
     assert row["changed"] == 0 and row["without"]["ms_median"] > 0 and row["confidence"] < 1e-4
 
