@@ -75,3 +75,22 @@ def test_a_head_of_more_frames_than_any_word_needs_is_refused(random_model, tmp_
     save_checkpoint(random_model(draft_frames=300), tmp_path / "many.safetensors")
     with pytest.raises(CheckpointError, match="a draft head of 1200 frames; 1024 at most"):
         load_checkpoint(tmp_path / "many.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("draft_head.bias"), "1 keys missing: draft_head.bias"),
+        (lambda s: s.update({"draft_head.weight": torch.zeros(95 * 8 + 1, 128)}), r"draft_head.weight is \(761, 128\)"),
+        (lambda s: s.update({"draft_head.weight": torch.zeros(95 * 8, 96)}), r"draft_head.weight is \(760, 96\)"),
+        (lambda s: s.update({"draft_head.weight": torch.zeros(10, 128)}), "2 keys not of this network"),
+        (lambda s: s.update({"draft_head.weight": torch.zeros(760)}), "draft_head.weight has shape .* expected 2"),
+    ],
+)
+def test_heads_that_are_none(random_model, tmp_path, change, message):
+    state = dict(random_model(draft_frames=8).state_dict())
+    change(state)
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(tmp_path / "net.pt", image_size=(32, 64))
+    assert "\n" not in str(caught.value)
