@@ -5,8 +5,8 @@ Examples:
   python benchmarks/training_step.py
   python benchmarks/training_step.py --layers 6 --batch 80 --cross-every 1      # the bundled network's first runs
 
-Parts are timed in turn over several rounds, in bfloat16 as training is; the floor is their products' operations at the
-rate that one large product reaches here. Medians; the words are random, of 2 to 12 characters.
+Parts are timed in turn over several rounds; the floor is their products' operations at the rate that one large product
+reaches here. Medians; the words are random, of 2 to 12 characters.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--orders", type=int, default=2, help="permutations (default 2)")
     p.add_argument("--cross-every", type=int, default=4, help="as train --cross-every (default 4)")
     p.add_argument("--processes", type=int, default=2, help="that share the optimiser's work (default 2)")
+    p.add_argument("--precision", choices=("auto", "32", "bf16-mixed"), default="auto", help="as train --precision")
     p.add_argument("--compile", action="store_true", help="torch.compile, as the long run does")
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--json", type=Path, metavar="FILE")
@@ -53,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
+    from clip4str.training.train import bfloat16_pays
+
     torch.set_num_threads(1)
+    if args.precision == "auto":
+        args.precision = "bf16-mixed" if bfloat16_pays() else "32"
     step = Step(args)
     step.run(lambda part, call: call())  # compiles
     operations = _count(step)
@@ -67,7 +72,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     rates = []
     for _ in range(args.rounds):
-        rates.append(_rate())
+        rates.append(_rate(args.precision))
         step.run(timed)
     rate, n = statistics.median(rates), args.batch
     both = times["cross-modal branch"]  # timed with the visual decoder before it
@@ -104,7 +109,8 @@ class Step:
         torch.manual_seed(0)
         self.module = Training(config, settings)
         start.initialize(self.module)
-        self.module.trainer = SimpleNamespace(precision="bf16-mixed")  # type: ignore[assignment]
+        self.module.trainer = SimpleNamespace(precision=args.precision)  # type: ignore[assignment]
+        self.half = args.precision != "32"
         self.optimizer = self.module.configure_optimizers()
         rng = np.random.default_rng(0)
         letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
@@ -113,9 +119,7 @@ class Step:
         self.pixels = torch.from_numpy(rng.integers(0, 256, (args.batch, *config.image_size, 3), np.uint8))
         self.orders = draw_orders(self.tokens.shape[1] - 2, args.orders, rng)
         if args.compile:
-            self.module.clip_model.visual.compile()
-            for part in (self.module.clip_model.transformer, self.module.visual_decoder, self.module.cross_decoder):
-                part.compile(dynamic=True)
+            self.module.compile_parts()
 
     def run(self, part: Callable[[str, Callable[[], Any]], Any]) -> None:
         import torch
@@ -126,7 +130,7 @@ class Step:
 
         m, tokens = self.module, self.tokens
         for cross in (False, True):
-            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half), sdpa_kernel(SDPBackend.MATH):
                 tower = "image tower" if not cross else ""
                 memory = part(tower, lambda: m.clip_model.visual(m.normalise(self.pixels)))
                 name = "cross-modal branch" if cross else "visual decoder"
@@ -158,11 +162,12 @@ def _count(step: Step) -> dict[str, float]:
     return counted
 
 
-def _rate() -> float:
-    """Operations a second of a large bfloat16 product."""
+def _rate(precision: str) -> float:
+    """Operations a second of a large product."""
     import torch
 
-    a, b = torch.randn(2048, 768).bfloat16(), torch.randn(768, 768).bfloat16()
+    dtype = torch.float32 if precision == "32" else torch.bfloat16
+    a, b = torch.randn(2048, 768).to(dtype), torch.randn(768, 768).to(dtype)
     a @ b
     began = time.perf_counter()
     for _ in range(5):
@@ -183,7 +188,7 @@ def table(report: dict[str, Any]) -> str:
     word = report["word"]
     lines.append(f"{'a word':28}{word['ms']:10.3f}{'':18}{word['mflop']:9.1f}{word['floor_ms']:11.3f}")
     lines.append(f"{1000 / word['ms']:.0f} words a second and core, {1000 / word['floor_ms']:.0f} by the arithmetic "
-                 f"({report['gflops']:.0f} GFLOP/s in one large bfloat16 product)")  # fmt: skip
+                 f"({report['gflops']:.0f} GFLOP/s in a large product, {report['options']['precision']})")  # fmt: skip
     return "\n".join(lines)
 
 

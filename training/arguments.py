@@ -67,7 +67,7 @@ def parser(description: str) -> Parser:
     run("--accelerator", default="auto", choices=("auto", "cpu", "gpu"))
     run("--strategy", default="auto", help="how to use several devices (default with more than one: ddp)")
     run("--precision", default="auto", choices=("auto", "32", "bf16-mixed", "16-mixed"),
-        help="auto: bf16-mixed where the hardware has it")
+        help="auto: bf16-mixed where the GPU has it, or the CPU is faster with it")
     run("--threads", type=int, default=0, help="CPU threads per process (default: torch's choice)")
     run("--compile", action="store_true", help="torch.compile: some minutes at the start, a quarter faster afterwards")
     run("--save-minutes", type=float, default=3.0, help="minutes between checkpoints (default 3)")

@@ -140,13 +140,16 @@ class Training(Clip4Str, L.LightningModule):
         self.ema = {k: v.to(self.device) for k, v in self.ema.items()}
         self._clock = time.monotonic()
         if self.settings.compile:
-            import torch._inductor.config as inductor  # takes a second and a half
+            self.compile_parts()
 
-            # Without it, torch 2.13 on processors with AVX-512's half precision makes attention's gradients NaN.
-            inductor.emulate_precision_casts = True
-            self.clip_model.visual.compile()
-            for part in (self.clip_model.transformer, self.visual_decoder, self.cross_decoder):
-                part.compile(dynamic=True)
+    def compile_parts(self) -> None:
+        import torch._inductor.config as inductor  # takes a second and a half
+
+        # Without it, torch 2.13 on processors with AVX-512's half precision makes attention's gradients NaN.
+        inductor.emulate_precision_casts = True
+        self.clip_model.visual.compile()
+        for part in (self.clip_model.transformer, self.visual_decoder, self.cross_decoder):
+            part.compile(dynamic=True)
 
     def on_train_batch_start(self, batch: Batch, number: int) -> None:
         progress = self.trainer.strategy.broadcast(self.progress())  # clocks differ between processes

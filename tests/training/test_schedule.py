@@ -112,3 +112,20 @@ def test_the_cross_modal_branch_learns_from_every_so_many_th_batch(words, tmp_pa
 def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, message):
     assert run(words, tmp_path / "run", *options) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_on_a_cpu_the_faster_precision_is_taken_and_all_processes_take_the_same(monkeypatch):
+    from clip4str.training import train as script
+
+    args = script.parser("").parse_args(["--output", "x", "--accelerator", "cpu"])
+    for pays, wanted in ((True, "bf16-mixed"), (False, "32")):
+        monkeypatch.delenv("CLIP4STR_PRECISION", raising=False)
+        monkeypatch.setattr(script, "bfloat16_pays", lambda pays=pays: pays)
+        assert script.precision(args) == wanted
+        monkeypatch.setattr(script, "bfloat16_pays", lambda pays=pays: not pays)
+        assert script.precision(args) == wanted  # as a process does that the first one has started
+    assert (
+        script.precision(script.parser("").parse_args(["--output", "x", "--precision", "bf16-mixed"])) == "bf16-mixed"
+    )
+    monkeypatch.undo()
+    assert script.bfloat16_pays() in (True, False)
