@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 import warnings
@@ -187,8 +186,9 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _leave_stopping_to_the_parent(worker: int) -> None:
-    """A signal to the whole process group must not take a worker away from a run that is about to save."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A signal to the whole process group must not take a worker away from a run that is about to save. (To ignore it
+    would be worse: the parent ends its workers by one.)"""
+    os.setpgid(0, 0)
 
 
 def strategy(args: argparse.Namespace) -> Any:

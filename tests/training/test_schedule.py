@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,3 +133,19 @@ def test_on_a_cpu_the_faster_precision_is_taken_and_all_processes_take_the_same(
     )
     monkeypatch.undo()
     assert script.bfloat16_pays() in (True, False)
+
+
+def test_told_to_stop_as_a_group_a_run_with_workers_saves_and_ends(words, tmp_path):
+    """As a script in a process group of its own: its workers neither die first nor keep it from ending."""
+    script = Path(start.__file__).parent / "train.py"
+    command = [sys.executable, str(script), "--data", str(words), "--output", str(tmp_path / "run"), "--batch", "2",
+               "--workers", "1", "--threads", "1", "--accelerator", "cpu", "--precision", "32", *CONSTANT]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        log = tmp_path / "run" / "log.csv"
+        end = time.monotonic() + 240
+        while not log.exists() and time.monotonic() < end:  # its first row comes after 50 steps
+            time.sleep(0.2)
+        os.killpg(run.pid, signal.SIGTERM)
+        error = run.communicate(timeout=60)[1]
+    assert run.returncode == 0, error[-2000:]
+    assert state(tmp_path / "run")["global_step"] >= 50
