@@ -32,15 +32,18 @@ class Passes:
     """Decoder passes before refinement. visual: 2 or more, the guess from the start token alone included, which is one
     where there is no draft; cross: 1 or more.
 
-    Rows that need more are few and get them in `resume`, whatever the batch, so a pass more for all rows rarely pays.
+    Rows that need more get them in `resume`, which costs little more for many rows than for few, so a pass more for all
+    rows rarely pays.
     """
 
     visual: int
     cross: int
 
 
-FIRST = Passes(3, 2)  # settles 8 of 10 words of a small network's, nearly all of a large one's
-DRAFTED = Passes(2, 2)  # the same with a draft head: a draft that is right needs one pass, one letter off mostly two
+# By benchmarks/drafts.py the visual branch of the bundled network settles 21 % of SVT's and CUTE80's words in three
+# passes from the start token, and with a draft 74 % in one, 82 % in two.
+FIRST = Passes(3, 2)
+DRAFTED = Passes(2, 2)
 RESUMED = Passes(6, 4)  # the words that are left take up to 18, most of them 6
 
 
