@@ -18,6 +18,7 @@ from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.calibration import HIGHEST, LOWEST, is_temperature
 from clip4str.runtime.driver import Decoding
 from clip4str.runtime.errors import CheckpointError, UnsafeCheckpointError
+from clip4str.runtime.safetensors_metadata import read_metadata, write_metadata
 
 from .clip4str import Clip4Str
 from .config import config_from_shapes
@@ -71,8 +72,11 @@ def load_checkpoint(
 
 def save_checkpoint(model: Clip4Str, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
     """Write safetensors with the configuration as metadata; whole or not at all."""
+    from safetensors.torch import save_file
+
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    _write_safetensors(Path(path), tensors, {_METADATA: json.dumps(model.config.to_dict())})
+    with replaced(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={_METADATA: json.dumps(model.config.to_dict())})
 
 
 def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
@@ -82,8 +86,6 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
     Raises CheckpointError: another kind of file, a damaged one, one that cannot be written, or a temperature that
     cannot be.
     """
-    from safetensors import SafetensorError
-
     path = Path(path)
     if not is_temperature(temperature):
         raise CheckpointError(f"temperature is {temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
@@ -91,25 +93,17 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
         raise CheckpointError(
             f"{path}: not a safetensors file, so it has no place for a temperature; save_checkpoint writes one"
         )
-    tensors, metadata, said = _read_safetensors(path)
-    metadata[_METADATA] = json.dumps({**said, "temperature": temperature})
     try:
-        _write_safetensors(path, tensors, metadata)
-    except (OSError, SafetensorError) as error:
+        said = _said(read_metadata(path))
+        write_metadata(path, path, {_METADATA: json.dumps({**said, "temperature": temperature})})
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be written ({_first_line(error)})") from None
-
-
-def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    with replaced(path) as temporary:
-        save_file(tensors, temporary, metadata)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     magic = _magic(path)
     if _is_safetensors(path):
-        tensors, _, said = _read_safetensors(path)
+        tensors, said = _read_safetensors(path)
         temperature = said.get("temperature")  # of ours alone: others' hyper-parameters may mean another one by it
         given = {"temperature": temperature} if isinstance(temperature, (int, float)) else {}
         return tensors, {**_plain(said), **given}
@@ -136,16 +130,19 @@ def _is_safetensors(path: Path) -> bool:
     return _magic(path)[8:9] == b"{"
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
-    """Tensors, all metadata, and what those say of the network."""
+def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a file says of the network. Raises ValueError, RecursionError for what is no JSON."""
+    said = json.loads(metadata.get(_METADATA, "{}"))
+    return said if isinstance(said, dict) else {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, and what the file says of the network."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            said = json.loads(metadata.get(_METADATA, "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, metadata, said if isinstance(said, dict) else {}
+            return {key: file.get_tensor(key) for key in file.keys()}, _said(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or damaged safetensors file ({_first_line(error)})") from None
 

@@ -15,11 +15,12 @@ from tiny import TINY, tiny_network
 
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.runtime.safetensors_metadata import write_metadata
 
 if sys.platform != "linux":
     pytest.skip("the run needs Linux", allow_module_level=True)
 
-from clip4str.training.network import carry, checkout, keeper, progress, states, weights
+from clip4str.training.network import carry, checkout, keeper, processes, progress, states
 from clip4str.training.network.places import Places, places
 from clip4str.training.network.recipe import read_recipe
 
@@ -102,7 +103,7 @@ def test_with_both_states_damaged_the_averaged_weights_are_the_start(where):
 @pytest.mark.parametrize("bundled, goes_on", [(1090, True), (1091, False)])
 def test_whichever_has_seen_more_words_is_the_newest(where, bundled, goes_on):
     file = where.checkout / "model/bundled/small.safetensors"
-    weights.write_weights(file, file, bundled)
+    write_metadata(file, file, {states.WORDS_SEEN: str(bundled)})
     write_run(where, 9, words=1000)
     said = states.begin(where, 0)
     if goes_on:
@@ -291,7 +292,7 @@ def test_exported_weights_say_how_many_words_they_have_seen(where, tmp_path):
     before, after = load_file(where.run / states.AVERAGED), load_file(tmp_path / "out.safetensors")
     assert before.keys() == after.keys() and all(torch.equal(v, after[k]) for k, v in before.items())
     assert load_checkpoint(tmp_path / "out.safetensors").config == TINY
-    assert weights.words_seen(tmp_path / "out.safetensors") == 1090
+    assert states.words_seen(tmp_path / "out.safetensors") == 1090
     branch = tmp_path / "branch"
     branch.mkdir()
     save_checkpoint(tiny_network(3), branch / states.AVERAGED)
@@ -340,6 +341,9 @@ def test_damaged_or_foreign_pieces_change_nothing(where, pieces):
     manifest["files"] = {states.LAST: {"sha256": "", "pieces": [{"bytes": 2**40, "sha256": ""}]}}
     (pieces / carry.MANIFEST).write_text(json.dumps(manifest))
     refused("impossible sizes")
+    manifest["files"] = {states.LAST: {"sha256": "", "pieces": [{"bytes": 1}]}}
+    (pieces / carry.MANIFEST).write_text(json.dumps(manifest))
+    refused("not what export --pieces writes")
     (pieces / carry.MANIFEST).write_text("[" * 100_000)
     refused("not what export --pieces writes")
 
@@ -351,6 +355,23 @@ def test_nothing_is_imported_under_a_running_run(where, pieces):
     with pytest.raises(UsageError, match="make network-stop first"):
         carry.import_pieces(where, pieces)
     assert lock is not None
+
+
+def test_while_a_state_is_carried_in_the_keeper_before_it_is_not_taken_for_running(where, pieces, monkeypatch):
+    """Its number stands in a file, and the lock is held again."""
+    where.process.write_text(json.dumps({"pid": 2**22 + 1, "start": 1, "since": 0.0, "commit": "0" * 40}))
+    seen = []
+    monkeypatch.setattr(carry, "_join", lambda *_: seen.append(processes.keeper_of(where)))
+    with pytest.raises(DataError, match="cannot be gone on from"):  # nothing was joined
+        carry.import_pieces(where, pieces)
+    assert seen and not any(seen)
+
+
+def test_what_a_run_began_with_is_unknown_where_the_file_is_damaged(where):
+    where.run.mkdir()
+    for text in ('{"source": "x", "words": "many"}', '{"source": "x", "words": 1e999}', "[" * 10**5, "\0"):
+        (where.run / states.START).write_text(text)
+        assert states.read_start(where.run) == states.Start("", 0)
 
 
 def test_every_make_target_is_a_command():

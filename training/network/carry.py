@@ -12,11 +12,11 @@ from typing import Any
 
 from clip4str.benchmarks.output_files import write_json
 from clip4str.runtime.errors import DataError, UsageError
+from clip4str.runtime.safetensors_metadata import write_metadata
 
 from . import checkout, processes
 from .places import Places
-from .states import AVERAGED, LAST, START, averaged_words, read_start, read_state, set_aside
-from .weights import write_weights
+from .states import AVERAGED, LAST, START, WORDS_SEEN, averaged_words, read_start, read_state, set_aside
 
 PIECE = 2**24
 MANIFEST = "network-state.json"
@@ -25,14 +25,15 @@ _LARGEST = 2**33  # bytes of one file
 
 
 def export_weights(places: Places, output: Path, branch: Path | None = None) -> int:
-    """The averaged weights as they are now, or those of a branch of the run. Returns the words they have seen."""
+    """The averaged weights as they are now, or those of a branch of the run. Returns the words they have seen, which
+    the file says, too."""
     folder = branch or places.run
     averaged = folder / AVERAGED
     if not averaged.exists():
         raise UsageError(f"{folder}: no averaged weights yet; the first are written some minutes after the start")
     _free(output)
     words = averaged_words(folder, read_start(places.run).words)
-    write_weights(averaged, output, words)
+    write_metadata(averaged, output, {WORDS_SEEN: str(words)})
     return words
 
 
@@ -66,6 +67,7 @@ def import_pieces(places: Places, folder: Path) -> str:
         raise UsageError("the run is going: make network-stop first")
     partial = places.run.with_name(".run.import")
     try:
+        places.process.unlink(missing_ok=True)  # of a keeper that has ended: the lock is held, but not by it
         manifest = _manifest(folder)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -115,6 +117,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         if LAST not in files or not set(files) <= set(CARRIED):
             raise ValueError(f"it holds {', '.join(map(repr, files))}")
         for entry in files.values():
+            digests = [entry["sha256"], *(piece["sha256"] for piece in entry["pieces"])]
+            if not all(isinstance(digest, str) for digest in digests):
+                raise ValueError("pieces without a digest")
             sizes = [piece["bytes"] for piece in entry["pieces"]]
             if not all(isinstance(size, int) and 0 < size <= PIECE for size in sizes) or sum(sizes) > _LARGEST:
                 raise ValueError("pieces of impossible sizes")

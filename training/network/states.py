@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.output_files import write_json, write_whole
-from clip4str.runtime.errors import DataError
+from clip4str.runtime.errors import CheckpointError, DataError
+from clip4str.runtime.safetensors_metadata import read_metadata
 
 from .places import Places
 from .progress import read_rows
-from .weights import read_header, words_seen
 
 LAST, SPARE = "last.ckpt", "last.1.ckpt"
 AVERAGED, INIT, START = "model.safetensors", "start.safetensors", "start.json"
+WORDS_SEEN = "words_seen"  # in the metadata of weights that are handed over
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ def read_state(path: Path) -> State:
 def read_start(run: Path) -> Start:
     """What the run in this folder began with; nothing where it does not say."""
     try:
-        return Start(**json.loads((run / START).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        start = Start(**json.loads((run / START).read_text(encoding="utf-8")))
+        return Start(str(start.source), int(start.words))
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return Start("", 0)
 
 
@@ -89,9 +91,15 @@ def begin(places: Places, words_before: int) -> tuple[str, ...]:
     return (*said, _anew(places, weights, words))
 
 
+def words_seen(weights: Path) -> int | None:
+    """None where the file does not say. Raises CheckpointError for a cut or damaged file."""
+    said = read_metadata(weights).get(WORDS_SEEN, "")
+    return int(said) if said.isdecimal() and len(said) < 16 else None
+
+
 def averaged_words(folder: Path, before: int) -> int:
     """Seen by the averaged weights in this folder of the run, or of a branch of it. before: by those that the run began
-    with. Raises DataError for a damaged file."""
+    with. Raises CheckpointError for a damaged file."""
     said = words_seen(folder / AVERAGED)
     logged = read_rows(folder / "log.csv")
     return said if said is not None else before + int(logged[-1]["words"] if logged else 0)
@@ -104,9 +112,9 @@ def _other_weights(run: Path, said: list[str]) -> list[tuple[int, Path]]:
     for name in (AVERAGED, INIT):
         try:
             if (run / name).exists():
-                read_header(run / name)
+                read_metadata(run / name)
                 found.append((averaged_words(run, before) if name == AVERAGED else before, run / name))
-        except DataError as error:
+        except CheckpointError as error:
             said.append(str(error))
     return found
 
@@ -115,7 +123,7 @@ def bundled_weights(checkout: Path, words_before: int) -> list[tuple[int, Path]]
     """(words seen, file) of what the checkout ships."""
     found = []
     for path in sorted((checkout / "model" / "bundled").glob("*.safetensors")):
-        with contextlib.suppress(DataError):
+        with contextlib.suppress(CheckpointError):
             words = words_seen(path)
             found.append((words_before if words is None else words, path))
     return found
