@@ -61,7 +61,7 @@ def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     with file.open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except OSError:
+        except BlockingIOError:
             raise DataError(str(busy)) from None
         yield
 

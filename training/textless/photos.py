@@ -73,7 +73,8 @@ def _photo(path: Path) -> Image.Image:
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as picture:
             if picture.width * picture.height > MOST_PIXELS or min(picture.size) < 40:
-                raise DataError(f"{path}: {picture.width}x{picture.height} pixels; photos have 40 to 50 million")
+                size = f"{picture.width}x{picture.height} pixels"
+                raise DataError(f"{path}: {size}; photos have 40 a side, and 50 million at most")
             return picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable photo ({error})") from None
