@@ -203,16 +203,18 @@ def save_network(module: Training, path: Path, dtype: torch.dtype) -> None:
 def read_log(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="replace") as file:
         return list(csv.DictReader(file))
 
 
 def _drop_rows_after(path: Path, step: int, columns: Sequence[str]) -> None:
-    """A resumed run repeats the steps after its checkpoint, and may validate on other sets than before."""
+    """A resumed run repeats the steps after its checkpoint, and may validate on other sets than before. A power cut may
+    leave a part of a row, or nonsense."""
     rows = read_log(path)
-    kept = [row for row in rows if int(row["step"]) <= step]
+    whole = [row for row in rows if None not in row.values() and row.get("step", "").isdecimal()]
+    kept = [row for row in whole if int(row["step"]) <= step]
     if rows and (len(kept) != len(rows) or list(rows[0]) != list(columns)):
-        with path.open("w", newline="") as file:
+        with replaced(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)

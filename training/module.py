@@ -26,7 +26,9 @@ from .muon import MuonAdamW
 from .psm import draw_orders, psm_losses
 from .schedule import learning_rate
 
-PAUSE = 120.0  # a step that takes longer, in seconds, has been stopped meanwhile, which is no time of training
+# A step that takes longer than so many seconds, and than so many steps like the one before, has been stopped meanwhile,
+# which is no time of training.
+PAUSE, SLOWER = 120.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Training(Clip4Str, L.LightningModule):
         self.began = (0, 0.0)  # steps and seconds of the run that this one branched off
         self.cross_running = settings.cross_start == 0
         self.ema: dict[str, Tensor] = {}
-        self._clock = 0.0
+        self._clock = self._spent = 0.0
         if settings.freeze_text >= 0:
             self._freeze_text(settings.freeze_text)
 
@@ -151,6 +153,11 @@ class Training(Clip4Str, L.LightningModule):
         for part in (self.clip_model.transformer, self.visual_decoder, self.cross_decoder):
             part.compile(dynamic=True)
 
+    def on_train_start(self) -> None:
+        """A state brings the rates of its run along, but what is asked for now counts."""
+        for group, (lr, weight_decay) in zip(self.trainer.optimizers[0].param_groups, self._rates, strict=True):
+            group["full_lr"], group["weight_decay"] = lr, weight_decay
+
     def on_train_batch_start(self, batch: Batch, number: int) -> None:
         progress = self.trainer.strategy.broadcast(self.progress())  # clocks differ between processes
         if not self.cross_running and progress >= self.settings.cross_start:
@@ -170,7 +177,8 @@ class Training(Clip4Str, L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         now, step = time.monotonic(), self.global_step + 1
         spent = now - self._clock
-        self.elapsed, self._clock = self.elapsed + (spent if spent < PAUSE else 0.0), now
+        self.elapsed += 0.0 if spent > max(PAUSE, SLOWER * self._spent) else spent
+        self._clock, self._spent = now, spent
         weight = 1 - min(self.settings.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             current: list[Tensor] = [self.get_parameter(name) for name in self.ema]
@@ -193,6 +201,7 @@ class Training(Clip4Str, L.LightningModule):
             if s.muon_lr:
                 option |= {"muon": bool(muon), "stacked": 3 if muon == "stacked" else 1}
             options.append(option)
+        self._rates = [(option["full_lr"], option["weight_decay"]) for option in options]
         if s.muon_lr:
             dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
             return MuonAdamW(options, lr=s.lr, betas=(0.9, 0.98), eps=1e-6, dtype=dtype)
@@ -215,7 +224,7 @@ class Training(Clip4Str, L.LightningModule):
         extra = checkpoint.get("clip4str_training", {})
         shapes, own = ({k: v.shape for k, v in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
         if shapes != own:
-            raise CheckpointError("the run was begun with another --size or --ctc; go on with the same command")
+            raise CheckpointError("the run began with another --size, --network or --ctc; go on with the same command")
         self.ema = extra.get("ema", {})
         self.elapsed = extra.get("elapsed", 0.0)
         self.began = tuple(extra.get("began", (0, 0.0)))

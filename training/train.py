@@ -143,6 +143,8 @@ def train(args: argparse.Namespace) -> int:
     start, steps, minutes = resume_point(last) if last.exists() else (0, 0, 0.0)
     if start == 0:
         start_from(module, args.init, args.size)
+    elif args.branch and steps == start:
+        raise UsageError(f"{folder} holds a run that is no branch; choose another --output, or go on without --branch")
     elif (args.steps and steps >= args.steps) or (args.minutes and minutes >= args.minutes):
         print(f"{folder}: this run is complete ({steps} steps, {minutes:.1f} minutes)")
         return 0

@@ -7,13 +7,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import TINY, write_lmdb
 
 from clip4str.model import load_checkpoint
-from clip4str.training import start
+from clip4str.training import module, start
+from clip4str.training.logbook import read_log
 from clip4str.training.module import Training
 from clip4str.training.schedule import learning_rate
 from clip4str.training.train import main
@@ -86,6 +88,51 @@ def test_a_branch_decays_a_copy_and_leaves_the_run_alone(words, tmp_path, small_
     assert any(not torch.equal(first[key], second[key]) for key in first)
 
 
+def test_a_run_that_is_no_branch_is_not_decayed_in_place(words, tmp_path, small_is_tiny, capsys):
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3") == 0
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    decay = ("--branch", str(tmp_path / "run"), "--schedule", "decay", "--steps", "6")
+    assert run(words, tmp_path / "run", *decay) == 2
+    assert "holds a run that is no branch; choose another --output" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+
+
+def test_a_run_goes_on_with_the_rates_that_are_asked_for_now(words, tmp_path, small_is_tiny):
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--weight-decay", "0.1") == 0
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "4", "--lr", "5e-4", "--weight-decay", "0.2") == 0
+    assert set(rates(tmp_path / "run")) == {5e-4}
+    groups = state(tmp_path / "run")["optimizer_states"][0]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.2}
+
+
+@pytest.mark.parametrize("seconds, counted", [
+    ([1.0, 1.0, 3600.0, 1.0], 3.0),  # stopped once
+    ([300.0, 310.0, 290.0, 3600.0, 300.0], 1200.0 - 300.0),  # slow throughout; the first cannot be told from a pause
+])  # fmt: skip
+def test_time_that_a_run_stood_still_is_no_time_of_training(
+    words, tmp_path, small_is_tiny, monkeypatch, seconds, counted
+):
+    now = [0.0]
+
+    def stepped(self, batch, number):
+        now[0] += seconds[number]
+        return step(self, batch, number)
+
+    step = Training.training_step
+    monkeypatch.setattr(Training, "training_step", stepped)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", str(len(seconds))) == 0
+    assert state(tmp_path / "run")["clip4str_training"]["elapsed"] == counted
+
+
+def test_rows_that_a_power_cut_spoiled_are_dropped_and_the_others_kept(words, tmp_path, small_is_tiny):
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "2", "--validate-every", "1") == 0
+    log = tmp_path / "run" / "log.csv"
+    log.write_bytes(log.read_bytes() + b"2,8\n" + b"\0" * 40)
+    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--validate-every", "1") == 0
+    assert [row["step"] for row in read_log(log)] == ["1", "2", "3"]
+
+
 def test_the_state_before_is_kept_as_a_spare(words, tmp_path, small_is_tiny):
     assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--save-minutes", "0") == 0
     spare = torch.load(tmp_path / "run" / "last.1.ckpt", weights_only=True)
@@ -94,8 +141,6 @@ def test_the_state_before_is_kept_as_a_spare(words, tmp_path, small_is_tiny):
 
 
 def test_the_cross_modal_branch_learns_from_every_so_many_th_batch(words, tmp_path, small_is_tiny, monkeypatch):
-    from clip4str.training import module
-
     seen, losses = [], module.psm_losses
 
     def watched(network, memory, tokens, orders, cross):
