@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clip4str.runtime import UsageError
+from clip4str.runtime.atomic_files import replaced
 
 
 def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
@@ -25,15 +25,13 @@ def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Through a temporary name: a reader finds all of it or none. Raises UsageError if it cannot be written."""
-    partial = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    # a folder's name may hold bytes that no encoding has
+    encoded = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
     try:
-        # a folder's name may hold bytes that no encoding has
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
-        os.replace(partial, path)
+        with replaced(path, durable=False) as partial:
+            partial.write_bytes(encoded)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .atomic_files import replaced
 from .calibration import HIGHEST, LOWEST, is_temperature
 from .drafts import MOST_FRAMES
 from .errors import BundleError
@@ -154,12 +155,8 @@ def stage_shapes(manifest: Manifest) -> dict[str, dict[str, tuple[int | str, ...
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json, through a temporary name."""
-    temporary = folder / f".{MANIFEST}.tmp-{os.getpid()}"
-    try:
+    with replaced(folder / MANIFEST, durable=False) as temporary:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
-        os.replace(temporary, folder / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def describe_file(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.errors import DataError
 
 LIST = Path(__file__).with_name("font_packages.tsv")
@@ -149,9 +150,8 @@ def _keep(package: Package, source: Path, folder: Path) -> list[Row]:
     found = {path.name: path for path in source.rglob("*") if path.is_file() and not path.is_symlink()}
     chosen = [name for name in choose_faces(found) if found[name].stat().st_size <= MOST_BYTES]
     for name in chosen:
-        draft = folder / f".{name}.part"
-        shutil.copyfile(found[name], draft)
-        draft.replace(folder / name)
+        with replaced(folder / name, durable=False) as draft:
+            shutil.copyfile(found[name], draft)
     return [Row(name, *package, licence) for name in chosen or ["-"]]
 
 
@@ -201,6 +201,5 @@ def read_families(folder: Path) -> list[Row]:
 
 
 def _write_families(rows: Sequence[Row], folder: Path) -> None:
-    draft = folder / f".{FAMILIES}.part"
-    draft.write_text("\n".join((HEADER, *("\t".join(row) for row in sorted(rows)), "")), encoding="utf-8")
-    draft.replace(folder / FAMILIES)
+    with replaced(folder / FAMILIES) as draft:
+        draft.write_text("\n".join((HEADER, *("\t".join(row) for row in sorted(rows)), "")), encoding="utf-8")

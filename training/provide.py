@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip4str.runtime.atomic_files import replaced
 from clip4str.runtime.bpe import BytePairTokenizer
 from clip4str.runtime.cli import Parser, one_line
 from clip4str.runtime.errors import Clip4StrError, UsageError
@@ -91,9 +92,8 @@ def provide(args: argparse.Namespace) -> None:
         build_atlas(atlas, fonts, args.faces, args.processes)
     print(f"atlas: {atlas}, {atlas.stat().st_size / 2**20:.0f} MB")
     if not words.exists():
-        draft = words.with_name(f".{words.name}.part")
-        draft.write_text("\n".join((*frequent_words(), "")), encoding="utf-8")
-        draft.replace(words)
+        with replaced(words) as draft:
+            draft.write_text("\n".join((*frequent_words(), "")), encoding="utf-8")
     print(f"word list: {words}")
     if args.words:
         recipe = Recipe(atlas, (words,), tuple(args.real), args.leave_out, tuple(args.size), args.seed)

@@ -99,7 +99,7 @@ def test_a_temperature_that_cannot_be_written_leaves_the_file_alone(model, tmp_p
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("clip4str.model.checkpoint.os.replace", full)
+    monkeypatch.setattr("clip4str.runtime.atomic_files.os.replace", full)
     with pytest.raises(CheckpointError, match=r"cannot be written \(no space left\)"):
         write_temperature(path, 2.0)
     assert path.read_bytes() == content and sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.safetensors"]
