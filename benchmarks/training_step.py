@@ -26,6 +26,7 @@ import numpy as np
 from clip4str.benchmarks.machine_info import machine_info
 from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.runtime.cli import Parser, run_script
+from clip4str.runtime.errors import UsageError
 
 PARTS = ("image tower", "visual decoder", "draft head", "cross-modal branch", "backward", "backward, cross-modal too",
          "optimiser")  # fmt: skip
@@ -40,9 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--processes", type=int, default=2, help="that share the optimiser's work (default 2)")
     p.add_argument("--precision", choices=("auto", "32", "bf16-mixed"), default="auto", help="as train --precision")
     p.add_argument("--compile", action="store_true", help="torch.compile, as the long run does")
-    p.add_argument("--rounds", type=int, default=7)
-    p.add_argument("--json", type=Path, metavar="FILE")
+    p.add_argument("--rounds", type=int, default=7, help="that medians are of (default 7)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     args = p.parse_args(argv)
+    for name in ("layers", "batch", "cross_every", "processes", "rounds"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is 1 or more, not {getattr(args, name)}")
+    if args.orders < 2 or args.orders % 2:
+        raise UsageError(f"--orders is an even number, each order comes with its mirror; not {args.orders}")
     check_output(args.json, [".json"])
     report = measure(args)
     print(table(report))

@@ -145,6 +145,7 @@ class Training(Clip4Str, L.LightningModule):
             self.compile_parts()
 
     def compile_parts(self) -> None:
+        """torch.compile for what takes the time, each at its first call."""
         import torch._inductor.config as inductor  # takes a second and a half
 
         # Without it, torch 2.13 on processors with AVX-512's half precision makes attention's gradients NaN.
