@@ -92,6 +92,8 @@ def command(args: argparse.Namespace) -> int:
         keeper.attempt(where)
     elif args.command == "import":
         print(f"{carry.import_pieces(where, args.folder)}; make network-run goes on from it")
+    elif args.pieces and args.branch:
+        raise UsageError("--pieces carry the run itself away: leave out --branch, or --pieces")
     elif args.pieces:
         print(f"{args.output}: {carry.export_pieces(where, args.output)} pieces")
     else:

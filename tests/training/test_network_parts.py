@@ -382,3 +382,14 @@ def test_every_make_target_is_a_command():
     assert len(targets) == 5
     for target in targets:
         assert parser().parse_args([target.removeprefix("network-")]).command
+
+
+def test_weights_of_a_branch_are_not_exported_in_pieces(tmp_path, monkeypatch):
+    from clip4str.training.network_run import main
+
+    monkeypatch.setenv("CLIP4STR_NETWORK", str(tmp_path / "network"))
+    with pytest.raises(UsageError, match="--pieces carry the run itself away"):
+        main(["export", "--output", str(tmp_path / "x"), "--pieces", "--branch", str(tmp_path)])
+    with pytest.raises(DataError, match=r"network-state.json: cannot be read \(No such file"):
+        main(["import", str(tmp_path / "absent")])
+    assert not (tmp_path / "network").exists()  # nothing was begun

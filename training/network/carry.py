@@ -61,6 +61,7 @@ def import_pieces(places: Places, folder: Path) -> str:
 
     Only while the run is stopped, and only a whole state that can be gone on from. Raises DataError, UsageError.
     """
+    manifest = _manifest(folder)
     places.home.mkdir(parents=True, exist_ok=True)
     lock = processes.take_lock(places.lock)
     if lock is None:
@@ -68,7 +69,6 @@ def import_pieces(places: Places, folder: Path) -> str:
     partial = places.run.with_name(".run.import")
     try:
         places.process.unlink(missing_ok=True)  # of a keeper that has ended: the lock is held, but not by it
-        manifest = _manifest(folder)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         for name, entry in manifest["files"].items():
@@ -124,7 +124,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
             if not all(isinstance(size, int) and 0 < size <= PIECE for size in sizes) or sum(sizes) > _LARGEST:
                 raise ValueError("pieces of impossible sizes")
         return manifest
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); name the folder that export --pieces wrote"
+        ) from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not what export --pieces writes ({error})") from None
 
 
