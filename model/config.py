@@ -98,6 +98,7 @@ def config_from_shapes(
                 f"characters and an end token; give the one it was trained with (--charset)"
             )
         charset = CHARSET_94[: head[0] - 1]
+    drafting = _shape(shapes, "draft_head.weight", 2)[0] if "draft_head.weight" in shapes else 0
     config = Config(
         image_size=_image_size(positions[0] - 1, (patch[2], patch[3]), size),
         patch_size=(patch[2], patch[3]),
@@ -112,7 +113,7 @@ def config_from_shapes(
         decoder_heads=int(hints.get("dec_num_heads", hints.get("decoder_heads", 8))),
         decoder_mlp=_shape(shapes, "visual_decoder.layers.0.linear1.weight", 2)[0],
         steps=_shape(shapes, "visual_decoder.pos_queries", 3)[1],
-        draft_frames=_shape(shapes, "draft_head.weight", 2)[0] // head[0] if "draft_head.weight" in shapes else 0,
+        draft_frames=drafting // max(1, head[0]),
         charset=charset,
         charset_test=hints.get("charset_test", _default_test(charset)),
         temperature=hints.get("temperature", 1.0),

@@ -3,7 +3,7 @@
 Greedy autoregression in a decoder whose output at i depends on tokens before i alone has exactly one fixed point,
 the greedy word itself. So all positions are guessed at once, decoded in one parallel pass, the predictions put
 back in, until nothing before the end token changes. Every pass settles at least one more position for good, so
-the answer is exactly the step-by-step one after at most T passes, in practice 2 to 4. Any guess leads to that one
+the answer is exactly the step-by-step one after at most T passes, in practice 2 to 5. Any guess leads to that one
 word, a good one sooner: networks with a draft head (model/draft.py) have one for the visual branch.
 
 Shapes: N images, T = 26 steps (longest word + 1), S <= T content positions, C classes.

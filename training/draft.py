@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,22 +126,32 @@ def _check(args: argparse.Namespace) -> None:
 
 def find_crops(folders: Sequence[str], most: int) -> list[Content]:
     """What reads each crop's encoded bytes, at most `most`, evenly out of all folders. Raises DataError."""
-    found: list[Content] = []
+    sets: list[tuple[Callable[[int], bytes], int]] = []  # what reads a crop by its number, and how many there are
     for folder in folders:
-        before = len(found)
+        before = sum(count for _, count in sets)
         if not Path(folder).is_dir():
             raise DataError(f"{folder}: {'is not a folder' if Path(folder).exists() else 'does not exist'}")
         for place, inner, files in os.walk(folder):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             if "data.mdb" in files:
                 words = LmdbWords(place)
-                found += [lambda words=words, row=row: words.image(row) for row in range(1, len(words) + 1)]  # type: ignore[misc]
-            pictures = (Path(place, name) for name in sorted(files))
-            found += [path.read_bytes for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES]
-        if len(found) == before:
+                sets.append((partial(_stored, words), len(words)))
+            pictures = [Path(place, name) for name in sorted(files) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+            sets.append((partial(_in_file, pictures), len(pictures)))
+        if sum(count for _, count in sets) == before:
             raise DataError(f"{folder}: neither pictures nor LMDB data sets (folders with a data.mdb) in it or below")
-    chosen = np.linspace(0, len(found) - 1, min(len(found), max(1, most))).round().astype(int)
-    return [found[i] for i in chosen]
+    ends = np.cumsum([0, *(count for _, count in sets)])
+    chosen = np.linspace(0, ends[-1] - 1, min(ends[-1], max(1, most))).round().astype(int)
+    numbers = np.searchsorted(ends, chosen, "right") - 1
+    return [partial(sets[number][0], int(crop - ends[number])) for crop, number in zip(chosen, numbers)]
+
+
+def _stored(words: LmdbWords, number: int) -> bytes:
+    return words.image(number + 1)
+
+
+def _in_file(pictures: Sequence[Path], number: int) -> bytes:
+    return pictures[number].read_bytes()
 
 
 @torch.inference_mode()

@@ -85,6 +85,10 @@ def test_a_head_of_more_frames_than_any_word_needs_is_refused(random_model, tmp_
         (lambda s: s.update({"draft_head.weight": torch.zeros(95 * 8, 96)}), r"draft_head.weight is \(760, 96\)"),
         (lambda s: s.update({"draft_head.weight": torch.zeros(10, 128)}), "2 keys not of this network"),
         (lambda s: s.update({"draft_head.weight": torch.zeros(760)}), "draft_head.weight has shape .* expected 2"),
+        (
+            lambda s: s.update({"visual_decoder.head.weight": torch.zeros(0, 32)}),
+            "head of 3040 frames; 1024 at most",
+        ),
     ],
 )
 def test_heads_that_are_none(random_model, tmp_path, change, message):

@@ -105,6 +105,9 @@ def test_copies_of_a_picture_are_on_one_side_and_memory_is_bounded(network, chec
     assert len(set(digests)) == 60
     few = draft.find_crops([str(crops)], 7)
     assert len(few) == 7
+    every = {content() for content in draft.find_crops([str(crops)], 1000)}
+    pictures = {path.read_bytes() for path in crops.rglob("*.png")}
+    assert len(pictures) == 61 and every == pictures | {content() for content in contents}
     # 17 tokens of 32 features in half precision are 1088 bytes
     big = tmp_path / "big"
     write_lmdb(big, [f"w{i}" for i in range(1100)])
