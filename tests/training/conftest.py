@@ -1,4 +1,5 @@
-"""Faces that come with matplotlib, so that no test needs fonts of the system, and a small atlas of one of them."""
+"""Faces that come with matplotlib, so that no test needs fonts of the system, and a small atlas of one of them; words
+to train on, and a network that is quickly trained."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import TINY, WORDS, write_lmdb
 
 from clip4str.training.drawing import atlas_build
 from clip4str.training.drawing.atlas import Atlas, save_atlas
 from clip4str.training.fonts import Font, _matplotlib_fonts, inspect_font
+from clip4str.training.network.places import Places
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,26 @@ def atlas_file(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("atlas") / "atlas.safetensors"
     save_atlas(atlas, path)
     return path
+
+
+@pytest.fixture
+def small_is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clip4str.training import start
+
+    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a set of four words, each drawn twelve times."""
+    folder = tmp_path_factory.mktemp("data")
+    write_lmdb(folder / "words", WORDS * 12)
+    return folder
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Places:
+    """A home of the long run that has a bundled network, tiny, and nothing else."""
+    from network_home import home
+
+    return home(tmp_path)

@@ -1,62 +1,30 @@
-"""The parts of the long run: recipe, what it goes on from, its log, giving up, weights and states carried away."""
+"""The parts of the long run: recipe, what it goes on from, its log, giving up. Linux."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
-from stand_in import HEADER, write_state
+from stand_in import HEADER
 from tiny import TINY, tiny_network
 
 from clip4str.model import load_checkpoint, save_checkpoint
-from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.runtime.errors import DataError, UsageError
 from clip4str.runtime.safetensors_metadata import write_metadata
 
 if sys.platform != "linux":
     pytest.skip("the run needs Linux", allow_module_level=True)
 
-from clip4str.training.network import carry, checkout, keeper, processes, progress, states
+from network_home import LOG, spoil, write_run
+
+from clip4str.training.network import checkout, keeper, progress, states
 from clip4str.training.network.places import Places, places
 from clip4str.training.network.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def where(tmp_path) -> Places:
-    """Places with a bundled network in the checkout."""
-    found = places(tmp_path / "project", {})
-    bundled = found.checkout / "model/bundled"
-    bundled.mkdir(parents=True)
-    save_checkpoint(tiny_network(1), bundled / "small.safetensors")
-    return found
-
-
-def write_run(where: Places, step: int, name: str = states.LAST, words: int | None = None) -> Path:
-    where.run.mkdir(exist_ok=True)
-    state = {
-        "global_step": step,
-        "callbacks": {"Logbook": {"words": 10 * step}},
-        "clip4str_training": {"elapsed": 60.0},
-    }
-    write_state(where.run / name, state)
-    if words is not None:
-        (where.run / states.START).write_text(json.dumps({"source": "x", "words": words}))
-    return where.run / name
-
-
-def spoil(path: Path, how: str) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "cut":
-        content = content[: len(content) // 2]
-    else:
-        content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 # What it goes on from
@@ -125,6 +93,19 @@ def test_nothing_to_start_from_is_an_error(where):
     (where.checkout / "model/bundled/small.safetensors").write_bytes(b"cut")
     with pytest.raises(DataError, match="nothing to start from"):
         states.begin(where, 0)
+
+
+def test_what_a_run_began_with_is_unknown_where_the_file_is_damaged(where):
+    where.run.mkdir()
+    for text in ('{"source": "x", "words": "many"}', '{"source": "x", "words": 1e999}', "[" * 10**5, "\0"):
+        (where.run / states.START).write_text(text)
+        assert states.read_start(where.run) == states.Start("", 0)
+
+
+def test_without_git_it_says_so(where, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="needs git: install it"):
+        checkout.place(where, "HEAD")
 
 
 # The recipe
@@ -241,8 +222,6 @@ def test_training_that_was_told_to_end_is_not_started_again(where, monkeypatch):
 
 # The log
 
-LOG = HEADER + "50,500,10,0.1,2,2,100,\n100,1000,20,0.1,1.5,1.5,110,0.6\n150,1500,30,0.1,1,1.0,120,0.5\n150,1"
-
 
 def test_a_row_that_is_being_written_is_left_out(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
@@ -271,107 +250,7 @@ def test_time_left_is_said_where_there_is_an_end(where, tmp_path):
     assert [progress.span(s) for s in (89, 600, 7200, 4e5)] == ["89 s", "10 min", "2.0 h", "4.6 days"]
 
 
-# Carried away
-
-
-def test_without_git_it_says_so(where, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match="needs git: install it"):
-        checkout.place(where, "HEAD")
-
-
-def test_exported_weights_say_how_many_words_they_have_seen(where, tmp_path):
-    write_run(where, 9, words=1000)
-    with pytest.raises(UsageError, match="no averaged weights yet"):
-        carry.export_weights(where, tmp_path / "out.safetensors")
-    save_checkpoint(tiny_network(2), where.run / states.AVERAGED, torch.float16)
-    (where.run / "log.csv").write_text(HEADER + "9,90,1,0.1,1,1,1,\n")
-    assert carry.export_weights(where, tmp_path / "out.safetensors") == 1090
-    with safe_open(tmp_path / "out.safetensors", "pt") as file:
-        assert file.metadata()["words_seen"] == "1090"
-    before, after = load_file(where.run / states.AVERAGED), load_file(tmp_path / "out.safetensors")
-    assert before.keys() == after.keys() and all(torch.equal(v, after[k]) for k, v in before.items())
-    assert load_checkpoint(tmp_path / "out.safetensors").config == TINY
-    assert states.words_seen(tmp_path / "out.safetensors") == 1090
-    branch = tmp_path / "branch"
-    branch.mkdir()
-    save_checkpoint(tiny_network(3), branch / states.AVERAGED)
-    (branch / "log.csv").write_text(LOG)
-    assert carry.export_weights(where, tmp_path / "branch.safetensors", branch) == 2500
-    with pytest.raises(UsageError, match="exists already"):
-        carry.export_weights(where, tmp_path / "out.safetensors")
-
-
-@pytest.fixture
-def pieces(where, tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(carry, "PIECE", 300_000)
-    write_run(where, 9, words=1000)
-    (where.run / "log.csv").write_text(LOG)
-    assert carry.export_pieces(where, tmp_path / "state") == 6
-    return tmp_path / "state"
-
-
-def test_a_state_in_pieces_arrives_as_it_was(where, pieces, tmp_path):
-    assert max(path.stat().st_size for path in pieces.iterdir()) <= 300_000
-    there = places(tmp_path / "other" / "project", {})
-    there.project.mkdir(parents=True)
-    assert carry.import_pieces(there, pieces).startswith("step 9, 90 words (1,090 in all), commit ")
-    names = sorted(path.name for path in there.run.iterdir())
-    assert names == [states.LAST, "log.csv", states.START]
-    assert all((there.run / name).read_bytes() == (where.run / name).read_bytes() for name in names)
-    assert "what was here: run-1" in carry.import_pieces(there, pieces)
-
-
-def test_damaged_or_foreign_pieces_change_nothing(where, pieces):
-    before = (where.run / states.LAST).read_bytes()
-    manifest = json.loads((pieces / carry.MANIFEST).read_text())
-
-    def refused(message: str) -> None:
-        with pytest.raises(Clip4StrError, match=message):
-            carry.import_pieces(where, pieces)
-        assert (where.run / states.LAST).read_bytes() == before and not (where.home / "run-1").exists()
-
-    spoil(pieces / "last.ckpt.001", "one bit")
-    refused("last.ckpt.001: damaged")
-    (pieces / "last.ckpt.001").unlink()
-    refused("last.ckpt.001: cannot be read")
-    manifest["files"]["../../escape"] = manifest["files"].pop("log.csv")
-    (pieces / carry.MANIFEST).write_text(json.dumps(manifest))
-    refused("escape")
-    manifest["files"] = {states.LAST: {"sha256": "", "pieces": [{"bytes": 2**40, "sha256": ""}]}}
-    (pieces / carry.MANIFEST).write_text(json.dumps(manifest))
-    refused("impossible sizes")
-    manifest["files"] = {states.LAST: {"sha256": "", "pieces": [{"bytes": 1}]}}
-    (pieces / carry.MANIFEST).write_text(json.dumps(manifest))
-    refused("not what export --pieces writes")
-    (pieces / carry.MANIFEST).write_text("[" * 100_000)
-    refused("not what export --pieces writes")
-
-
-def test_nothing_is_imported_under_a_running_run(where, pieces):
-    from clip4str.training.network.processes import take_lock
-
-    lock = take_lock(where.lock)
-    with pytest.raises(UsageError, match="make network-stop first"):
-        carry.import_pieces(where, pieces)
-    assert lock is not None
-
-
-def test_while_a_state_is_carried_in_the_keeper_before_it_is_not_taken_for_running(where, pieces, monkeypatch):
-    """Its number stands in a file, and the lock is held again."""
-    where.process.write_text(json.dumps({"pid": 2**22 + 1, "start": 1, "since": 0.0, "commit": "0" * 40}))
-    seen = []
-    monkeypatch.setattr(carry, "_join", lambda *_: seen.append(processes.keeper_of(where)))
-    with pytest.raises(DataError, match="cannot be gone on from"):  # nothing was joined
-        carry.import_pieces(where, pieces)
-    assert seen and not any(seen)
-
-
-def test_what_a_run_began_with_is_unknown_where_the_file_is_damaged(where):
-    where.run.mkdir()
-    for text in ('{"source": "x", "words": "many"}', '{"source": "x", "words": 1e999}', "[" * 10**5, "\0"):
-        (where.run / states.START).write_text(text)
-        assert states.read_start(where.run) == states.Start("", 0)
+# The commands
 
 
 def test_every_make_target_is_a_command():
@@ -382,14 +261,3 @@ def test_every_make_target_is_a_command():
     assert len(targets) == 5
     for target in targets:
         assert parser().parse_args([target.removeprefix("network-")]).command
-
-
-def test_weights_of_a_branch_are_not_exported_in_pieces(tmp_path, monkeypatch):
-    from clip4str.training.network_run import main
-
-    monkeypatch.setenv("CLIP4STR_NETWORK", str(tmp_path / "network"))
-    with pytest.raises(UsageError, match="--pieces carry the run itself away"):
-        main(["export", "--output", str(tmp_path / "x"), "--pieces", "--branch", str(tmp_path)])
-    with pytest.raises(DataError, match=r"network-state.json: cannot be read \(No such file"):
-        main(["import", str(tmp_path / "absent")])
-    assert not (tmp_path / "network").exists()  # nothing was begun

@@ -5,40 +5,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import TINY, write_lmdb
+from tiny import train
 
 from clip4str.model import load_checkpoint
 from clip4str.training import module, start
 from clip4str.training.logbook import read_log
 from clip4str.training.module import Training
 from clip4str.training.schedule import learning_rate
-from clip4str.training.train import main
 
-WORDS = ["stop", "Exit", "24", "taxi"]
 CONSTANT = ("--schedule", "constant", "--warm-up", "2", "--lr", "1e-3")
-
-
-@pytest.fixture
-def small_is_tiny(monkeypatch):
-    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_lmdb(folder / "words", WORDS * 12)
-    return folder
-
-
-def run(words, output, *extra):
-    return main(["--data", str(words), "--output", str(output), "--batch", "4", "--workers", "0", "--threads", "1",
-                 "--precision", "32", "--accelerator", "cpu", "--seed", "1", *extra])  # fmt: skip
 
 
 def state(folder):
@@ -64,42 +44,42 @@ def test_a_constant_run_has_no_end_until_it_is_told_to_stop(words, tmp_path, sma
         return step(self, batch, number)
 
     monkeypatch.setattr(Training, "training_step", terminated)
-    assert run(words, tmp_path / "run", *CONSTANT) == 0
+    assert train(words, tmp_path / "run", *CONSTANT) == 0
     assert state(tmp_path / "run")["global_step"] == 5  # the step it was in is not lost
     assert set(rates(tmp_path / "run")) == {1e-3}
     monkeypatch.setattr(Training, "training_step", step)
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "7") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "7") == 0
     assert state(tmp_path / "run")["global_step"] == 7
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_branch_decays_a_copy_and_leaves_the_run_alone(words, tmp_path, small_is_tiny, capsys):
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "3") == 0
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
     decay = ("--branch", str(tmp_path / "run"), "--schedule", "decay", "--lr", "1e-3", "--steps", "4")
-    assert run(words, tmp_path / "branch", *decay) == 0
+    assert train(words, tmp_path / "branch", *decay) == 0
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
     assert state(tmp_path / "branch")["global_step"] == 7
     assert rates(tmp_path / "branch")[0] == pytest.approx(1e-3 * (1 - 0.75**0.5))  # of the last step, at 3 of 4
     assert "7 steps, 28 words" in capsys.readouterr().out
-    assert run(words, tmp_path / "branch", *decay) == 0
+    assert train(words, tmp_path / "branch", *decay) == 0
     assert "this run is complete (4 steps" in capsys.readouterr().out
     first, second = (load_checkpoint(tmp_path / name / "last.ckpt").state_dict() for name in ("run", "branch"))
     assert any(not torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_run_that_is_no_branch_is_not_decayed_in_place(words, tmp_path, small_is_tiny, capsys):
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "3") == 0
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
     decay = ("--branch", str(tmp_path / "run"), "--schedule", "decay", "--steps", "6")
-    assert run(words, tmp_path / "run", *decay) == 2
+    assert train(words, tmp_path / "run", *decay) == 2
     assert "holds a run that is no branch; choose another --output" in capsys.readouterr().err
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
 
 
 def test_a_run_goes_on_with_the_rates_that_are_asked_for_now(words, tmp_path, small_is_tiny):
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--weight-decay", "0.1") == 0
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "4", "--lr", "5e-4", "--weight-decay", "0.2") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--weight-decay", "0.1") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "4", "--lr", "5e-4", "--weight-decay", "0.2") == 0
     assert set(rates(tmp_path / "run")) == {5e-4}
     groups = state(tmp_path / "run")["optimizer_states"][0]["param_groups"]
     assert {group["weight_decay"] for group in groups} == {0.0, 0.2}
@@ -121,20 +101,20 @@ def test_time_that_a_run_stood_still_is_no_time_of_training(
     step = Training.training_step
     monkeypatch.setattr(Training, "training_step", stepped)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", str(len(seconds))) == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", str(len(seconds))) == 0
     assert state(tmp_path / "run")["clip4str_training"]["elapsed"] == counted
 
 
 def test_rows_that_a_power_cut_spoiled_are_dropped_and_the_others_kept(words, tmp_path, small_is_tiny):
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "2", "--validate-every", "1") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "2", "--validate-every", "1") == 0
     log = tmp_path / "run" / "log.csv"
     log.write_bytes(log.read_bytes() + b"2,8\n" + b"\0" * 40)
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--validate-every", "1") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--validate-every", "1") == 0
     assert [row["step"] for row in read_log(log)] == ["1", "2", "3"]
 
 
 def test_the_state_before_is_kept_as_a_spare(words, tmp_path, small_is_tiny):
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--save-minutes", "0") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--save-minutes", "0") == 0
     spare = torch.load(tmp_path / "run" / "last.1.ckpt", weights_only=True)
     assert (spare["global_step"], state(tmp_path / "run")["global_step"]) == (2, 3)
     assert not list((tmp_path / "run").glob(".*"))
@@ -148,7 +128,7 @@ def test_the_cross_modal_branch_learns_from_every_so_many_th_batch(words, tmp_pa
         return losses(network, memory, tokens, orders, cross)
 
     monkeypatch.setattr(module, "psm_losses", watched)
-    assert run(words, tmp_path / "run", *CONSTANT, "--steps", "5", "--cross-every", "2") == 0
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "5", "--cross-every", "2") == 0
     assert seen == [True, False, True, False, True]
 
 
@@ -159,7 +139,7 @@ def test_the_cross_modal_branch_learns_from_every_so_many_th_batch(words, tmp_pa
     (("--schedule", "constant", "--cross-every", "0"), "--cross-every is at least 1"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, message):
-    assert run(words, tmp_path / "run", *options) == 2
+    assert train(words, tmp_path / "run", *options) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY, write_lmdb
+from tiny import TINY, WORDS, train, write_lmdb
 
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
@@ -21,30 +21,10 @@ from clip4str.training.arguments import parser
 from clip4str.training.data import Stream, load_validation, load_words
 from clip4str.training.logbook import HeldOut
 from clip4str.training.module import Settings, Training, word_accuracy
-from clip4str.training.muon import MuonAdamW, orthogonalize
 from clip4str.training.psm import draw_orders, psm_losses
 from clip4str.training.schedule import one_cycle
 from clip4str.training.textless import crops, plain
 from clip4str.training.train import main, strategy
-
-WORDS = ["stop", "Exit", "24", "taxi"]
-
-
-@pytest.fixture
-def small_is_tiny(monkeypatch):
-    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_lmdb(folder / "words", WORDS * 12)
-    return folder
-
-
-def run(words, output, *extra):
-    return main(["--data", str(words), "--output", str(output), "--batch", "4", "--workers", "0", "--threads", "1",
-                 "--precision", "32", "--accelerator", "cpu", "--seed", "1", *extra])  # fmt: skip
 
 
 def test_four_words_are_learned_to_zero_error(words):
@@ -73,7 +53,7 @@ def test_four_words_are_learned_to_zero_error(words):
 
 
 def test_a_run_writes_what_it_promises(words, tmp_path, small_is_tiny, capsys):
-    assert run(words, tmp_path / "run", "--steps", "5", "--validate-every", "2", "--cross-start", "0.5") == 0
+    assert train(words, tmp_path / "run", "--steps", "5", "--validate-every", "2", "--cross-start", "0.5") == 0
     assert "5 steps, 20 words" in capsys.readouterr().out
     raw = load_checkpoint(tmp_path / "run" / "last.ckpt")
     averaged = load_checkpoint(tmp_path / "run" / "model.safetensors")
@@ -92,11 +72,11 @@ def test_a_run_writes_what_it_promises(words, tmp_path, small_is_tiny, capsys):
 def test_a_run_with_crops_without_text(words, tmp_path, small_is_tiny, capsys, monkeypatch):
     """Also batches of nothing else; drawn words come beside them."""
     monkeypatch.setattr(crops, "MADE", {"blank": plain.blank, "noise": plain.noise})
-    assert run(words, tmp_path / "some", "--textless", "0.25", "--steps", "2") == 0
+    assert train(words, tmp_path / "some", "--textless", "0.25", "--steps", "2") == 0
     assert "crops without text (25 %)" in capsys.readouterr().out
     with (tmp_path / "some" / "log.csv").open() as file:
         assert 0 <= float(list(csv.DictReader(file))[-1]["validation_textless"]) <= 1
-    assert run(words, tmp_path / "all", "--textless", "1", "--steps", "2", "--orders", "6") == 0
+    assert train(words, tmp_path / "all", "--textless", "1", "--steps", "2", "--orders", "6") == 0
     with (tmp_path / "all" / "log.csv").open() as file:
         assert all(float(row["ctc"]) > 0 and float(row["visual"]) > 0 for row in csv.DictReader(file))
 
@@ -134,8 +114,8 @@ def test_whole_sets_are_validated_on_apart(words, tmp_path, small_is_tiny):
     for name in ("SVT", "IC03"):
         write_lmdb(tmp_path / "held" / name, [name] * 3, first=100)
     output, both = tmp_path / "run", [str(tmp_path / "held"), "--validate-every", "1"]
-    assert run(words, output, "--steps", "1", "--validate-every", "1") == 0
-    assert run(words, output, "--steps", "2", "--validation", *both) == 0
+    assert train(words, output, "--steps", "1", "--validate-every", "1") == 0
+    assert train(words, output, "--steps", "2", "--validation", *both) == 0
     with (output / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2"] and rows[0]["validation_visual"]
@@ -169,7 +149,7 @@ def test_going_on_equals_never_stopping(words, tmp_path, small_is_tiny, monkeypa
     # With 0 minutes between checkpoints, the run that is stopped goes on from one written in full flow.
     options = ("--steps", "6", "--dropout", "0.1", "--cross-start", "0.3", "--optimizer", optimizer)
     options = (*options, "--save-minutes", "0")
-    assert run(words, tmp_path / "whole", *options) == 0
+    assert train(words, tmp_path / "whole", *options) == 0
 
     step = Training.training_step
 
@@ -179,16 +159,16 @@ def test_going_on_equals_never_stopping(words, tmp_path, small_is_tiny, monkeypa
         return step(self, batch, number)
 
     monkeypatch.setattr(Training, "training_step", interrupted)
-    assert run(words, tmp_path / "parts", *options) == code
+    assert train(words, tmp_path / "parts", *options) == code
     monkeypatch.setattr(Training, "training_step", step)
-    assert run(words, tmp_path / "parts", *options) == 0
+    assert train(words, tmp_path / "parts", *options) == 0
 
     whole, parts = (torch.load(tmp_path / n / "last.ckpt", weights_only=True) for n in ("whole", "parts"))
     assert whole["global_step"] == parts["global_step"] == 6
     for key in ("state_dict", "clip4str_training"):
         torch.testing.assert_close(_tensors(parts[key]), _tensors(whole[key]), rtol=0, atol=0)
     # Finished runs have nothing more to do.
-    assert run(words, tmp_path / "whole", *options) == 0
+    assert train(words, tmp_path / "whole", *options) == 0
     assert torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)["global_step"] == 6
 
 
@@ -222,7 +202,7 @@ def _tensors(tree):
     ],
 )
 def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, message):
-    assert run(words, tmp_path / "run", *options) == 2
+    assert train(words, tmp_path / "run", *options) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and error.startswith("clip4str train: error: ")
 
@@ -230,10 +210,10 @@ def test_mistakes_are_one_line(words, tmp_path, small_is_tiny, capsys, options, 
 def test_other_mistakes(words, tmp_path, small_is_tiny, capsys, monkeypatch):
     assert main(["--output", str(tmp_path), "--steps", "1"]) == 2
     assert "what to train on" in capsys.readouterr().err
-    assert run(words, tmp_path / "run", "--steps", "1") == 0
-    assert run(words, tmp_path / "run", "--steps", "1", "--resume", "never") == 2
+    assert train(words, tmp_path / "run", "--steps", "1") == 0
+    assert train(words, tmp_path / "run", "--steps", "1", "--resume", "never") == 2
     (tmp_path / "run" / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
-    assert run(words, tmp_path / "run", "--steps", "1") == 2
+    assert train(words, tmp_path / "run", "--steps", "1") == 2
     assert "damaged" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UsageError, match="pip install open_clip_torch"):
@@ -241,11 +221,11 @@ def test_other_mistakes(words, tmp_path, small_is_tiny, capsys, monkeypatch):
 
 
 def test_another_network_does_not_go_on(words, tmp_path, small_is_tiny, capsys, monkeypatch):
-    assert run(words, tmp_path / "run", "--steps", "1") == 0
-    assert run(words, tmp_path / "run", "--steps", "2", "--ctc", "0") == 2
+    assert train(words, tmp_path / "run", "--steps", "1") == 0
+    assert train(words, tmp_path / "run", "--steps", "2", "--ctc", "0") == 2
     assert "the same command" in capsys.readouterr().err
     monkeypatch.setattr(Training, "normalise", lambda self, pixels: torch.full((4, 3, 16, 64), torch.nan))
-    assert run(words, tmp_path / "run", "--steps", "2") == 2
+    assert train(words, tmp_path / "run", "--steps", "2") == 2
     assert "the loss is nan at step 1" in capsys.readouterr().err
 
 
@@ -258,7 +238,7 @@ def test_rendered_words_and_collected_gradients(atlas_file, tmp_path, small_is_t
 
 
 def test_a_share_too_small_for_a_word(atlas_file, words, tmp_path, small_is_tiny, capsys):
-    assert run(words, tmp_path / "run", "--render", "0.01", "--render-atlas", str(atlas_file), "--steps", "1") == 0
+    assert train(words, tmp_path / "run", "--render", "0.01", "--render-atlas", str(atlas_file), "--steps", "1") == 0
     assert "1 steps, 4 words" in capsys.readouterr().out
 
 
@@ -298,28 +278,6 @@ def test_groups_follow_the_paper():
             assert group["weight_decay"] == (0.0 if plain else 0.2), name
     assert not module.clip_model.token_embedding.weight.requires_grad
     assert module.clip_model.transformer.resblocks[0].attn.in_proj_weight.requires_grad
-
-
-def test_adamw_half_equals_torch():
-    torch.manual_seed(0)
-    ours = [torch.nn.Parameter(torch.randn(5, 4)), torch.nn.Parameter(torch.randn(4))]
-    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
-    a = MuonAdamW([{"params": ours, "weight_decay": 0.1}], lr=1e-2)
-    b = torch.optim.AdamW(theirs, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
-    for _ in range(5):
-        for p, q in zip(ours, theirs):
-            p.grad = torch.randn_like(p)
-            q.grad = p.grad.clone()
-        a.step()
-        b.step()
-    torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 32), (2, 32, 8)])
-def test_orthogonal_steps(shape):
-    torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalize(torch.randn(*shape)))
-    assert values.min() > 0.3 and values.max() < 1.3
 
 
 def test_word_accuracy_counts_as_the_test_charset_writes():

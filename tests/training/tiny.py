@@ -16,6 +16,7 @@ TINY = Config(
     image_size=(16, 64), patch_size=(16, 4), image_width=64, image_layers=2, text_width=64, text_layers=1,
     text_positions=16, vocabulary=600, d=64, decoder_mlp=128,
 )  # fmt: skip
+WORDS = ["stop", "Exit", "24", "taxi"]
 
 
 def tiny_network(seed: int = 0) -> Clip4Str:
@@ -40,3 +41,11 @@ def write_lmdb(folder: Path, words: list[str], first: int = 0) -> Path:
             txn.put(b"label-%09d" % i, word.encode())
         txn.put(b"num-samples", str(len(words)).encode())
     return folder
+
+
+def train(words: Path, output: Path, *extra: str) -> int:
+    """The command's exit code."""
+    from clip4str.training.train import main
+
+    return main(["--data", str(words), "--output", str(output), "--batch", "4", "--workers", "0", "--threads", "1",
+                 "--precision", "32", "--accelerator", "cpu", "--seed", "1", *extra])  # fmt: skip

@@ -1,14 +1,37 @@
-"""Muon's work shared out among processes."""
+"""Muon beside AdamW: each half for itself, and its work shared out among processes."""
 
 import os
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from clip4str.training.muon import MuonAdamW
+from clip4str.training.muon import MuonAdamW, orthogonalize
 
 SHAPES = ((8, 8), (8, 8), (8, 8), (24, 8), (8, 32), (32, 8))  # three of a kind: an odd number for two processes
+
+
+def test_adamw_half_equals_torch():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(5, 4)), torch.nn.Parameter(torch.randn(4))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    a = MuonAdamW([{"params": ours, "weight_decay": 0.1}], lr=1e-2)
+    b = torch.optim.AdamW(theirs, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
+    for _ in range(5):
+        for p, q in zip(ours, theirs):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 32), (2, 32, 8)])
+def test_orthogonal_steps(shape):
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(*shape)))
+    assert values.min() > 0.3 and values.max() < 1.3
 
 
 def steps() -> list[torch.Tensor]:
