@@ -15,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
+from clip4str.benchmarks.output_files import write_json
 from clip4str.benchmarks.peer_turns import labelled
 from clip4str.benchmarks.peers import choose_sets
 from clip4str.benchmarks.protocol import Protocol
+from clip4str.benchmarks.word_options import add_word_options, check_word_options
 from clip4str.runtime import Recognizer, UsageError, Word
 from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.driver import Decoding
@@ -51,23 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_word_options(parser)
     add = parser.add_argument
-    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with LMDB sets at any depth")
-    add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
     add("--bundle", type=Path, metavar="DIR", help="bundle of a network with a draft head (default: the newest)")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
-    add("--limit", type=int, metavar="N", help="only the first N words of every set")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    for name, value in (("limit", args.limit), ("threads", args.threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is 1 or more, not {value}")
-    check_output(args.json)
+    check_word_options(args)
     sets = choose_sets(args.data, args.sets)
     bundle = args.bundle or default_bundle()
     sides = [

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
+from clip4str.benchmarks.output_files import write_json
 from clip4str.benchmarks.peer_adapters import Contender, ours
 from clip4str.benchmarks.peers import choose_sets, compare, print_table
-from clip4str.runtime import UsageError
+from clip4str.benchmarks.word_options import add_word_options, check_word_options
 from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.driver import Decoding
 from clip4str.runtime.recognizer import default_bundle
@@ -33,24 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_word_options(parser)
     add = parser.add_argument
-    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with LMDB sets at any depth")
-    add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
     add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
     add("--refine", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="rounds to try (default: 0 1 2)")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
-    add("--limit", type=int, metavar="N", help="only the first N words of every set")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    for name, value in (("limit", args.limit), ("threads", args.threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is 1 or more, not {value}")
-    check_output(args.json)
+    check_word_options(args)
     sets = choose_sets(args.data, args.sets)
     sides = ways(args.bundle or default_bundle(), args.threads, args.refine)
     info = machine_info(args.threads)

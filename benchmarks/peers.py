@@ -11,11 +11,12 @@ from typing import Any
 
 from clip4str.benchmarks.latency_chart import check_chart
 from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
+from clip4str.benchmarks.output_files import write_json
 from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_peers, ours
 from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
 from clip4str.benchmarks.protocol import Protocol
 from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
+from clip4str.benchmarks.word_options import add_word_options, check_word_options
 from clip4str.runtime import UsageError
 from clip4str.runtime.cli import Parser, run_script
 from clip4str.runtime.recognizer import default_bundle
@@ -44,25 +45,17 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_word_options(parser)
     add = parser.add_argument
-    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with LMDB sets at any depth")
-    add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
     add("--bundle", type=Path, nargs="+", metavar="DIR", help="bundles to read with (default: the newest)")
     add("--peers", nargs="*", choices=PEERS, metavar="NAME", help=f"only these of {', '.join(PEERS)}; none: no peer")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads of every recogniser (default: 1)")
-    add("--limit", type=int, metavar="N", help="only the first N words of every set")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw accuracy against time (.png, .svg or .pdf)")
-    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    for name, value in (("limit", args.limit), ("threads", args.threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is 1 or more, not {value}")
-    check_output(args.json)
+    check_word_options(args)
     check_chart(args.chart)
     sets = choose_sets(args.data, args.sets)
     bundles = args.bundle or [default_bundle()]
