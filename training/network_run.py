@@ -20,6 +20,7 @@ trained, and how, stands in training/network.args. Linux.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(args: argparse.Namespace) -> int:
     # Here, for what they import is not there on other systems.
-    from clip4str.training.network import carry, control, keeper
+    from clip4str.training.network import carry, checkout, control, keeper, processes
     from clip4str.training.network.status import status
 
     where = places(Path(__file__).resolve().parents[1])
@@ -87,6 +88,8 @@ def command(args: argparse.Namespace) -> int:
     if args.command == "stop":
         return control.stop(where, args.wait)
     if args.command == "keep":
+        # As `run` does; whoever killed that one just now has the run found all the same.
+        processes.write_keeper(where, os.getpid(), checkout.commit_of(where.checkout).sha)
         return keeper.Keeper(where, args.lock, args.nice).run()
     if args.command == "attempt":
         keeper.attempt(where)

@@ -144,6 +144,25 @@ def test_given_twice_at_once_or_later_it_starts_one_run(project):
     assert os.getsid(pid) == pid != os.getsid(0)  # what ends this session does not reach it
 
 
+KILLED = """import os, pathlib
+from clip4str.training import network_run
+from clip4str.training.network import processes
+assert pathlib.Path(network_run.__file__).is_relative_to(pathlib.Path(__file__).parent)
+processes.write_keeper = lambda *_: os.kill(os.getpid(), 9)
+network_run.main(["run"])
+"""
+
+
+def test_a_run_whose_start_was_killed_before_it_was_written_down_is_found(project):
+    script = project.folder / "killed.py"  # in its folder, so that no other clip4str is imported
+    script.write_text(KILLED)
+    done = subprocess.run([sys.executable, str(script)], env=project.environment(), timeout=200)
+    assert done.returncode == -signal.SIGKILL
+    wait_until(lambda: project.step() > 1)
+    assert "already running (process" in project.call("run")
+    assert "stopped" in project.call("stop") and project.free()
+
+
 def test_paused_processes_stand_still_until_resumed(project):
     project.call("run")
     worker = project.home / "run/worker.txt"
