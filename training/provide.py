@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("--words and --seed are 0 or more, --processes and --faces at least 1")
         if min(args.size) < 8 or max(args.size) > 1024:
             raise UsageError("the sides of --size are 8 to 1024")
+        if args.folder.exists() and not args.folder.is_dir():
+            raise UsageError(f"{args.folder}: is a file; --folder names a folder, which may be a new one")
         with locked(args.folder / ".lock", f"{args.folder}: another {PROGRAM} is at work there; wait for it or end it"):
             provide(args)
     except Clip4StrError as error:

@@ -226,3 +226,11 @@ def test_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str],
     assert provide.main(["--folder", str(folder), "--no-install", *options]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+def test_a_file_in_the_folders_place_is_a_line_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    place = tmp_path / "data"
+    place.write_text("mine")
+    assert provide.main(["--folder", str(place), "--no-install"]) == 2
+    assert "is a file; --folder names a folder" in capsys.readouterr().err
+    assert place.read_text() == "mine"
