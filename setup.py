@@ -3,15 +3,37 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
+PACKAGES = find_packages(include=["clip4str", "clip4str.*"])
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
-ROOMS = [
-    "model", "kernels", "kernels.collapse", "kernels.crop_resize", "kernels.cross_attention", "kernels.decode_pass",
-    "kernels.linear", "kernels.tokenize", "runtime", "runtime.backends", "runtime.backends.pytorch",
-    "runtime.backends.trt", "runtime.cuda", "export", "export.engines", "export.int8", "training", "training.drawing",
-    "training.network", "training.textless", "benchmarks", "benchmarks.gpu",
-]  # fmt: skip
+
+
+NOT_SHIPPED = {
+    "results",
+    "NOTES.md",
+    "rendered-words.jpg",
+    "strengths.png",
+    "training.png",
+}  # for who reads the repository
+
+
+def data_files(package: str) -> list[str]:
+    """What lies beside a package's modules and is no package itself, relative to it."""
+    folder = Path(*package.split("."))
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.suffix not in (".py", ".pyc")
+        and _package_of(path) == folder
+        and not NOT_SHIPPED & set(path.relative_to(folder).parts)
+    )
+
+
+def _package_of(path: Path) -> Path:
+    return next(folder for folder in path.parents if (folder / "__init__.py").is_file())
+
 
 RUNTIME = [
     "numpy>=1.23",  # arrays in, arrays out; the driver is written over small integer arrays
@@ -62,15 +84,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["clip4str", *(f"clip4str.{room}" for room in ROOMS)],
-    package_data={
-        "clip4str.runtime": ["data/*", "py.typed"],
-        "clip4str.kernels": ["library/*"],
-        "clip4str.model": ["bundled/*"],
-        "clip4str.export": ["sample_crops/*"],
-        "clip4str.training": ["font_packages.tsv"],
-        "clip4str.training.textless": ["*.tsv"],
-    },
+    packages=PACKAGES,
+    package_data={package: data_files(package) for package in PACKAGES},
     install_requires=RUNTIME,
     extras_require={
         "export": EXPORT,
@@ -83,5 +98,5 @@ setup(
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),
     },
-    entry_points={"console_scripts": ["clip4str = clip4str.runtime.cli:main"]},
+    entry_points={"console_scripts": ["clip4str = clip4str.core.cli:main"]},
 )

@@ -16,16 +16,17 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from clip4str.benchmarks.machine_info import describe, machine_info
-from clip4str.benchmarks.output_files import check_output
-from clip4str.benchmarks.protocol import Protocol, closeness
-from clip4str.benchmarks.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
-from clip4str.runtime import ImageError, Recognizer, UsageError
-from clip4str.runtime.cli import Parser
+from clip4str.core.console import Parser
+from clip4str.core.errors import ImageError, UsageError
+from clip4str.core.machine_info import describe, machine_info
+from clip4str.core.output_files import check_output
+from clip4str.data.protocol import Protocol, closeness
+from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
+from clip4str.data.word_lmdb import LmdbWords, find_lmdb
+from clip4str.runtime import Recognizer
 from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
 from clip4str.runtime.recognizer import batches
-from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 
 _EPILOG = """\
 examples:
@@ -269,6 +270,6 @@ def _choose(sets: dict[str, Path], wanted: Sequence[str] | None) -> dict[str, Pa
 
 
 if __name__ == "__main__":
-    from clip4str.runtime.cli import main as run_command  # one-line errors and exit code 2, as for `clip4str eval`
+    from clip4str.core.cli import main as run_command  # one-line errors and exit code 2, as for `clip4str eval`
 
     sys.exit(run_command(["eval", *sys.argv[1:]]))

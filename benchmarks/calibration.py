@@ -15,18 +15,18 @@ from tqdm import tqdm
 
 from clip4str.benchmarks.calibration_figures import Figures, Fit, figures, fit_temperature, reliability
 from clip4str.benchmarks.latency_chart import check_chart
-from clip4str.benchmarks.machine_info import machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.benchmarks.peer_turns import labelled
 from clip4str.benchmarks.peers import choose_sets
-from clip4str.benchmarks.protocol import Protocol
-from clip4str.benchmarks.standard_sets import STANDARD
-from clip4str.runtime import Recognizer, UsageError
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.machine_info import machine_info
+from clip4str.core.output_files import check_output, write_json
+from clip4str.data.protocol import Protocol
+from clip4str.data.standard_sets import STANDARD
+from clip4str.data.word_lmdb import LmdbWords
+from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import file_sha256
-from clip4str.runtime.cli import Parser, run_script
-from clip4str.runtime.errors import DataError
 from clip4str.runtime.recognizer import batches, default_bundle
-from clip4str.training.word_lmdb import LmdbWords
 
 PROGRAM = "benchmarks/calibration.py"
 _EPILOG = """\

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.calibration_figures import BINS
-from clip4str.benchmarks.output_files import write_whole
+from clip4str.core.output_files import write_whole
 
 _LOOKS = {"before": "#d9812b", "after": "#2f5f93"}
 _WIDTH = 100 / BINS  # of a bin, in percent

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from clip4str.benchmarks.peer_turns import accuracy
-from clip4str.runtime.calibration import HIGHEST, LOWEST, calibrated
-from clip4str.runtime.errors import DataError
+from clip4str.core.calibration import HIGHEST, LOWEST, calibrated
+from clip4str.core.errors import DataError
 
 BINS = 15
 _LEAST, _MOST = 2.0**-149, 1 - 2.0**-25  # a float32 product at 0 or 1 was rounded to it: its log loss stays finite

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from clip4str.runtime.errors import DataError
-from clip4str.runtime.text import CHARSET_94
+from clip4str.core.errors import DataError
+from clip4str.core.text import CHARSET_94
 from clip4str.training.words import WordSampler
 
 HIGH = 64  # pixels of a clean picture

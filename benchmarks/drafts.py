@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import write_json
 from clip4str.benchmarks.peer_turns import labelled
 from clip4str.benchmarks.peers import choose_sets
-from clip4str.benchmarks.protocol import Protocol
 from clip4str.benchmarks.word_options import add_word_options, check_word_options
-from clip4str.runtime import Recognizer, UsageError, Word
-from clip4str.runtime.cli import Parser, run_script
-from clip4str.runtime.driver import Decoding
+from clip4str.core.console import Parser, run_script
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import UsageError
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import write_json
+from clip4str.data.protocol import Protocol
+from clip4str.data.word_lmdb import LmdbWords
+from clip4str.runtime import Recognizer, Word
 from clip4str.runtime.recognizer import default_bundle
-from clip4str.training.word_lmdb import LmdbWords
 
 PROGRAM = "benchmarks/drafts.py"
 _EPILOG = """\

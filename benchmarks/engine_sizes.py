@@ -20,9 +20,10 @@ if __name__ == "__main__":
 
 import torch
 
-from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.benchmarks.random_weights import scaled
+from clip4str.core.console import Parser, run_script
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import check_output, write_json
 from clip4str.export.bundles import BUNDLED
 from clip4str.export.engines import EngineOptions, build_engines, find_library
 from clip4str.export.int8 import Quantization
@@ -31,7 +32,6 @@ from clip4str.export.int8.plan import products_of, units_of
 from clip4str.export.stage_files import write_stages
 from clip4str.model import Clip4Str, load_checkpoint
 from clip4str.runtime.bundle import PRECISIONS, STAGES, Bundle, Manifest, describe_file, write_manifest
-from clip4str.runtime.cli import Parser, run_script
 from clip4str.training.start import SIZES
 
 PROGRAM = "engine_sizes.py"

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.runtime import UsageError
-from clip4str.runtime.driver import Pass, Stages
-from clip4str.runtime.text import Charset
+from clip4str.core.driver import Pass, Stages
+from clip4str.core.errors import UsageError
+from clip4str.core.text import Charset
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ except ImportError:  # the package reads image files with Pillow; the suite read
 
 from clip4str.benchmarks.gpu.report import summary, targets  # noqa: E402
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise  # noqa: E402
-from clip4str.runtime.cli import Parser, run_script  # noqa: E402
-from clip4str.runtime.errors import DeviceError, UsageError  # noqa: E402
+from clip4str.core.console import Parser, run_script  # noqa: E402
+from clip4str.core.errors import DeviceError, UsageError  # noqa: E402
 
 PROGRAM = "gpu_suite.py"
 BATCHES = (1, 64, 8, 256)  # the most wanted first

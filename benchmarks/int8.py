@@ -21,15 +21,16 @@ if __name__ == "__main__":
 
 from clip4str.benchmarks.forcing import Forcing
 from clip4str.benchmarks.latency_sides import STAGES, BundleSide, Turn
-from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
 from clip4str.benchmarks.peer_adapters import ours
 from clip4str.benchmarks.peers import choose_sets, compare, print_table
 from clip4str.benchmarks.word_images import word_images
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import check_output, write_json
 from clip4str.export.parity_images import BUNDLED_CROPS
-from clip4str.runtime import Recognizer, UsageError
+from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import MANIFEST, Bundle, describe_file, write_manifest
-from clip4str.runtime.cli import Parser, run_script
 
 PROGRAM = "benchmarks/int8.py"
 SCHEMES = {"int8": "qdq", "int8-dynamic": "dynamic"}  # by the name of its bundle

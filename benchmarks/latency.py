@@ -21,13 +21,14 @@ from clip4str.benchmarks.forcing import Forcing
 from clip4str.benchmarks.latency_chart import check_chart, save_chart
 from clip4str.benchmarks.latency_report import batch_report, print_batch, print_summary
 from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide, Turn
-from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import check_output
 from clip4str.benchmarks.word_images import word_images
-from clip4str.runtime import Recognizer, UsageError
+from clip4str.core.console import Parser
+from clip4str.core.errors import UsageError
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import check_output
+from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.ort import available_threads
 from clip4str.runtime.bundle import file_sha256
-from clip4str.runtime.cli import Parser
 from clip4str.runtime.recognizer import default_bundle
 
 _EPILOG = """\
@@ -246,6 +247,6 @@ def _checkpoint(recognizer: Recognizer, given: Any) -> str:
 
 
 if __name__ == "__main__":
-    from clip4str.runtime.cli import main as run_command  # one-line errors and exit code 2
+    from clip4str.core.cli import main as run_command  # one-line errors and exit code 2
 
     sys.exit(run_command(["bench", *sys.argv[1:]]))

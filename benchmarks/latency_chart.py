@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.latency_sides import STAGES
-from clip4str.benchmarks.output_files import check_output
-from clip4str.runtime import UsageError
+from clip4str.core.errors import UsageError
+from clip4str.core.output_files import check_output
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _LOOKS = {  # stage: (colour, label)

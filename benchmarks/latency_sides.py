@@ -14,8 +14,8 @@ import numpy as np
 
 from clip4str.benchmarks.forcing import ForcedStages, ForcedWords, Forcing
 from clip4str.benchmarks.stopwatch import Stopwatch
+from clip4str.core.driver import Pass, Stages
 from clip4str.runtime import Recognizer, Stats
-from clip4str.runtime.driver import Pass, Stages
 
 STAGES = ("prepare", "image", "visual", "text", "cross", "host")
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import write_json
 from clip4str.benchmarks.peer_adapters import Contender, ours
 from clip4str.benchmarks.peers import choose_sets, compare, print_table
 from clip4str.benchmarks.word_options import add_word_options, check_word_options
-from clip4str.runtime.cli import Parser, run_script
-from clip4str.runtime.driver import Decoding
+from clip4str.core.console import Parser, run_script
+from clip4str.core.driver import Decoding
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import write_json
 from clip4str.runtime.recognizer import default_bundle
 
 PROGRAM = "benchmarks/modes.py"

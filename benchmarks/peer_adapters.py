@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clip4str.core.driver import Decoding
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import MANIFEST, WEIGHTS
-from clip4str.runtime.driver import Decoding
 
 _BLANK = np.full((32, 100, 3), 255, np.uint8)
 PINNED = {  # as measured; others may do as well

@@ -15,10 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from clip4str.benchmarks.peer_adapters import Contender, explained
-from clip4str.benchmarks.protocol import Protocol
-from clip4str.runtime import ImageError
+from clip4str.core.errors import ImageError
+from clip4str.data.protocol import Protocol
+from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime.images import load_image
-from clip4str.training.word_lmdb import LmdbWords
 
 _WARM_UP = 10  # words read by every side before the first is timed
 _SHORT = 0.002  # seconds between turns, where a side's thread pool may still be spinning

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.latency_chart import check_chart
-from clip4str.benchmarks.machine_info import busy, describe, machine_info
-from clip4str.benchmarks.output_files import write_json
 from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_peers, ours
 from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
-from clip4str.benchmarks.protocol import Protocol
-from clip4str.benchmarks.standard_sets import STANDARD, name_sets, standard_name
 from clip4str.benchmarks.word_options import add_word_options, check_word_options
-from clip4str.runtime import UsageError
-from clip4str.runtime.cli import Parser, run_script
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import write_json
+from clip4str.data.protocol import Protocol
+from clip4str.data.standard_sets import STANDARD, name_sets, standard_name
+from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 from clip4str.runtime.recognizer import default_bundle
-from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 
 PROGRAM = "benchmarks/peers.py"
 _EPILOG = """\

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from clip4str.benchmarks.stopwatch import Stopwatch
+from clip4str.core.text import END
 from clip4str.model import Clip4Str
 from clip4str.model.network import Decoder
-from clip4str.runtime.text import END
 
 Pick = Callable[[Tensor, int], Tensor]
 

@@ -25,12 +25,12 @@ from clip4str.benchmarks.devices import DEVICES, Device, attainable
 from clip4str.benchmarks.engine_launches import PRECISIONS, STAGES, Kernel, floor, stage_kernels
 from clip4str.benchmarks.gpu import costs
 from clip4str.benchmarks.gpu.predict import BANDWIDTH_SHARE
-from clip4str.benchmarks.output_files import check_output, write_whole
 from clip4str.benchmarks.roofline_chart import check_chart, save_chart
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
+from clip4str.core.output_files import check_output, write_whole
 from clip4str.model import Config
-from clip4str.runtime import UsageError
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.cli import Parser, run_script
 from clip4str.training.start import SIZES
 
 PROGRAM = "roofline.py"

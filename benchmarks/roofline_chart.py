@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.latency_chart import check_chart
-from clip4str.benchmarks.output_files import write_whole
+from clip4str.core.output_files import write_whole
 
 __all__ = ["check_chart", "save_chart"]
 

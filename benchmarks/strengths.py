@@ -13,12 +13,12 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from clip4str.benchmarks.difficult_words import Pen, Picture, draw_rows
-from clip4str.benchmarks.machine_info import machine_info
-from clip4str.benchmarks.output_files import check_output, write_json, write_whole
 from clip4str.benchmarks.peer_turns import accuracy
-from clip4str.runtime import Recognizer, UsageError
-from clip4str.runtime.cli import Parser, run_script
-from clip4str.runtime.errors import DataError
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.machine_info import machine_info
+from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import default_bundle
 from clip4str.training.words import WordSampler, dictionary, read_words
 

@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from clip4str.benchmarks import textless_unseen
-from clip4str.benchmarks.machine_info import machine_info
-from clip4str.benchmarks.output_files import check_output, write_json, write_whole
 from clip4str.benchmarks.peer_turns import accuracy
-from clip4str.runtime import Recognizer, UsageError
-from clip4str.runtime.cli import Parser, run_script
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
+from clip4str.core.machine_info import machine_info
+from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import batches, default_bundle
 from clip4str.training.textless.crops import MADE, Crop, Maker, Textless, measuring_crops
 from clip4str.training.textless.photos import Photos

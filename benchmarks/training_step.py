@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.benchmarks.machine_info import machine_info
-from clip4str.benchmarks.output_files import check_output, write_json
-from clip4str.runtime.cli import Parser, run_script
-from clip4str.runtime.errors import UsageError
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
+from clip4str.core.machine_info import machine_info
+from clip4str.core.output_files import check_output, write_json
 
 PARTS = ("image tower", "visual decoder", "draft head", "cross-modal branch", "backward", "backward, cross-modal too",
          "optimiser")  # fmt: skip

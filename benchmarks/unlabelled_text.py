@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from clip4str.benchmarks.output_files import check_output, write_whole
-from clip4str.runtime import UsageError
-from clip4str.runtime.cli import Parser, run_script
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
+from clip4str.core.output_files import check_output, write_whole
 from clip4str.training.textless.photos import Photos
 
 PROGRAM = "benchmarks/unlabelled_text.py"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from clip4str.core.errors import DataError
+from clip4str.data.word_lmdb import LmdbWords
 from clip4str.export.parity_images import BUNDLED_CROPS
-from clip4str.runtime import DataError
 from clip4str.runtime.images import ImageLike, load_image
 from clip4str.runtime.read_command import expand
-from clip4str.training.word_lmdb import LmdbWords
 
 _MOST = 512
 

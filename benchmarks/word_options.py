@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clip4str.benchmarks.output_files import check_output
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
+from clip4str.core.output_files import check_output
 
 
 def add_word_options(parser: argparse.ArgumentParser) -> None:

@@ -18,10 +18,10 @@ import torch
 
 from clip4str.model.config import Config
 
-from .graph import Graph
+from .graph import Graph, last
 
 if TYPE_CHECKING:
-    from .int8 import Quantization
+    from .int8.plan import Quantization
 
 Weights = Mapping[str, np.ndarray]
 
@@ -164,11 +164,6 @@ def queries_keys_values(
 
 def _quantised(quantization: Quantization | None, product: str) -> bool:
     return quantization is not None and quantization.covers(product)
-
-
-def last(name: str) -> str:
-    """What a node is called within its scope."""
-    return name.rpartition(".")[2]
 
 
 def kv_shape(c: Config, length: int) -> tuple[str | int, ...]:

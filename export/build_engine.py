@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from clip4str.core.console import Parser, fail
+from clip4str.core.errors import BackendError, Clip4StrError, ParityError, UsageError
+from clip4str.core.normalization import NORMALIZATION
 from clip4str.export.engines import HARDWARE, EngineOptions, choose_target, trtexec_commands, why_no_engines
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.cli import Parser, fail
-from clip4str.runtime.errors import BackendError, Clip4StrError, ParityError, UsageError
-from clip4str.runtime.images import NORMALIZATION
 
 PROGRAM = "clip4str build"
 TARGETS = ("auto", "onnx", "tensorrt", "tensorrt-rtx")

@@ -16,6 +16,9 @@ import onnx
 from tqdm import tqdm
 
 import clip4str
+from clip4str.core.cpu import cpu_flags, weight_type
+from clip4str.core.errors import BundleError, CheckpointError, UsageError
+from clip4str.core.normalization import NORMALIZATION
 from clip4str.export.kernel_weights import DECODERS_FILE, write_decoders
 from clip4str.export.parity import Parity, measure
 from clip4str.export.parity_images import sample_images
@@ -35,9 +38,7 @@ from clip4str.runtime.bundle import (
     file_sha256,
     write_manifest,
 )
-from clip4str.runtime.cpu import cpu_flags, weight_type
-from clip4str.runtime.errors import BundleError, CheckpointError, UsageError
-from clip4str.runtime.images import NORMALIZATION, prepare
+from clip4str.runtime.images import prepare
 
 PRECISIONS = ("fp32", "fp16", "int8")
 MOST_BATCH = 4096

@@ -11,19 +11,19 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import BundleError, UsageError
+from clip4str.core.text import Charset
 from clip4str.export.engines import EngineOptions, build_engines, engine_key
 from clip4str.export.parity import compare
 from clip4str.export.parity_images import sample_images
 from clip4str.export.staging import atomic_folder
 from clip4str.runtime.backends import Options
 from clip4str.runtime.backends.ort import OrtStages
-from clip4str.runtime.bpe import BytePairTokenizer
 from clip4str.runtime.bundle import KERNELS, MANIFEST, STAGES, Bundle, Manifest, describe_file, write_manifest
 from clip4str.runtime.cuda import open_cuda, why_unusable
-from clip4str.runtime.driver import PredictAndRefine
-from clip4str.runtime.errors import BundleError, UsageError
 from clip4str.runtime.images import prepare
-from clip4str.runtime.text import Charset
 
 MIN_AGREEMENT = {"fp32": 0.99, "fp16": 0.99, "int8": 0.95}
 Say = Callable[[str], object]

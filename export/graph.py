@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from clip4str.runtime.errors import CheckpointError
+from clip4str.core.errors import CheckpointError
 
 OPSET = 17  # the first with LayerNormalization as one operator
 IR_VERSIONS = {17: 8, 19: 9}  # the one that came with an operator set: older runtimes read it too
@@ -161,3 +161,8 @@ def _external(name: str, array: np.ndarray, file: BinaryIO, location: str) -> Te
         tensor.external_data.add(key=key, value=value)
     np.ascontiguousarray(array).tofile(file)
     return tensor
+
+
+def last(name: str) -> str:
+    """What a node is called within its scope."""
+    return name.rpartition(".")[2]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clip4str.core.errors import CharsetError
 from clip4str.kernels.decode_pass import DecoderWeights
 from clip4str.kernels.decode_pass.weights import pack_decoder
 from clip4str.kernels.tokenize import TokenizerTables
 from clip4str.kernels.variants import NETWORKS
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime.errors import CharsetError
 
 DECODERS_FILE = "decoders.npz"
 

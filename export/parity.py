@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clip4str.core.driver import Pass, PredictAndRefine, Reading, Stages
+from clip4str.core.errors import ParityError
 from clip4str.runtime.bundle import STAGES
-from clip4str.runtime.driver import Pass, PredictAndRefine, Reading, Stages
-from clip4str.runtime.errors import ParityError
 
 if TYPE_CHECKING:
     from clip4str.model.clip4str import Clip4Str

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import IMAGE_SUFFIXES
 

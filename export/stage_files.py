@@ -15,7 +15,7 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.bundle import STAGES
 
 if TYPE_CHECKING:
-    from clip4str.export.int8 import Quantization
+    from clip4str.export.int8.plan import Quantization
 
 Say = Callable[[str], object]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clip4str.core.errors import UsageError
 from clip4str.runtime.bundle import MANIFEST
-from clip4str.runtime.errors import UsageError
 
 
 def check_target(target: Path, force: bool) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from clip4str.core.errors import UsageError
 from clip4str.export.parity import Parity, measure
 from clip4str.model.checkpoint import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.bundle import WEIGHTS, Bundle
-from clip4str.runtime.errors import UsageError
 
 WEIGHTS_FILE = "weights.safetensors"
 

@@ -31,7 +31,7 @@ from .blocks import Weights, kv_shape, layer_norm, linear, named, residual_block
 from .graph import MASKED, OPSET, Graph
 
 if TYPE_CHECKING:
-    from .int8 import Quantization
+    from .int8.plan import Quantization
 
 FLOAT, INT32 = TensorProto.FLOAT, TensorProto.INT32
 

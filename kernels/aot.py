@@ -22,14 +22,14 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from clip4str.kernels.variants import CAPABILITIES, MOST, NETWORKS, Network, Variant
-from clip4str.runtime.cli import Parser, one_line
-from clip4str.runtime.errors import BackendError, Clip4StrError, UsageError
+from clip4str.core.console import Parser, one_line
+from clip4str.core.errors import BackendError, Clip4StrError, UsageError
+from clip4str.kernels.variants import CAPABILITIES, MOST, NETWORKS, Entry, Network, Variant
 
 if TYPE_CHECKING:
     from clip4str.kernels.cubin import Cubin
@@ -39,16 +39,6 @@ DTYPE = "fp16"
 PROGRAM = "kernels/aot.py"
 HEAD = ("sm", "kernel", "networks", "for", "warps", "registers", "shared", "local", "spills", "tensor cores", "bytes")
 Source = Callable[[Network, str, tuple[int, int]], list[Variant]]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A variant, the capability it is compiled for, the networks that it serves."""
-
-    variant: Variant
-    capability: tuple[int, int]
-    networks: tuple[str, ...]
-    key: str
 
 
 def operator_variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:

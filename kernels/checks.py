@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
+from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip4str.kernels.variants import Variant, grid_factors
-from clip4str.runtime.errors import BackendError
+from clip4str.core.errors import BackendError
+from clip4str.kernels.variants import Entry, Variant, grid_factors
 
 if TYPE_CHECKING:
-    from clip4str.kernels.aot import Entry
     from clip4str.kernels.cubin import Cubin
 
 NAMES = Path(__file__).parent / "library" / "names.def"

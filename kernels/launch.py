@@ -9,7 +9,7 @@ import os
 
 import torch
 
-from clip4str.runtime.errors import DeviceError, UsageError
+from clip4str.core.errors import DeviceError, UsageError
 
 LEAST_CAPABILITY = (8, 0)  # tensor cores with bfloat16 and asynchronous copies: Ampere
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from clip4str.runtime.errors import BackendError, Clip4StrError, DeviceError, LayoutError, ShapeError, UsageError
+from clip4str.core.errors import BackendError, Clip4StrError, DeviceError, LayoutError, ShapeError, UsageError
 
 NAME = "libclip4str_kernels.so"
 VARIABLE = "CLIP4STR_KERNELS"  # path of the library

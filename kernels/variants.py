@@ -165,3 +165,13 @@ def grid_size(grid: tuple[str, ...], values: Mapping[str, int]) -> tuple[int, in
         for axis in (*grid, "1", "1", "1")[:3]
     ]
     return sizes[0], sizes[1], sizes[2]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A variant, the capability it is compiled for, the networks that it serves."""
+
+    variant: Variant
+    capability: tuple[int, int]
+    networks: tuple[str, ...]
+    key: str

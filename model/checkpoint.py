@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip4str.runtime.atomic_files import replaced
-from clip4str.runtime.calibration import HIGHEST, LOWEST, is_temperature
-from clip4str.runtime.driver import Decoding
-from clip4str.runtime.errors import CheckpointError, UnsafeCheckpointError
-from clip4str.runtime.safetensors_metadata import read_metadata, write_metadata
+from clip4str.core.atomic_files import replaced
+from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import CheckpointError, UnsafeCheckpointError
+from clip4str.core.safetensors_metadata import read_metadata, write_metadata
 
 from .clip4str import Clip4Str
 from .config import config_from_shapes

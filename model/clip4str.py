@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip4str.runtime.bpe import BytePairTokenizer
-from clip4str.runtime.driver import Decoding, Pass, PredictAndRefine, Reading
-from clip4str.runtime.errors import ImageError
-from clip4str.runtime.text import END, Charset
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.driver import Decoding, Pass, PredictAndRefine, Reading
+from clip4str.core.errors import ImageError
+from clip4str.core.text import END, Charset
 
 from .config import Config
 from .network import Network

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clip4str.runtime.calibration import HIGHEST, LOWEST, is_temperature
-from clip4str.runtime.drafts import MOST_FRAMES
-from clip4str.runtime.errors import CheckpointError
-from clip4str.runtime.text import CHARSET_36, CHARSET_94
+from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
+from clip4str.core.drafts import MOST_FRAMES
+from clip4str.core.errors import CheckpointError
+from clip4str.core.text import CHARSET_36, CHARSET_94
 
 Shapes = Mapping[str, Sequence[int]]
 

@@ -1,7 +1,7 @@
 """Thin runtime: images in, words out over a bundle. numpy, Pillow and one backend; never torch."""
 
-from .driver import Decoding, Stats
-from .errors import (
+from clip4str.core.driver import Decoding, Stats
+from clip4str.core.errors import (
     BackendError,
     BundleError,
     CharsetError,
@@ -13,6 +13,7 @@ from .errors import (
     UnsafeCheckpointError,
     UsageError,
 )
+
 from .recognizer import Recognizer, Word
 
 __all__ = [

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import replaced
-from .calibration import HIGHEST, LOWEST, is_temperature
-from .drafts import MOST_FRAMES
-from .errors import BundleError
+from clip4str.core.atomic_files import replaced
+from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
+from clip4str.core.drafts import MOST_FRAMES
+from clip4str.core.errors import BundleError
+
 from .images import NORMALIZATION
 from .onnx_files import external_files
 

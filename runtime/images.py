@@ -18,17 +18,12 @@ from typing import Union
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError
+from clip4str.core.errors import ImageError
+from clip4str.core.normalization import NORMALIZATION
 
 ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]", bytes]
 
 MAX_PIXELS = 64_000_000  # a word crop is thousands; anything larger is a mistake or a decompression bomb
-NORMALIZATION = {
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
-
-
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clip4str.core.console import Parser, one_line
+from clip4str.core.errors import BackendError, BundleError
+
 from .bundle import Bundle
-from .cli import Parser, one_line
-from .errors import BackendError, BundleError
 from .recognizer import default_bundle
 
 

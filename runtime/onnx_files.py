@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import BundleError
+from clip4str.core.errors import BundleError
 
 _MOST_NESTED = 40
 # message: {field number: message in it}; every way from a model to a tensor

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .cli import Parser, fail, one_line
-from .driver import Decoding
-from .errors import ImageError, UsageError
+from clip4str.core.console import Parser, fail, one_line
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import ImageError, UsageError
+
 from .images import ImageLike, load_image
 from .recognizer import Recognizer, Word, default_bundle
 

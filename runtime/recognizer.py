@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.calibration import calibrated
+from clip4str.core.caption_cache import CaptionCache
+from clip4str.core.driver import Decoding, PredictAndRefine, Reading, Stages, Stats
+from clip4str.core.errors import BackendError, BundleError, ImageError, UsageError
+from clip4str.core.text import Charset, first_end
+
 from .backends import Options, open_checkpoint, open_stages
-from .bpe import BytePairTokenizer
 from .bundle import Bundle
-from .calibration import calibrated
-from .caption_cache import CaptionCache
-from .driver import Decoding, PredictAndRefine, Reading, Stages, Stats
-from .errors import BackendError, BundleError, ImageError, UsageError
 from .images import ImageLike, prepare
-from .text import Charset, first_end
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip4str.runtime import cli
+from clip4str.core import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -36,7 +36,7 @@ def commands(program: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page, command", commands("clip4str"))
 def test_options_of_commands_exist(page, command, capsys):
     name = command.split()[1]
-    if name not in cli.COMMANDS:
+    if name not in cli.commands():
         return  # the word, not the command
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])

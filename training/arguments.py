@@ -7,10 +7,10 @@ import math
 from dataclasses import fields, replace
 from typing import Any
 
+from clip4str.core.console import Parser
+from clip4str.core.errors import UsageError
 from clip4str.model import Config
 from clip4str.model.draft import frames_per_column
-from clip4str.runtime.cli import Parser
-from clip4str.runtime.errors import UsageError
 
 from .schedule import SCHEDULES
 from .start import SIZES
@@ -36,7 +36,7 @@ def parser(description: str) -> Parser:
          help="sets below --data whose labels do not tell case (all capitals, whatever is printed): only their words "
               "without letters are learned, so that no letter is taught in the wrong case")
     data("--leave-out", metavar="FILE",
-         help="pictures of --data to leave out: a list from benchmarks/near_duplicates.py --write-exclusions")
+         help="pictures of --data to leave out: a list from data/near_duplicates.py --write-exclusions")
     data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
     data("--render", type=float, default=0.0, metavar="SHARE",
          help="share of words rendered on the fly, where the training runs, from --render-atlas (default 0)")

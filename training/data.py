@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from clip4str.runtime.errors import DataError, UsageError
-from clip4str.runtime.text import Charset
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.text import Charset
+from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 
 from .augment import distort, recolour, resize
 from .drawing.order import Order, Orders
 from .textless.crops import Textless
-from .word_lmdb import LmdbWords, find_lmdb
 
 LONGEST = 25
 HELD_OUT = 0.05  # share of the real pictures that nothing is learned from
@@ -158,7 +158,7 @@ def load_validation(
 
 
 def read_left_out(path: str | os.PathLike[str]) -> frozenset[str]:
-    """SHA-256 of the pictures that benchmarks/near_duplicates.py --write-exclusions lists. Raises DataError."""
+    """SHA-256 of the pictures that data/near_duplicates.py --write-exclusions lists. Raises DataError."""
     try:
         rows = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

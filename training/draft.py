@@ -29,17 +29,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clip4str.core.console import Parser
+from clip4str.core.driver import Decoding, PredictAndRefine, Reading
+from clip4str.core.errors import DataError, ImageError, UsageError
+from clip4str.data.word_lmdb import LmdbWords
 from clip4str.model.checkpoint import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.draft import DraftHead, frames_per_column
-from clip4str.runtime.cli import Parser
-from clip4str.runtime.driver import Decoding, PredictAndRefine, Reading
-from clip4str.runtime.errors import DataError, ImageError, UsageError
 from clip4str.runtime.images import load_image, prepare
 from clip4str.runtime.read_command import IMAGE_SUFFIXES
 from clip4str.runtime.recognizer import batches
-
-from .word_lmdb import LmdbWords
 
 FLAG = "--draft-head"
 HELD_OUT = 0.1  # share of the crops that nothing is learned from

@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.benchmarks.machine_info import machine_info
-from clip4str.benchmarks.output_files import write_json, write_whole
-from clip4str.runtime.cli import Parser, fail
-from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
-from clip4str.training.word_lmdb import find_lmdb
+from clip4str.core.console import Parser, fail
+from clip4str.core.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.machine_info import machine_info
+from clip4str.core.output_files import write_json, write_whole
+from clip4str.data.word_lmdb import find_lmdb
 
 BATCH = 80
 _FIRST: dict[str, object] = {"patch_size": "16x4", "image_width": 192, "image_layers": 6}
@@ -164,7 +164,7 @@ def _reading(network: Any, held: Any) -> dict[str, float]:
     """Percent of words right, and of characters predicted right from those before them."""
     import torch
 
-    from clip4str.runtime.driver import Decoding
+    from clip4str.core.driver import Decoding
     from clip4str.training.data import encode_words
     from clip4str.training.module import word_accuracy
     from clip4str.training.psm import draw_orders, psm_losses

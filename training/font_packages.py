@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from clip4str.runtime.atomic_files import replaced
-from clip4str.runtime.errors import DataError
+from clip4str.core.atomic_files import replaced
+from clip4str.core.errors import DataError
 
 LIST = Path(__file__).with_name("font_packages.tsv")
 FAMILIES = "families.tsv"

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, ImageFont
 from tqdm import tqdm
 
-from clip4str.runtime.errors import DataError
-from clip4str.training.words import CHARSET, DIGITS, LOWER, UPPER
+from clip4str.core.errors import DataError
+from clip4str.training.vocabulary import CHARSET, DIGITS, LOWER, UPPER
 
 LETTERS = LOWER + UPPER
 FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts")

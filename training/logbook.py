@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from clip4str.core.atomic_files import replaced
+from clip4str.core.driver import Decoding
 from clip4str.model import Clip4Str, save_checkpoint
-from clip4str.runtime.atomic_files import replaced
-from clip4str.runtime.driver import Decoding
 
 from .augment import resize
 from .data import Words

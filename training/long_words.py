@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from .vocabulary import LONG, Vocabulary
 from .word_parts import BEGINNINGS, ENDINGS, TOP_DOMAINS
 
-if TYPE_CHECKING:
-    from .words import WordSampler
-
-SHORTEST, LONG, LONGEST = 11, 16, 25
+SHORTEST, LONGEST = 11, 25
 PATIENCE = 30  # a text that does not come out at the length wanted is made anew, and at last cut
 
 
-def long_text(words: WordSampler) -> str:
+def long_text(words: Vocabulary) -> str:
     """Three quarters have 16 characters and more, with little regard to which: without, 25 would hardly ever come."""
     low, high = (LONG, LONGEST) if words.rng.random() < 0.75 else (SHORTEST, LONG - 1)
     if words.rng.random() < 0.5:
         low = words.rng.randint(low, high)
-    kinds: list[Callable[[WordSampler, int], str]] = [_joined, _compound, _listed, _address, _grouped, _any]
+    kinds: list[Callable[[Vocabulary, int], str]] = [_joined, _compound, _listed, _address, _grouped, _any]
     make = words.rng.choices(kinds, (50, 14, 10, 14, 8, 4))[0]
     for _ in range(PATIENCE):
         text = make(words, low)
@@ -28,7 +25,7 @@ def long_text(words: WordSampler) -> str:
     return _joined(words, low).replace(" ", "")[:high]
 
 
-def _joined(words: WordSampler, low: int) -> str:
+def _joined(words: Vocabulary, low: int) -> str:
     """Two words or more in one, with or without something between."""
     r = words.rng
     parts = [words.plain()]
@@ -44,7 +41,7 @@ def _joined(words: WordSampler, low: int) -> str:
     return f"#{text}" if not joiner and r.random() < 0.15 else text
 
 
-def _compound(words: WordSampler, low: int) -> str:
+def _compound(words: Vocabulary, low: int) -> str:
     """One word with endings of the language: real ones so long are few."""
     r = words.rng
     text = words.plain().lower()
@@ -55,11 +52,11 @@ def _compound(words: WordSampler, low: int) -> str:
     return words.cased(text)
 
 
-def _listed(words: WordSampler, _: int) -> str:
+def _listed(words: Vocabulary, _: int) -> str:
     return words.cased(words.rng.choice(words.long or words.words))
 
 
-def _address(words: WordSampler, low: int) -> str:
+def _address(words: Vocabulary, low: int) -> str:
     """Domains, e-mail, paths and file names."""
     r = words.rng
     first, second, third = ("".join(c for c in words.plain().lower() if c.isalnum()) for _ in range(3))
@@ -74,7 +71,7 @@ def _address(words: WordSampler, low: int) -> str:
     return text.upper() if r.random() < 0.2 else text
 
 
-def _grouped(words: WordSampler, low: int) -> str:
+def _grouped(words: Vocabulary, low: int) -> str:
     """Numbers of accounts, books, telephones and parts; labels of goods."""
     r, length = words.rng, low + words.rng.randint(0, 4)
     if r.random() < 0.3:
@@ -84,7 +81,7 @@ def _grouped(words: WordSampler, low: int) -> str:
     return joiner.join(make(group) for _ in range(-(-length // (group + len(joiner.strip())))))
 
 
-def _any(words: WordSampler, low: int) -> str:
+def _any(words: Vocabulary, low: int) -> str:
     """Letters at random: what cannot be guessed must be read."""
     make = words.rng.choice((words.letters, lambda count: words.letters(count).lower(), words.mixed))
     return make(low + words.rng.randint(0, 4))

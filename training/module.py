@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clip4str.core.errors import CheckpointError, UsageError
+from clip4str.core.normalization import NORMALIZATION
+from clip4str.core.text import END
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config
-from clip4str.runtime.errors import CheckpointError, UsageError
-from clip4str.runtime.images import NORMALIZATION
-from clip4str.runtime.text import END
 
 from .data import Batch
 from .muon import MuonAdamW

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clip4str.runtime.cli import Parser, run_script
-from clip4str.runtime.errors import UsageError
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import UsageError
 from clip4str.training.network.places import places
 
 

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip4str.runtime.atomic_files import replaced
-from clip4str.runtime.bpe import BytePairTokenizer
-from clip4str.runtime.cli import Parser, one_line
-from clip4str.runtime.errors import Clip4StrError, UsageError
+from clip4str.core.atomic_files import replaced
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.console import Parser, one_line
+from clip4str.core.errors import Clip4StrError, UsageError
 from clip4str.training import font_packages
 from clip4str.training.drawing.shards import PART, Recipe, draw_parts, locked, parts
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip4str.core.text import END
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.network import Decoder
-from clip4str.runtime.text import END
 
 IGNORED = -100
 # Up to here all orders are listed and drawn without repeats; beyond, repeats are too rare to matter.

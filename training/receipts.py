@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .vocabulary import Vocabulary
 from .word_parts import CURRENCIES, ON_RECEIPTS
-
-if TYPE_CHECKING:
-    from .words import WordSampler
-
 
 TERMS = ON_RECEIPTS.split()
 
 
-def receipt_text(words: WordSampler) -> str:
+def receipt_text(words: Vocabulary) -> str:
     """Half of it digits, as on real ones."""
     kind = words.rng.choices((_term, _amount, _when, _code, _quantity, _item), (30, 30, 8, 10, 7, 15))[0]
     return kind(words)
 
 
-def _term(words: WordSampler) -> str:
+def _term(words: Vocabulary) -> str:
     r = words.rng
     term = TERMS[int(len(TERMS) * r.random() ** 2)]  # the first are the most frequent
     term = r.choice((term.upper(), term.upper(), term.capitalize(), term.capitalize(), term.lower()))
@@ -27,7 +22,7 @@ def _term(words: WordSampler) -> str:
     return form.format(term)
 
 
-def _amount(words: WordSampler) -> str:
+def _amount(words: Vocabulary) -> str:
     r = words.rng
     cents = r.choice(("00", "50", "90", "99", "95", words.digits(2), words.digits(2)))
     number = r.choice((r.randint(0, 9), r.randint(0, 99), r.randint(0, 99), r.randint(100, 9999)))
@@ -36,7 +31,7 @@ def _amount(words: WordSampler) -> str:
     return form.format(text, r.choice(CURRENCIES), r.choice("ABSTZ%"))
 
 
-def _when(words: WordSampler) -> str:
+def _when(words: Vocabulary) -> str:
     r = words.rng
     day, month, year = r.randint(1, 31), r.randint(1, 12), r.randint(2005, 2030)
     hour, minute, second = r.randint(0, 23), r.randint(0, 59), r.randint(0, 59)
@@ -48,7 +43,7 @@ def _when(words: WordSampler) -> str:
     ))  # fmt: skip
 
 
-def _code(words: WordSampler) -> str:
+def _code(words: Vocabulary) -> str:
     r, digits = words.rng, words.digits
     return r.choice((
         digits(r.randint(4, 14)), f"#{digits(r.randint(2, 6))}",
@@ -59,7 +54,7 @@ def _code(words: WordSampler) -> str:
     ))  # fmt: skip
 
 
-def _quantity(words: WordSampler) -> str:
+def _quantity(words: Vocabulary) -> str:
     r, number = words.rng, words.rng.randint(1, 20)
     return r.choice((
         f"x{number}", f"{number}x", f"{number}X", f"{number}PCS", f"{number}@", f"{number}%", f"{number}.000",
@@ -68,7 +63,7 @@ def _quantity(words: WordSampler) -> str:
     ))  # fmt: skip
 
 
-def _item(words: WordSampler) -> str:
+def _item(words: Vocabulary) -> str:
     r, word = words.rng, words.plain()
     word = word.upper() if r.random() < 0.65 else word.capitalize()
     form = r.choice(("{}", "{}", "{}", "{},", "{}.", "{}-{}", "({}", "{})", "{}/{}", "{}:", "&{}", "{}{}G"))

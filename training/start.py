@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.model import Config, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.network import Attention
-from clip4str.runtime.errors import CheckpointError, UsageError
 
 _SMALL = Config(
     image_size=(32, 128), patch_size=(32, 4), image_width=192, image_layers=6,

@@ -36,9 +36,9 @@ if __name__ == "__main__":
 
 import torch
 
-from clip4str.runtime.atomic_files import replaced
-from clip4str.runtime.cli import fail
-from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.atomic_files import replaced
+from clip4str.core.console import fail
+from clip4str.core.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.arguments import check, config_from, parser, settings_from
 from clip4str.training.start import start_from
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .long_words import LONG, long_text
+from .long_words import long_text
 from .receipts import receipt_text
-from .word_parts import AROUND, BEFORE, FEW_WORDS, MONTHS, PRICES, PUNCTUATED, STREETS, TOP_DOMAINS, UNITS
+from .vocabulary import CHARSET, DIGITS, LOWER, MAX_LENGTH, UPPER, Vocabulary, clean
+from .word_parts import AROUND, BEFORE, MONTHS, PRICES, PUNCTUATED, STREETS, TOP_DOMAINS, UNITS
 
-DIGITS = "0123456789"
-LOWER = "abcdefghijklmnopqrstuvwxyz"
-UPPER = LOWER.upper()
-PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
-CHARSET = DIGITS + LOWER + UPPER + PUNCTUATION
-MAX_LENGTH = 25
 DICTIONARIES = ("/usr/share/dict/american-english", "/usr/share/dict/words")
 
 
-class WordSampler:
+class WordSampler(Vocabulary):
     """Draws texts of 1 to 25 characters of the 94, now and then with a space inside (the label has none).
 
     words: frequent words, the most frequent first. rng: source of randomness. extra: further words, all
@@ -28,11 +22,7 @@ class WordSampler:
     """
 
     def __init__(self, words: Sequence[str], rng: random.Random, extra: Sequence[str] = (), labels: Sequence[str] = ()):
-        self.words = clean(words) or clean(re.findall(r"\w+", FEW_WORDS))
-        self.extra = clean(extra)
-        self.labels = clean(labels)
-        self.rng = rng
-        self.long = [w for w in (*self.words, *self.extra) if len(w) >= LONG]
+        super().__init__(words, rng, extra, labels)
         # In percent. Ordinary words, three quarters with their punctuation and pairs, are what the test sets hold. Real
         # training sets of scenes have 2 to 16 % with punctuation, up to 12 % with digits, 1 to 3 % in mixed case, 2 to
         # 8 % over 10 characters and up to 1 % over 15. Long texts, plates, mixed case and characters at random exceed
@@ -57,16 +47,6 @@ class WordSampler:
 
     # Kinds of text, each a method without arguments.
 
-    def plain(self) -> str:
-        """A word as its list has it. Frequency counts, but flattened (density ~ rank ** -0.4)."""
-        r = self.rng
-        u = r.random()
-        if self.labels and u < 0.12:
-            return r.choice(self.labels)
-        if self.extra and u < 0.27:
-            return r.choice(self.extra)
-        return self.words[int(len(self.words) * r.random() ** 1.67)]
-
     def word(self) -> str:
         if self.labels and self.rng.random() < 0.1:
             return self.rng.choice(self.labels)  # as people really write
@@ -74,19 +54,6 @@ class WordSampler:
         if len(word) > 14 and self.rng.random() < 0.6:
             word = self.plain()  # long words are rarer on signs than in word lists
         return self.cased(word)
-
-    def cased(self, word: str) -> str:
-        r = self.rng.random()
-        if r < 0.50:
-            return word.upper()
-        if r < 0.72:
-            return word[:1].upper() + word[1:].lower()
-        if r < 0.95:
-            return word.lower()
-        if r < 0.98:
-            return "".join(self.rng.choice((c.lower(), c.upper())) for c in word)
-        cut = self.rng.randint(1, len(word))
-        return word[:cut].capitalize() + word[cut:].capitalize()
 
     def punctuated(self) -> str:
         r, word = self.rng, self.word()
@@ -216,26 +183,9 @@ class WordSampler:
     def random_any(self) -> str:
         return "".join(self.rng.choice(CHARSET) for _ in range(self.length()))
 
-    def letters(self, count: int) -> str:
-        return "".join(self.rng.choice(UPPER) for _ in range(count))
-
-    def digits(self, count: int) -> str:
-        return "".join(self.rng.choice(DIGITS) for _ in range(count))
-
-    def mixed(self, count: int) -> str:
-        """Capitals and digits."""
-        return "".join(self.rng.choice(UPPER + DIGITS) for _ in range(count))
-
     def length(self) -> int:
         """1..25, mostly 2 to 8, as the lengths of real labels."""
         return min(MAX_LENGTH, 1 + int(self.rng.gammavariate(3.0, 1.7)))
-
-
-def clean(words: Iterable[str]) -> list[str]:
-    """Those of 1 to 25 characters, all among the 94."""
-    allowed = set(CHARSET)
-    stripped = (w.strip().replace(" ", "") for w in words)
-    return [w for w in stripped if 0 < len(w) <= MAX_LENGTH and allowed.issuperset(w)]
 
 
 def read_words(path: str | Path) -> list[str]:

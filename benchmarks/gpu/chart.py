@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 
 _LOOKS = {  # side: (colour, label)
     "published_fp32": ("#c7c7c7", "published way, float32"),

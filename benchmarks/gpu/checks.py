@@ -189,9 +189,9 @@ def _check_answer(answer: Any) -> None:
 
 
 def _tokenize(draw: Draw, dtype: torch.dtype, quick: bool) -> Iterator[Check]:
+    from clip4str.core.bpe import BytePairTokenizer
+    from clip4str.core.text import Charset
     from clip4str.kernels.tokenize import TokenizerTables, tokenize
-    from clip4str.runtime.bpe import BytePairTokenizer
-    from clip4str.runtime.text import Charset
 
     if dtype != torch.float32:  # it has only integers
         return

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from clip4str.benchmarks.gpu.predict import CROSS_PASSES, visual_passes
+from clip4str.core.driver import Decoding
+from clip4str.core.text import Charset
 from clip4str.kernels.tokenize import TokenizerTables
 from clip4str.model import Clip4Str
 from clip4str.runtime.backends.pytorch.program import Passes, Program
 from clip4str.runtime.backends.pytorch.towers import image_tower, patch_shape, patch_view
 from clip4str.runtime.backends.pytorch.weights import Weights, pack, source_of_model
-from clip4str.runtime.driver import Decoding
-from clip4str.runtime.text import Charset
 
 
 class FusedProgram:

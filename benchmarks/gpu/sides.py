@@ -13,9 +13,9 @@ from torch import Tensor
 from clip4str.benchmarks.forcing import ForcedStages, ForcedWords
 from clip4str.benchmarks.gpu.networks import FORCING
 from clip4str.benchmarks.gpu.predict import CROSS_PASSES, VISUAL_PASSES, WORD
+from clip4str.core.driver import Pass, PredictAndRefine
+from clip4str.core.text import END
 from clip4str.model import Clip4Str
-from clip4str.runtime.driver import Pass, PredictAndRefine
-from clip4str.runtime.text import END
 
 
 class PlainProgram:

@@ -15,8 +15,8 @@ from torch import Tensor
 from clip4str.benchmarks.gpu.device import Gpu
 from clip4str.benchmarks.gpu.networks import golden_network, random_pixels
 from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.core.driver import PredictAndRefine
 from clip4str.model import Clip4Str
-from clip4str.runtime.driver import PredictAndRefine
 
 _CROPS = Path(__file__).resolve().parents[2] / "export" / "sample_crops"
 AGREEMENT = 0.995  # of words with the float32 network's, on crops that the network can read

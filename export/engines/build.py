@@ -12,9 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.core.errors import BackendError, BundleError
 from clip4str.runtime.backends.trt.library import logger_of
 from clip4str.runtime.bundle import STAGES, Manifest
-from clip4str.runtime.errors import BackendError, BundleError
 
 from .build_log import Facts, facts_of
 from .library import Tools, compute_capability, find_library, hardware_level, tools_here

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from clip4str.core.errors import BackendError
 from clip4str.runtime import cuda
 from clip4str.runtime.backends.trt.library import MODULES, NAMES, find_library
-from clip4str.runtime.errors import BackendError
 
 from .options import EngineOptions
 

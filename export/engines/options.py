@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 
 TARGETS = ("tensorrt", "tensorrt-rtx")
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from clip4str.core.cpu import cpu_flags, weight_type
+from clip4str.core.errors import UsageError
 from clip4str.export.int8.gate import Gate, pass_gate
 from clip4str.export.int8.plan import Quantization, units_of
 from clip4str.export.int8.products import Watch, exact_outputs, relative_error
@@ -20,8 +22,6 @@ from clip4str.export.int8.schemes import MARGIN, faster, faster_scheme, time_in_
 from clip4str.export.int8.smoothing import best_smoothing
 from clip4str.export.stage_files import stage_graph, write_stages
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime.cpu import cpu_flags, weight_type
-from clip4str.runtime.errors import UsageError
 from clip4str.runtime.images import prepare
 
 BATCH = 16

@@ -15,13 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import ParityError
 from clip4str.export.int8.plan import Quantization, units_of
 from clip4str.export.int8.samples import Sample
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import STAGES, Bundle, Manifest
-from clip4str.runtime.driver import PredictAndRefine
-from clip4str.runtime.errors import ParityError
 from clip4str.runtime.images import prepare
 from clip4str.runtime.recognizer import batches
 

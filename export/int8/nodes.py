@@ -14,8 +14,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from clip4str.export.blocks import last
-from clip4str.export.graph import Graph
+from clip4str.export.graph import Graph, last
 from clip4str.export.int8.arithmetic import Scale, quantised_weights
 
 

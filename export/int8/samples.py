@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFont
 
+from clip4str.core.errors import ImageError, UsageError
 from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.model.config import Config
-from clip4str.runtime.errors import ImageError, UsageError
 from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import IMAGE_SUFFIXES
 
@@ -85,7 +85,7 @@ def _from_files(paths: Sequence[Path], most: int) -> list[Sample]:
 
 
 def _from_lmdb(folder: Path, most: int) -> list[Sample]:
-    from clip4str.training.word_lmdb import LmdbWords
+    from clip4str.data.word_lmdb import LmdbWords
 
     samples = []
     with LmdbWords(folder) as words:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from clip4str.core.normalization import NORMALIZATION
 from clip4str.kernels.variants import Network, Variant
-from clip4str.runtime.images import NORMALIZATION
 
 from .config import configuration
 from .kernel import constants, crop_resize_kernel, options

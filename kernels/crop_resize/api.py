@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.runtime.errors import DtypeError, LayoutError, ShapeError, UsageError
-from clip4str.runtime.images import NORMALIZATION
+from clip4str.core.errors import DtypeError, LayoutError, ShapeError, UsageError
+from clip4str.core.normalization import NORMALIZATION
 
 from ..checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
 from ..launch import use_kernel

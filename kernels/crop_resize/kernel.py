@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from clip4str.runtime.images import NORMALIZATION
+from clip4str.core.normalization import NORMALIZATION
 
 from ..launch import check_capability
 from .config import CONVERSIONS, CropConfig, configuration

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.runtime.errors import DtypeError, ShapeError
+from clip4str.core.errors import DtypeError, ShapeError
 
 from .config import LEAST_SIDE, MOST_SIDE
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.runtime.images import NORMALIZATION
+from clip4str.core.normalization import NORMALIZATION
 
 from .config import MOST_SIDE, yuv_matrix
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.runtime.errors import LayoutError, UsageError
+from clip4str.core.errors import LayoutError, UsageError
 
 from ..checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
 from ..launch import check_capability, on_device, use_kernel

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clip4str.runtime.errors import LayoutError, UsageError
+from clip4str.core.errors import LayoutError, UsageError
 
 from ..checks import check_contiguous, check_dtype, check_same_device, check_shape
 from ..cross_attention import cross_attention

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip4str.runtime.text import END
+from clip4str.core.text import END
 
 from ..linear.reference import normalize_rows
 from .weights import DecoderWeights

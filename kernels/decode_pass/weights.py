@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip4str.core.errors import DtypeError, ShapeError
 from clip4str.kernels.checks import (
     FLOATS,
     check_contiguous,
@@ -35,7 +36,6 @@ from clip4str.kernels.checks import (
     check_shape,
 )
 from clip4str.model.network import Decoder
-from clip4str.runtime.errors import DtypeError, ShapeError
 
 MOST_STEPS = 32  # queries and content positions: one tile of the matrix units
 MOST_TOKENS = 256

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip4str.core.console import fail
+from clip4str.core.errors import Clip4StrError, DeviceError
 from clip4str.kernels.linear import candidates, linear
 from clip4str.kernels.variants import NETWORKS, Network
-from clip4str.runtime.cli import fail
-from clip4str.runtime.errors import Clip4StrError, DeviceError
 
 SIZES = ("small", "base16", "large", "huge")
 BATCHES = (1, 8, 64, 256)

@@ -9,10 +9,10 @@ import sys
 
 import torch
 
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.text import Charset
 from clip4str.kernels.linear.bench import BATCHES, Arguments, Case, run_cases
 from clip4str.kernels.tokenize import TokenizerTables, candidates, tokenize
-from clip4str.runtime.bpe import BytePairTokenizer
-from clip4str.runtime.text import Charset
 
 STEPS, CONTEXT = 26, 16
 WORDS = {

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clip4str.core.driver import PredictAndRefine, Stages
+from clip4str.core.errors import BackendError, UsageError
+
 from ..bundle import WEIGHTS, Bundle
-from ..driver import PredictAndRefine, Stages
-from ..errors import BackendError, UsageError
 
 BACKENDS = ("tensorrt", "torch", "onnxruntime")  # best first
 

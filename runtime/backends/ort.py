@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.core.cpu import cpu_flags, weight_type
+from clip4str.core.driver import Pass
+from clip4str.core.errors import BackendError, BundleError
+
 from ..bundle import Bundle, stage_shapes
-from ..cpu import cpu_flags, weight_type
-from ..driver import Pass
-from ..errors import BackendError, BundleError
 
 
 def available_threads() -> int:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import BackendError
-from . import CudaError, Device, failure
+from clip4str.core.errors import BackendError
+
+from .layer import CudaError, Device, failure
 
 
 class BindingsLayer:

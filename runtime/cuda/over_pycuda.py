@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BackendError
-from . import Device, failure
+from clip4str.core.errors import BackendError
+
+from .layer import Device, failure
 
 _NON_BLOCKING = 1
 

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from clip4str.benchmarks.accuracy import SetResult, combined, main
-from clip4str.benchmarks.protocol import Protocol, closeness
-from clip4str.runtime.cli import main as run_command
+from clip4str.core.cli import main as run_command
+from clip4str.data.protocol import Protocol, closeness
 
 
 @pytest.fixture

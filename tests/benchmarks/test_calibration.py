@@ -13,11 +13,11 @@ import pytest
 from clip4str.benchmarks import calibration
 from clip4str.benchmarks.calibration import PROGRAM, Words, calibrate, read_words
 from clip4str.benchmarks.calibration_figures import figures, fit_temperature, golden_section, reliability
-from clip4str.benchmarks.protocol import Protocol
+from clip4str.core.console import run_script
+from clip4str.core.errors import DataError
+from clip4str.data.protocol import Protocol
 from clip4str.model.checkpoint import load_checkpoint
 from clip4str.runtime import Recognizer
-from clip4str.runtime.cli import run_script
-from clip4str.runtime.errors import DataError
 
 run = partial(run_script, PROGRAM, calibration.main)
 

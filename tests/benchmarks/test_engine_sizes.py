@@ -8,8 +8,8 @@ import re
 import pytest
 
 from clip4str.benchmarks.engine_sizes import PROGRAM, main
+from clip4str.core.console import run_script
 from clip4str.runtime.bundle import STAGES
-from clip4str.runtime.cli import run_script
 
 
 def test_sizes_of_the_bundled_network(tmp_path, capsys):

@@ -33,8 +33,8 @@ from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary, targets
 from clip4str.benchmarks.gpu.sides import CompiledReference, PlainProgram
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
 from clip4str.benchmarks.gpu_suite import main
+from clip4str.core.errors import DeviceError, UsageError
 from clip4str.model import Clip4Str, Config
-from clip4str.runtime.errors import DeviceError, UsageError
 from clip4str.training.start import SIZES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_suite.py"

@@ -8,7 +8,7 @@ import pytest
 
 from clip4str.benchmarks.int8 import latency_report, main, verdict
 from clip4str.benchmarks.latency_sides import STAGES, Turn
-from clip4str.runtime import UsageError
+from clip4str.core.errors import UsageError
 
 
 def turns(seconds, image):

@@ -17,8 +17,8 @@ from clip4str.benchmarks import peer_turns
 from clip4str.benchmarks.peer_adapters import PEERS, Contender, open_peers, weight_bytes
 from clip4str.benchmarks.peer_turns import accuracy, race, report
 from clip4str.benchmarks.peers import main
-from clip4str.benchmarks.protocol import Protocol
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
+from clip4str.data.protocol import Protocol
 
 ROW = {
     "name", "package", "note", "files", "bytes", "weight_bytes", "failed", "accuracy", "combined", "latency_ms", "ratio"

@@ -16,9 +16,9 @@ from clip4str.benchmarks import roofline
 from clip4str.benchmarks.devices import DEVICES
 from clip4str.benchmarks.engine_launches import PRECISIONS, STAGES, floor, stage_kernels
 from clip4str.benchmarks.roofline import main, network, predict, predictions, table
+from clip4str.core.console import run_script
+from clip4str.core.errors import UsageError
 from clip4str.export.stage_files import write_stages
-from clip4str.runtime import UsageError
-from clip4str.runtime.cli import run_script
 from clip4str.training.start import SIZES
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip4str.benchmarks import difficult_words as difficult
 from clip4str.benchmarks.strengths import main, measure, picture
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 from clip4str.training.words import WordSampler
 
 RULES = {

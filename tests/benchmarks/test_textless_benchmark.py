@@ -10,7 +10,7 @@ from PIL import Image
 from clip4str.benchmarks import textless_unseen
 from clip4str.benchmarks.textless import FalseReading, main, measure, report, sheet
 from clip4str.benchmarks.unlabelled_text import news
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 from clip4str.training.textless.crops import MADE, SHARES, Crop, measuring_crops
 from clip4str.training.textless.photos import SAME, Photos
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("lightning")
 
 from clip4str.benchmarks.training_step import PARTS, main
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 
 
 def test_operations_are_those_of_the_products(tmp_path, capsys):

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from clip4str.benchmarks.modes import main, ways
-from clip4str.runtime import Recognizer, UsageError
-from clip4str.runtime.driver import Decoding
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import UsageError
+from clip4str.runtime import Recognizer
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import onnx
 import onnxruntime
 from PIL import Image
 
+from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.export.int8.build import Calibration, calibrate
 from clip4str.export.int8.plan import TOWERS, Quantization
 from clip4str.export.int8.samples import Sample
 from clip4str.export.int8.smoothing import with_ranges
-from clip4str.runtime.cpu import cpu_flags, weight_type
 
 HERE = weight_type(cpu_flags())  # weights that this machine multiplies exactly
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip4str.core.errors import ParityError, UsageError
 from clip4str.export import bundles, parity_images, stage_files
 from clip4str.export.build_engine import main
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime.bundle import STAGES, Bundle
-from clip4str.runtime.errors import ParityError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 

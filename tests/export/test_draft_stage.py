@@ -12,12 +12,13 @@ import torch
 from int8_networks import plan_of, session
 from onnx import TensorProto, numpy_helper
 
+from clip4str.core.errors import BundleError
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity import measure
 from clip4str.export.stage_files import stage_graph
 from clip4str.model import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime import BundleError, Decoding, Recognizer
+from clip4str.runtime import Decoding, Recognizer
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import Bundle, stage_shapes
 

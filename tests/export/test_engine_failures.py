@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import pytest
 from fake_builder import FakeTensorRT
 
+from clip4str.core.errors import BackendError, BundleError, UsageError
 from clip4str.export.engines import EngineOptions, build_engines, choose_target, engine_key, find_library
 from clip4str.export.engines import build as building
 from clip4str.export.engines import library as libraries
 from clip4str.export.engines.listening import Listener
 from clip4str.export.engines.timing_cache import TimingCache
 from clip4str.runtime.bundle import STAGES, Bundle
-from clip4str.runtime.errors import BackendError, BundleError, UsageError
 
 OPTIONS = EngineOptions("tensorrt", max_batch=16)
 RTX = EngineOptions("tensorrt-rtx", compute_capabilities=("8.6",))

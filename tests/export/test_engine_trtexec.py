@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 import pytest
 
+from clip4str.core.errors import UsageError
 from clip4str.export import build_engine
 from clip4str.export.engines import EngineOptions, trtexec_commands
 from clip4str.runtime.bundle import STAGES, Bundle
-from clip4str.runtime.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions("tensorrt", min_batch=2, opt_batch=8, max_batch=16)

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from clip4str.core.errors import BackendError, BundleError, ParityError, UsageError
+from clip4str.core.masks import Sight, masks
 from clip4str.export import finishing
 from clip4str.export.build_engine import main
 from clip4str.export.engines import EngineOptions
@@ -23,8 +25,6 @@ from clip4str.runtime import Recognizer
 from clip4str.runtime.backends import trt
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import KERNELS, STAGES, Bundle
-from clip4str.runtime.errors import BackendError, BundleError, ParityError, UsageError
-from clip4str.runtime.masks import Sight, masks
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions(target="tensorrt")

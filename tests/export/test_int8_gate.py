@@ -10,6 +10,7 @@ import pytest
 from int8_networks import calibration_of, noise, plan_of
 from PIL import Image
 
+from clip4str.core.errors import ParityError, UsageError
 from clip4str.export.int8 import Int8Options, build, quantise
 from clip4str.export.int8.arithmetic import Range
 from clip4str.export.int8.build import by_sensitivity
@@ -22,7 +23,6 @@ from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import STAGES, Bundle
-from clip4str.runtime.errors import ParityError, UsageError
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from clip4str.core.driver import Pass
+from clip4str.core.errors import ParityError
 from clip4str.export.parity import Parity, max_difference, measure
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import STAGES, Bundle
-from clip4str.runtime.driver import Pass
-from clip4str.runtime.errors import ParityError
 
 
 class Spoiled:

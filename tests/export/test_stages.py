@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import CheckpointError
+from clip4str.core.text import Charset
 from clip4str.export import graph as graph_module
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity import compared, max_difference, measure
 from clip4str.export.stage_files import stage_graph, write_stages
 from clip4str.model import save_checkpoint
 from clip4str.runtime.backends.ort import OrtStages
-from clip4str.runtime.bpe import BytePairTokenizer
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.driver import PredictAndRefine
-from clip4str.runtime.errors import CheckpointError
-from clip4str.runtime.text import Charset
 
 
 def read_golden(folder, pixels):

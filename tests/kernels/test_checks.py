@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from clip4str.core.errors import DeviceError, DtypeError, KernelError, LayoutError, ShapeError, UsageError
 from clip4str.kernels import checks, launch
-from clip4str.runtime.errors import DeviceError, DtypeError, KernelError, LayoutError, ShapeError, UsageError
 
 CPU, GPU, META = torch.device("cpu"), torch.device("cuda", 1), torch.device("meta")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from clip4str.core.drafts import collapse as on_host
+from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.kernels.collapse import CollapseConfig, candidates, collapse
-from clip4str.runtime.drafts import collapse as on_host
-from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 
 pytest.importorskip("triton")
 BOTH = pytest.mark.parametrize("implementation", ["reference", "triton"])

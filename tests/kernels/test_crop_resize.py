@@ -7,12 +7,12 @@ import triton
 import triton.language as tl
 from PIL import Image
 
+from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.kernels.crop_resize import CropConfig, candidates, crop_resize
 from clip4str.kernels.crop_resize import reference as plain
 from clip4str.kernels.crop_resize.bench import cases
 from clip4str.kernels.crop_resize.kernel import crop_resize_triton
 from clip4str.kernels.crop_resize.taps import enlarge, share_unit, split_weight
-from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.runtime.images import prepare
 
 SQUARE = [[10.0, 10.0], [40.0, 10.0], [40.0, 20.0], [10.0, 20.0]]

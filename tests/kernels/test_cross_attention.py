@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.kernels.cross_attention import AttentionConfig, attend_memory, candidates, configuration, cross_attention
 from clip4str.kernels.cross_attention.config import shared_bytes
 from clip4str.kernels.linear.config import SHARED_LIMIT
 from clip4str.model.network import DecoderLayer
-from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 
 # Relative to the largest output; queries and answers are rounded to the dtype (bfloat16: the interpreter cuts).
 TOLERANCES = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass, pack_decoder, reference
 from clip4str.kernels.decode_pass.bench import cases, random_weights
 from clip4str.kernels.decode_pass.config import head_candidates, table_candidates
 from clip4str.kernels.variants import Network
 from clip4str.model.network import Decoder
-from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 
 pytest.importorskip("triton")
 from clip4str.kernels.decode_pass import kernel

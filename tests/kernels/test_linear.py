@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.kernels import linear as package
 from clip4str.kernels.linear import (
     LinearConfig,
@@ -20,7 +21,6 @@ from clip4str.kernels.linear import (
 )
 from clip4str.kernels.linear.config import MULTIPROCESSORS, SHARED_LIMIT
 from clip4str.model.network import TowerMLP
-from clip4str.runtime.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 
 # Relative to the largest output: one rounding to the dtype (bfloat16: the interpreter cuts instead of rounding),
 # and float32's sums in another order.

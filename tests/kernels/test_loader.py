@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from clip4str.core.errors import BackendError, DeviceError, LayoutError, ShapeError, UsageError
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import Answer, decode_pass, pack_decoder
 from clip4str.kernels.loader import Decoder, KernelLibrary, Memory
 from clip4str.model.config import Config
 from clip4str.model.network import Decoder as Network
-from clip4str.runtime.errors import BackendError, DeviceError, LayoutError, ShapeError, UsageError
 
 pytest.importorskip("triton")
 import compiled_kernels

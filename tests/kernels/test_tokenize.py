@@ -8,11 +8,11 @@ import pytest
 import torch
 from golden_weights import GOLDEN
 
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.errors import CharsetError, DeviceError, DtypeError, LayoutError, ShapeError, UsageError
+from clip4str.core.text import CHARSET_36, CHARSET_94, Charset
 from clip4str.kernels.tokenize import TokenizeConfig, TokenizerTables, candidates, tokenize
 from clip4str.kernels.tokenize.tables import cuckoo
-from clip4str.runtime.bpe import BytePairTokenizer
-from clip4str.runtime.errors import CharsetError, DeviceError, DtypeError, LayoutError, ShapeError, UsageError
-from clip4str.runtime.text import CHARSET_36, CHARSET_94, Charset
 
 STEPS = 26
 BUNDLED = 2562  # the bundled network's shortened vocabulary

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from clip4str.core.driver import Decoding, PredictAndRefine
 from clip4str.runtime.backends.pytorch import TorchBackend, make_program
 from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
-from clip4str.runtime.driver import Decoding, PredictAndRefine
 
 OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "collapse")
 

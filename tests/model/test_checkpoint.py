@@ -18,9 +18,9 @@ from golden_weights import GOLDEN, golden_state
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from clip4str.core.errors import CheckpointError, UnsafeCheckpointError
 from clip4str.model import Config, config_from_shapes, load_checkpoint, save_checkpoint
 from clip4str.model.checkpoint import write_temperature
-from clip4str.runtime import CheckpointError, UnsafeCheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_temperature_that_cannot_be_written_leaves_the_file_alone(model, tmp_p
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("clip4str.runtime.atomic_files.os.replace", full)
+    monkeypatch.setattr("clip4str.core.atomic_files.os.replace", full)
     with pytest.raises(CheckpointError, match=r"cannot be written \(no space left\)"):
         write_temperature(path, 2.0)
     assert path.read_bytes() == content and sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.safetensors"]

@@ -44,7 +44,7 @@ def test_logits_and_words_equal_the_published_ones(name, golden, golden_checkpoi
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-charset94"])
 def test_captions_reach_the_text_tower_as_published(name, golden, golden_checkpoint):
-    from clip4str.runtime.driver import PredictAndRefine
+    from clip4str.core.driver import PredictAndRefine
 
     want = golden(name)
     model = load_checkpoint(golden_checkpoint(name), charset_test=str(want["charset_test"]))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from oracle import read_alone
 
-from clip4str.runtime import CharsetError, Decoding, ImageError, UsageError
+from clip4str.core.errors import CharsetError, ImageError, UsageError
+from clip4str.runtime import Decoding
 
 MODES = [*itertools.product(("ar", "nar"), (0, 1, 2), ("cross", "visual"))]
 

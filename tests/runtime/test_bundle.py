@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import helper
 
-from clip4str.runtime import BundleError, Recognizer
+from clip4str.core.errors import BundleError
+from clip4str.core.text import CHARSET_36, CHARSET_94
+from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle, Manifest, describe_file, write_manifest
-from clip4str.runtime.text import CHARSET_36, CHARSET_94
 
 CONFIG = {
     "image_size": [32, 128], "patch_size": [8, 8], "steps": 26, "context": 16, "vocabulary": 1024, "d": 64,

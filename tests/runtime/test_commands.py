@@ -16,7 +16,7 @@ class Blocked:
         if name.partition(".")[0] in {"torch", "onnx", "safetensors", "lightning", "matplotlib", "lmdb"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocked())
-from clip4str.runtime.cli import main
+from clip4str.core.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -119,7 +119,7 @@ def test_an_unreadable_folder_is_one_line(tmp_path, monkeypatch):
     """Root may read anything, so the refusal itself is staged."""
     from pathlib import Path
 
-    from clip4str.runtime import UsageError
+    from clip4str.core.errors import UsageError
     from clip4str.runtime.read_command import expand
 
     def refuse(self):

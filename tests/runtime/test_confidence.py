@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clip4str.runtime import BundleError, Recognizer
-from clip4str.runtime.calibration import calibrated, is_temperature
-from clip4str.runtime.cli import main
+from clip4str.core.calibration import calibrated, is_temperature
+from clip4str.core.cli import main
+from clip4str.core.errors import BundleError
+from clip4str.runtime import Recognizer
 
 
 def expected(confidence: float, temperature: float) -> float:

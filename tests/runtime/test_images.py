@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip4str.runtime import ImageError
+from clip4str.core.errors import ImageError
 from clip4str.runtime.images import load_image, prepare
 
 

@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch_networks import CPU
 
+from clip4str.core.cli import main
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.masks import sight_of
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.kernels.launch import check_capability
@@ -31,9 +34,6 @@ from clip4str.runtime.backends.pytorch.device import choose_device
 from clip4str.runtime.backends.pytorch.stages import TorchStages
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 from clip4str.runtime.bundle import Bundle, describe_file
-from clip4str.runtime.cli import main
-from clip4str.runtime.driver import PredictAndRefine
-from clip4str.runtime.masks import sight_of
 
 
 @pytest.fixture(scope="module")

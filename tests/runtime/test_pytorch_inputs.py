@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from clip4str.runtime import BackendError, Clip4StrError, ImageError, Recognizer
+from clip4str.core.errors import BackendError, Clip4StrError, ImageError, ShapeError
+from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.pytorch import inputs
-from clip4str.runtime.errors import ShapeError
 
 
 @pytest.fixture(scope="module")

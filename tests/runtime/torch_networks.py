@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from clip4str.core.driver import Decoding, PredictAndRefine
 from clip4str.runtime.backends.pytorch import TorchBackend, make_program
 from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
-from clip4str.runtime.driver import Decoding, PredictAndRefine
 
 CPU = torch.device("cpu")
 

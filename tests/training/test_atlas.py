@@ -12,11 +12,11 @@ import pytest
 from PIL import ImageFont
 from safetensors.numpy import load_file, save_file
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 from clip4str.training.drawing import atlas_build
 from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, load_atlas
 from clip4str.training.fonts import Font
-from clip4str.training.words import CHARSET
+from clip4str.training.vocabulary import CHARSET
 
 
 def test_distances_are_euclidean():

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from tiny import draw, write_lmdb
 
-from clip4str.runtime.errors import DataError, UsageError
-from clip4str.runtime.text import Charset
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.text import Charset
 from clip4str.training.augment import distort, recolour, resize
 from clip4str.training.data import RENDERED_STRENGTH, Stream, clean_label, encode_words, load_validation, load_words
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import draw, write_lmdb
 
+from clip4str.core.driver import Decoding
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.draft import DraftHead
-from clip4str.runtime.driver import Decoding
 from clip4str.training import draft
 from clip4str.training.train import main
 

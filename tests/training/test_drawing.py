@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tiny import TINY, write_lmdb
 from torch import Tensor
 
-from clip4str.runtime.errors import DataError
-from clip4str.runtime.text import Charset
+from clip4str.core.errors import DataError
+from clip4str.core.text import Charset
 from clip4str.training import start
 from clip4str.training.data import Stream, load_words
 from clip4str.training.drawing import atlas_build, camera, command
@@ -28,7 +28,7 @@ from clip4str.training.drawing.renderer import Renderer
 from clip4str.training.drawing.warp import plain_warp, random_warp, text_points
 from clip4str.training.fonts import Font
 from clip4str.training.train import main
-from clip4str.training.words import CHARSET
+from clip4str.training.vocabulary import CHARSET
 
 WORDS = ["hotel", "street", "coffee", "parking", "international"]
 

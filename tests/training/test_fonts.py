@@ -9,7 +9,7 @@ import pytest
 
 from clip4str.training import fonts as fonts_module
 from clip4str.training.fonts import Font, NoFontsError, find_fonts, font_files, font_weights, inspect_font
-from clip4str.training.words import CHARSET
+from clip4str.training.vocabulary import CHARSET
 
 
 def test_font_scan_keeps_text_fonts(few: list[Font]):

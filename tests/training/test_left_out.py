@@ -5,10 +5,10 @@ import hashlib
 import pytest
 from tiny import write_lmdb
 
-from clip4str.runtime.errors import DataError
-from clip4str.runtime.text import Charset
+from clip4str.core.errors import DataError
+from clip4str.core.text import Charset
+from clip4str.data.word_lmdb import LmdbWords
 from clip4str.training.data import load_words, read_left_out
-from clip4str.training.word_lmdb import LmdbWords
 
 
 def test_listed_pictures_are_in_neither_part(tmp_path):

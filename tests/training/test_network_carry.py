@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from stand_in import HEADER
 from tiny import TINY, tiny_network
 
+from clip4str.core.errors import Clip4StrError, DataError, UsageError
 from clip4str.model import load_checkpoint, save_checkpoint
-from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
 
 if sys.platform != "linux":
     pytest.skip("the run needs Linux", allow_module_level=True)

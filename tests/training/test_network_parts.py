@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from stand_in import HEADER
 from tiny import TINY, tiny_network
 
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.safetensors_metadata import write_metadata
 from clip4str.model import load_checkpoint, save_checkpoint
-from clip4str.runtime.errors import DataError, UsageError
-from clip4str.runtime.safetensors_metadata import write_metadata
 
 if sys.platform != "linux":
     pytest.skip("the run needs Linux", allow_module_level=True)

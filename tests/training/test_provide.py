@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from tiny import write_lmdb
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
+from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 from clip4str.training import font_packages, fonts, provide
 from clip4str.training.drawing import atlas_build, shards
 from clip4str.training.drawing.atlas import load_atlas
 from clip4str.training.font_packages import Package, Row, choose_faces, fetch_npm, read_families, read_list
 from clip4str.training.fonts import Font
-from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 
 ONE, TWO, GONE, ODD = (Package(f"@fontsource/{name}", "5.0.1") for name in ("one", "two", "gone", "odd"))
 NPM = """#!{python}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_network
 
-from clip4str.runtime.text import END
+from clip4str.core.text import END
 from clip4str.training.data import encode_words
 from clip4str.training.psm import draw_orders, order_masks, psm_losses
 

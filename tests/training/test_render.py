@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from tiny import write_lmdb
 
-from clip4str.runtime.text import Charset
+from clip4str.core.text import Charset
+from clip4str.data.word_lmdb import LmdbWords
 from clip4str.training.data import load_words
 from clip4str.training.drawing import atlas_build, command, pool
 from clip4str.training.drawing.atlas import Atlas
 from clip4str.training.drawing.renderer import Renderer
 from clip4str.training.fonts import find_fonts
-from clip4str.training.word_lmdb import LmdbWords
 
 WORDS = ["hotel", "street", "coffee", "parking", "international"]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import TINY, tiny_network
 
+from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.model import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime.errors import CheckpointError, UsageError
 from clip4str.training import start
 from clip4str.training.arguments import config_from
 from clip4str.training.module import Settings, Training

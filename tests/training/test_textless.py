@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 from clip4str.training.textless import letters, photos, plain, scripts, shapes, textures
 from clip4str.training.textless.crops import MADE, SHARES, Textless
 from clip4str.training.textless.photos import SAME, Photos

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from tiny import TINY, WORDS, train, write_lmdb
 
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime.driver import Decoding
-from clip4str.runtime.errors import CheckpointError, UsageError
 from clip4str.training import start
 from clip4str.training.arguments import parser
 from clip4str.training.data import Stream, load_validation, load_words

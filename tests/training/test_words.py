@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from clip4str.runtime.text import Charset
-from clip4str.training.words import CHARSET, WordSampler, clean
+from clip4str.core.text import Charset
+from clip4str.training.vocabulary import CHARSET, clean
+from clip4str.training.words import WordSampler
 
 WORDS = ["hotel", "street", "coffee", "parking", "international"]
 

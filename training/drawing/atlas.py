@@ -28,7 +28,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
 FORMAT = "clip4str-atlas-1"
 CAP = 24  # texels: the height of H

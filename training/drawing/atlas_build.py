@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image, ImageFont, features
 from tqdm import tqdm
 
-from clip4str.runtime.cli import Parser, one_line
-from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.console import Parser, one_line
+from clip4str.core.errors import Clip4StrError, DataError, UsageError
 from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, Face, assemble, save_atlas
 from clip4str.training.font_packages import read_families
 from clip4str.training.fonts import Font, find_fonts, font_weights
-from clip4str.training.words import CHARSET
+from clip4str.training.vocabulary import CHARSET
 
 FINE = 8  # drawn this many times larger than the field
 SIGNATURE = "HEROSGagenoskt258"  # characters by which copies of a face are found

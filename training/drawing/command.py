@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from clip4str.runtime.cli import Parser, one_line
-from clip4str.runtime.errors import Clip4StrError, DataError, UsageError
-from clip4str.runtime.text import Charset
+from clip4str.core.console import Parser, one_line
+from clip4str.core.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.text import Charset
 from clip4str.training.augment import resize
 from clip4str.training.data import HELD_OUT, Words, load_words
 from clip4str.training.words import read_words

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
-from ..long_words import LONG
-from ..words import CHARSET, DIGITS, MAX_LENGTH, UPPER, WordSampler, dictionary
+from ..vocabulary import CHARSET, DIGITS, LONG, MAX_LENGTH, UPPER
+from ..words import WordSampler, dictionary
 from .atlas import SPACE, Atlas
 
 BLANK = SPACE + 1  # an empty slot

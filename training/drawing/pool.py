@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 
 from .order import Orders
 from .renderer import Renderer

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
 PART = 20_000
 BATCH = 512
@@ -120,7 +120,7 @@ def _until_stopped(drawn: Iterator[Any]) -> Iterator[Any]:
 def _load(recipe: Recipe) -> tuple[Any, Any, Any]:
     """Atlas, orders and places; once for all parts of a process."""
     if "loaded" not in _SHARED:
-        from clip4str.runtime.text import Charset
+        from clip4str.core.text import Charset
         from clip4str.training.data import HELD_OUT, load_words, read_left_out
         from clip4str.training.words import read_words
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clip4str.benchmarks.output_files import write_json
-from clip4str.runtime.errors import DataError, UsageError
-from clip4str.runtime.safetensors_metadata import write_metadata
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.output_files import write_json
+from clip4str.core.safetensors_metadata import write_metadata
 
 from . import checkout, processes
 from .places import Places

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 
 from .places import Places
 

@@ -11,7 +11,7 @@ import time
 from datetime import datetime
 from importlib.util import find_spec
 
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
 
 from . import checkout, processes
 from .keeper import check_recipe

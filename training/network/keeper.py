@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clip4str.runtime.cli import one_line
-from clip4str.runtime.errors import Clip4StrError, DataError
+from clip4str.core.console import one_line
+from clip4str.core.errors import Clip4StrError, DataError
 
 from .places import Places
 from .processes import die_with_parent, members, send, step_back

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clip4str.benchmarks.output_files import write_json
-from clip4str.runtime.errors import UsageError
+from clip4str.core.errors import UsageError
+from clip4str.core.output_files import write_json
 
 from .places import Places
 

@@ -19,7 +19,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
 from .places import Places
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clip4str.benchmarks.output_files import write_json, write_whole
-from clip4str.runtime.errors import CheckpointError, DataError
-from clip4str.runtime.safetensors_metadata import read_metadata
+from clip4str.core.errors import CheckpointError, DataError
+from clip4str.core.output_files import write_json, write_whole
+from clip4str.core.safetensors_metadata import read_metadata
 
 from .places import Places
 from .progress import read_rows

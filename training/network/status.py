@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from clip4str.runtime.errors import Clip4StrError
+from clip4str.core.errors import Clip4StrError
 
 from . import checkout, processes
 from .control import seen, since

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
 from . import letters, plain, scripts, shapes, textures
 from .paint import Size, photograph

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
 UNLABELLED = Path(__file__).with_name("unlabelled.tsv")
 SUFFIXES = (".jpg", ".jpeg", ".png")

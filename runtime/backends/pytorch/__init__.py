@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import CharsetError, UsageError
 from clip4str.kernels.tokenize import TokenizerTables
 
 from ...bundle import Bundle, Manifest, file_sha256
-from ...driver import PredictAndRefine
-from ...errors import CharsetError, UsageError
 from .backend import TorchBackend
 from .device import PRECISION, choose_device, choose_dtype, gpu_is_usable
 from .graphs import CudaGraphs

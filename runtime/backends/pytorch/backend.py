@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...driver import Pass, PredictAndRefine, Reading, Stats
-from ...errors import BackendError, Clip4StrError
+from clip4str.core.driver import Pass, PredictAndRefine, Reading, Stats
+from clip4str.core.errors import BackendError, Clip4StrError
+
 from .graphs import BUCKETS, GraphLayer, first_line, is_out_of_memory, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .program import Program

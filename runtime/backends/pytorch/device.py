@@ -6,9 +6,9 @@ import importlib.util
 
 import torch
 
+from clip4str.core.errors import BackendError, DeviceError, UsageError
 from clip4str.kernels.launch import LEAST_CAPABILITY, check_capability
 
-from ...errors import BackendError, DeviceError, UsageError
 from .graphs import first_line
 
 DTYPES = {

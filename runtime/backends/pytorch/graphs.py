@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 
-from ...errors import BackendError, Clip4StrError
+from clip4str.core.errors import BackendError, Clip4StrError
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

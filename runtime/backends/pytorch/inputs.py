@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ImageError
+from clip4str.core.errors import ImageError
 
 _DTYPES = (torch.float32, torch.float16)
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip4str.core.driver import Decoding, Stats
 from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
-from ...driver import Decoding, Stats
 from .towers import image_tower, key_value_view, memory_views, text_tower
 from .weights import Weights
 

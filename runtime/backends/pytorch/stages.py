@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip4str.core.driver import Pass
+from clip4str.core.errors import UsageError
+from clip4str.core.masks import sight_of
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 
-from ...driver import Pass
-from ...errors import UsageError
-from ...masks import sight_of
 from .inputs import from_numpy, to_device
 from .towers import image_tower, key_value_view, memory_views, patch_shape, patch_view, text_tower
 from .weights import Weights

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clip4str.core.driver import PredictAndRefine
+
 from ...bundle import Bundle
-from ...driver import PredictAndRefine
 from .backend import TrtBackend
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.core.driver import Pass, PredictAndRefine, Reading
+from clip4str.core.errors import BackendError
+from clip4str.core.masks import Sight
+
 from ...bundle import Bundle
 from ...cuda import CudaContextLost, CudaOutOfMemory
-from ...driver import Pass, PredictAndRefine, Reading
-from ...errors import BackendError
-from ...masks import Sight
 from .inputs import DevicePixels, accept_pixels
 from .machine import Machine, Plant
 from .rows import Held, Row, Rows, check_current, copy_runs

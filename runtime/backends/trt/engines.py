@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.core.errors import BackendError, BundleError
+
 from ...bundle import Bundle, stage_shapes
 from ...cuda import CudaOutOfMemory
-from ...errors import BackendError, BundleError
 from .library import Complaints, rebuild_command, refused
 from .memory import Buffer, Lane, Scratch
 from .replay import Graphs, Replay

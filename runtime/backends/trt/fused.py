@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.core.errors import BackendError, BundleError, KernelError
+from clip4str.core.masks import Sight, sight_of
+
 from ...bundle import KERNELS, Bundle, stage_shapes
-from ...errors import BackendError, BundleError, KernelError
-from ...masks import Sight, sight_of
 from .engines import kv_types
 from .memory import Buffer, Lane, Memory
 from .replay import Graphs, Replay

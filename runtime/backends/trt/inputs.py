@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from clip4str.core.errors import ImageError
+
 from ...cuda import CudaError
-from ...errors import ImageError
 from .memory import Lane
 
 ALIGNMENT = 256  # of the addresses that TensorRT takes

@@ -10,10 +10,11 @@ import warnings
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import BackendError, BundleError
+
 from ...bundle import STAGES, Bundle
 from ...cuda import CudaLayer, CudaOutOfMemory, open_cuda
-from ...driver import PredictAndRefine
-from ...errors import BackendError, BundleError
 from .engines import EngineStage, Loaded, Tensor, load_engine
 from .fused import Decoders, open_decoders
 from .library import check_gpu, check_library, find_library, logger_of

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 import numpy as np
 
+from clip4str.core.errors import BackendError
+
 from ...cuda import CudaLayer
-from ...errors import BackendError
 
 
 class Lane:

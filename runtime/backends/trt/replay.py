@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from clip4str.core.errors import BackendError
+
 from ...cuda import CudaContextLost
-from ...errors import BackendError
 from .memory import Lane
 
 Send = Callable[[], None]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError
+from clip4str.core.errors import BackendError
+
 from .memory import Lane, Memory
 
 

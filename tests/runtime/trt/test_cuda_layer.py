@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip4str.runtime import BackendError, cuda
+from clip4str.core.errors import BackendError
+from clip4str.runtime import cuda
 from clip4str.runtime.cuda import CudaContextLost, CudaError, CudaOutOfMemory, device_index, over_bindings
 from clip4str.runtime.cuda.over_pycuda import PycudaLayer
 
@@ -29,7 +30,7 @@ RUN = """
 import ctypes, json, sys
 import numpy as np
 from clip4str.runtime import cuda
-from clip4str.runtime.errors import Clip4StrError
+from clip4str.core.errors import Clip4StrError
 def body(l, says):
 {body}
 says = {{}}

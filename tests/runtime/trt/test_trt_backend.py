@@ -11,11 +11,11 @@ import pytest
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import BackendError
 from clip4str.export.parity import compare
-from clip4str.runtime import BackendError
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.driver import Decoding
 
 WAYS = [Decoding(d, r, b) for d in ("ar", "nar") for r in (0, 1, 2) for b in ("cross", "visual")]
 

@@ -11,14 +11,14 @@ import torch
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import BundleError
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity import compare
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.draft import DraftHead
-from clip4str.runtime import BundleError
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.driver import Decoding
 from clip4str.training.draft import with_head
 
 FRAMES = 8  # a column of the golden tiny network, which has four

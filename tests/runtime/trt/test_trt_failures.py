@@ -8,11 +8,11 @@ import warnings
 import numpy as np
 import pytest
 
-from clip4str.runtime import BackendError, Clip4StrError
+from clip4str.core.driver import Decoding
+from clip4str.core.errors import BackendError, Clip4StrError
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cuda import CudaContextLost
-from clip4str.runtime.driver import Decoding
 
 CALLS = (
     "allocate", "allocate_host", "free", "free_host", "create_stream", "destroy_stream", "synchronise", "copy_in",

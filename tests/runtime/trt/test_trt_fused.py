@@ -16,16 +16,15 @@ import torch
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
+from clip4str.core.driver import Decoding, Pass, PredictAndRefine
+from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeError, UsageError
+from clip4str.core.masks import sight_of
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 from clip4str.kernels.decode_pass.weights import pack_decoder
 from clip4str.model import load_checkpoint
-from clip4str.runtime import BackendError, BundleError, UsageError
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import Bundle, describe_file
-from clip4str.runtime.driver import Decoding, Pass, PredictAndRefine
-from clip4str.runtime.errors import DeviceError, ShapeError
-from clip4str.runtime.masks import sight_of
 
 FLOAT32 = ("scores", "base", "head_bias")
 

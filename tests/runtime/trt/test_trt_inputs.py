@@ -8,7 +8,8 @@ from device_arrays import DeviceArray, DLPack, Interface
 from fake_gpu import FakeCuda, FakeGpu
 from trt_rig import driver_of
 
-from clip4str.runtime import ImageError, Recognizer
+from clip4str.core.errors import ImageError
+from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.ort import OrtStages
 from clip4str.runtime.bundle import Bundle
 

@@ -10,7 +10,8 @@ import pytest
 from fake_gpu import FakeGpu
 from trt_rig import add_engines
 
-from clip4str.runtime import BackendError, BundleError, Recognizer
+from clip4str.core.errors import BackendError, BundleError
+from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.trt.library import make_logger
 from clip4str.runtime.backends.trt.machine import buckets_up_to
 

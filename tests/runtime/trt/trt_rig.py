@@ -10,13 +10,13 @@ from functools import cache
 from fake_gpu import FakeCuda, FakeGpu
 from fake_trt_runtime import make_tensorrt, write_plan
 
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.caption_cache import CaptionCache
+from clip4str.core.driver import Decoding, PredictAndRefine
+from clip4str.core.text import Charset
 from clip4str.runtime.backends import Options
 from clip4str.runtime.backends.trt import machine, open_backend
-from clip4str.runtime.bpe import BytePairTokenizer
 from clip4str.runtime.bundle import STAGES, Bundle, describe_file
-from clip4str.runtime.caption_cache import CaptionCache
-from clip4str.runtime.driver import Decoding, PredictAndRefine
-from clip4str.runtime.text import Charset
 
 PROFILE = {"min": 1, "opt": 4, "max": 8}
 

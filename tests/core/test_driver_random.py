@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 
-from clip4str.runtime.bpe import BytePairTokenizer
-from clip4str.runtime.caption_cache import CaptionCache
-from clip4str.runtime.driver import Decoding, Pass, PredictAndRefine
-from clip4str.runtime.text import Charset
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.caption_cache import CaptionCache
+from clip4str.core.driver import Decoding, Pass, PredictAndRefine
+from clip4str.core.text import Charset
 
 CHARACTERS = "abAB1-"
 TOKENIZER = BytePairTokenizer(600, 5)

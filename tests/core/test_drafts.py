@@ -7,11 +7,12 @@ import pytest
 import torch
 from oracle import read_alone
 
+from clip4str.core.drafts import collapse
+from clip4str.core.errors import CheckpointError
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime import CheckpointError, Decoding
-from clip4str.runtime.drafts import collapse
+from clip4str.runtime import Decoding
 
 
 def one_by_one(frames, steps, characters):

@@ -15,17 +15,17 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from clip4str.benchmarks.duplicate_search import LEAST, Finding, Search, Side
-from clip4str.benchmarks.output_files import check_output, write_json, write_whole
-from clip4str.runtime import ImageError, UsageError
-from clip4str.runtime.cli import Parser, one_line, run_script
+from clip4str.core.console import Parser, one_line, run_script
+from clip4str.core.errors import ImageError, UsageError
+from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.data.duplicate_search import LEAST, Finding, Search, Side
 from clip4str.runtime.images import load_image
 
-PROGRAM = "benchmarks/near_duplicates.py"
+PROGRAM = "data/near_duplicates.py"
 THRESHOLD, STRETCH = 0.95, 1.25
 _EPILOG = f"""\
 example:
-  python benchmarks/near_duplicates.py --train data/train --test data/test/SVT \\
+  python data/near_duplicates.py --train data/train --test data/test/SVT \\
     --output duplicates.json --picture closest.png --write-exclusions leave-out.tsv
 
 Found are: equal files, equal pixels in other files, and pictures as alike as

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from clip4str.runtime import DataError
-from clip4str.training.word_lmdb import LmdbWords, _environment, find_lmdb
+from clip4str.core.errors import DataError
+from clip4str.data.word_lmdb import LmdbWords, _environment, find_lmdb
 
 PIXELS = np.zeros((8, 16, 3), np.uint8)
 
@@ -95,7 +95,7 @@ def test_opened_anew_after_a_fork(tmp_path, write_lmdb):
 
 
 def test_no_torch_needed():
-    code = "import sys; import clip4str.training.word_lmdb; sys.exit('torch' in sys.modules)"
+    code = "import sys; import clip4str.data.word_lmdb; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -3,9 +3,9 @@
 import pytest
 from golden_weights import GOLDEN
 
-from clip4str.runtime import CharsetError
-from clip4str.runtime.bpe import BytePairTokenizer
-from clip4str.runtime.text import CHARSET_94, Charset
+from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.errors import CharsetError
+from clip4str.core.text import CHARSET_94, Charset
 
 
 def test_all_captions_of_the_published_tokenizer():

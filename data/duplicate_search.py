@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from clip4str.benchmarks.likeness import ALTERATIONS, THUMBNAIL, fitted_stretch, likeness, similar, thumbnail
-from clip4str.benchmarks.protocol import Protocol
-from clip4str.runtime import ImageError
+from clip4str.core.errors import ImageError
+from clip4str.data.likeness import ALTERATIONS, THUMBNAIL, fitted_stretch, likeness, similar, thumbnail
+from clip4str.data.protocol import Protocol
+from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 from clip4str.runtime.images import load_image
-from clip4str.training.word_lmdb import LmdbWords, find_lmdb
 
 Place = tuple[int, int]  # number of a set on its side, row in it
 BLOCK = 512  # training pictures in memory at a time

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clip4str.runtime.errors import DataError
+from clip4str.core.errors import DataError
 
 _MOST = 999_999_999  # nine digits number a sample
 

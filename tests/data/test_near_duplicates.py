@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from clip4str.benchmarks import duplicate_search, likeness
-from clip4str.benchmarks.duplicate_search import Side
-from clip4str.benchmarks.near_duplicates import PROGRAM, contact_sheet, main
-from clip4str.runtime.cli import run_script
+from clip4str.core.console import run_script
+from clip4str.data import duplicate_search, likeness
+from clip4str.data.duplicate_search import Side
+from clip4str.data.near_duplicates import PROGRAM, contact_sheet, main
 
 run = partial(run_script, PROGRAM, main)
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from oracle import read_alone
 
-from clip4str.runtime import Decoding, Stats, UsageError
-from clip4str.runtime.caption_cache import CaptionCache
-from clip4str.runtime.driver import Pass, PredictAndRefine
+from clip4str.core.caption_cache import CaptionCache
+from clip4str.core.driver import Pass, PredictAndRefine
+from clip4str.core.errors import UsageError
+from clip4str.runtime import Decoding, Stats
 
 SIZES = [
     {},

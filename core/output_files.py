@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clip4str.runtime import UsageError
-from clip4str.runtime.atomic_files import replaced
+from clip4str.core.atomic_files import replaced
+from clip4str.core.errors import UsageError
 
 
 def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:

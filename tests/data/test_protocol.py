@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clip4str.benchmarks.protocol import Protocol, closeness, edit_distance
-from clip4str.benchmarks.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
+from clip4str.data.protocol import Protocol, closeness, edit_distance
+from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from clip4str.runtime.errors import CheckpointError
-from clip4str.runtime.safetensors_metadata import read_metadata, write_metadata
+from clip4str.core.errors import CheckpointError
+from clip4str.core.safetensors_metadata import read_metadata, write_metadata
 
 
 def test_what_a_file_says_is_read_and_changed_and_its_tensors_stay(tmp_path):

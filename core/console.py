@@ -1,0 +1,40 @@
+"""What commands share: options, errors of one line, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .errors import Clip4StrError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Options are spelled out, and a wrong one is a one-line UsageError."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (try --help)")
+
+
+def fail(command: str, error: object) -> int:
+    """Print the one-line error of a command; returns its exit code, 2."""
+    print(f"{f'clip4str {command}'.strip()}: error: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """The exit code of a script's main: its own, or 2 and one line for what it raises on purpose."""
+    try:
+        return main(argv)
+    except Clip4StrError as error:
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def one_line(text: object) -> str:
+    """Control characters (line breaks, terminal escapes out of a stranger's file) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

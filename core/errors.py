@@ -1,0 +1,61 @@
+"""The closed family of errors. Each is one line that says what is wrong and what to do; the command line exits 2."""
+
+
+class Clip4StrError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class CheckpointError(Clip4StrError):
+    """A checkpoint cannot be read, or is not one of a CLIP4STR network."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint asks to run code while being read. It was not run."""
+
+
+class CharsetError(Clip4StrError):
+    """Characters that the network was not trained for, or a vocabulary of the wrong size."""
+
+
+class ImageError(Clip4StrError):
+    """A file or array is not an image that can be read."""
+
+
+class BundleError(Clip4StrError):
+    """A bundle is missing, damaged, unsafe or newer than this package."""
+
+
+class BackendError(Clip4StrError):
+    """No backend of the wanted kind can run here."""
+
+
+class ParityError(Clip4StrError):
+    """A build's answers differ from the float32 network's by more than the gate allows."""
+
+
+class DataError(Clip4StrError):
+    """A data set (an LMDB folder, a word list, fonts) is missing or damaged."""
+
+
+class UsageError(Clip4StrError):
+    """An option or argument is out of range, or an output exists already."""
+
+
+class KernelError(Clip4StrError):
+    """A GPU operator cannot do what it was asked. One subclass for each kind of mistake."""
+
+
+class ShapeError(KernelError):
+    """A tensor's shape is not the one expected, or longer than supported."""
+
+
+class DtypeError(KernelError):
+    """A tensor's element type is not one that the operator takes."""
+
+
+class LayoutError(KernelError):
+    """A tensor's elements do not lie in memory as the operator needs them."""
+
+
+class DeviceError(KernelError):
+    """Tensors on different devices, no GPU, or a GPU that was not built for."""
