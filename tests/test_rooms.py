@@ -67,7 +67,7 @@ def upwards(modules: dict[str, Path]) -> dict[tuple[str, str], set[str]]:
 
 
 def circle(modules: dict[str, Path]) -> list[str]:
-    """The files of one, empty if there is none. An __init__.py counts as what re-exports, so its own files may not name it."""
+    """The files of one, empty if there is none. A file may not import the __init__.py that imports it, either."""
     graph = {
         name: {t for t in imported(name, path, modules) if room(t) == room(name) and t != name}
         for name, path in modules.items()
