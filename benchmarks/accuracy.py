@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             names = ", ".join(other for other, folder in sets.items() if folder in found)
             print(f"{name}: claimed by {names}, so none of them is it", file=sys.stderr)
     recognizer, protocol = load_recognizer(args), Protocol(args.cased, args.punctuation)
-    info = machine_info(getattr(recognizer.stages, "threads", args.threads))
+    info = machine_info(recognizer.backend.threads or args.threads)
     print(describe(info))
     manifest = recognizer.manifest
     print(f"bundle {manifest.name} ({manifest.precision}), captions of {len(manifest.charset_test)} characters")

@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.core.driver import Pass, Stages
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import UsageError
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Reading, Stages
 from clip4str.core.text import Charset
+from clip4str.runtime.backends.contract import Backend, Wrapper
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ForcedWords:
         return self._variants[variant]
 
 
-class ForcedStages:
+class ForcedStages(Stages):
     """Stages whose passes spell given words. One batch at a time; `image` starts a new one."""
 
     def __init__(self, stages: Stages, forcing: Forcing, charset: Charset, steps: int) -> None:
@@ -82,22 +85,22 @@ class ForcedStages:
         self._visual = self._cross = 0
         return self.stages.image(pixels)[:2]
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Any) -> Pass:
         self._visual += 1
         before_right = self.forcing.visual_passes - 1 - self._visual
         refining = self._visual > self.forcing.visual_passes
         variant = self.forcing.text_calls - 1 if refining else max(0, before_right)
-        return self._spell(self.stages.visual(tokens, attend, visual_kv), variant)
+        return self._spell(self.stages.visual(tokens, rule, visual_kv), variant)
 
     def text(self, bpe: np.ndarray) -> Any:
         return self.stages.text(bpe)
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
         self._cross += 1
         passes = self.forcing.cross_passes
         # One pass: it confirms the visual word. More: the branches disagree, and the cross-modal word wins.
         variant = 0 if passes == 1 else 1 + max(0, passes - 1 - self._cross)
-        return self._spell(self.stages.cross(tokens, attend, cross_kv, text_kv), variant)
+        return self._spell(self.stages.cross(tokens, rule, cross_kv, text_kv), variant)
 
     def stack(self, rows: Sequence[Any]) -> Any:
         return self.stages.stack(rows)
@@ -106,3 +109,17 @@ class ForcedStages:
         assert self._words is not None, "image() starts a batch"
         ids = self._words.ids(variant)[:, : out.ids.shape[1]].astype(out.ids.dtype)
         return Pass(ids, out.probs, out.logits)
+
+
+class ForcedBackend(Wrapper):
+    """A backend whose passes spell given words. Raises UsageError where a single program makes the passes: nobody else
+    has a say in them."""
+
+    def __init__(self, inner: Backend, forcing: Forcing, driver: PredictAndRefine) -> None:
+        if not inner.driven:
+            raise UsageError("passes can only be forced where the driver makes them; here a single program does")
+        super().__init__(inner)
+        self._forced = ForcedStages(inner, forcing, driver.charset, driver.steps)
+
+    def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
+        return self.inner.read(driver, pixels, self._forced)

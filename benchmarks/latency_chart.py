@@ -65,8 +65,10 @@ def _bar(axes: Any, place: float, report: dict[str, Any], side: str, longest: fl
     """One bar, as long as the median. Medians of stages need not add up to it: they say how the stages share it."""
     left, batch = 0.0, report["batch"]
     whole, stages = report[side]["median"] / batch, report[side]["stages"]
-    scale = whole / sum(stages[stage]["ms"] for stage in STAGES)
+    scale = whole / sum(stages[stage]["ms"] for stage in STAGES if stage in stages)
     for stage in STAGES:
+        if stage not in stages:
+            continue
         ms = stages[stage]["ms"] * scale
         colour, label = _LOOKS[stage]
         axes.barh(place, ms, left=left, height=0.82, color=colour, label=label)

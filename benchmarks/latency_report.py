@@ -43,11 +43,11 @@ def _latency(batch: int, turns: Sequence[Turn]) -> dict[str, float]:
 
 def _stages(turns: Sequence[Turn]) -> dict[str, dict[str, float]]:
     """Per stage: mean calls a batch; milliseconds a batch (median), a call, and in percent of the image tower."""
-    medians = {stage: 1000 * float(np.median([turn.stages[stage] for turn in turns])) for stage in STAGES}
+    medians = {stage: 1000 * float(np.median([turn.stages[stage] for turn in turns])) for stage in turns[0].stages}
     rows = {}
     for stage, ms in medians.items():
         calls = float(np.mean([turn.calls.get(stage, 0) for turn in turns]))
-        each, percent = ms / calls if calls else 0.0, 100 * ms / medians["image"]
+        each, percent = ms / calls if calls else 0.0, 100 * ms / medians["image"] if medians["image"] else 0.0
         figures = {"calls": calls, "ms": ms, "ms_per_call": each, "image_percent": percent}
         rows[stage] = {name: round(value, 3) for name, value in figures.items()}
     return rows
@@ -101,10 +101,10 @@ def _print_stages(report: dict[str, Any]) -> None:
     print(f"\n{'':10}" + "".join(f"| {NAMES[side]:^44} " for side in sides))
     columns = f"{'calls':>8}{'ms a batch':>12}{'ms a call':>11}{'% of image':>13}"
     print(f"{'stage':<10}" + f"| {columns} " * len(sides))
-    for stage in STAGES:
+    for stage in (s for s in STAGES if any(s in report[side]["stages"] for side in sides)):
         line = f"{stage:<10}"
         for side in sides:
-            row = report[side]["stages"][stage]
+            row = report[side]["stages"].get(stage, dict.fromkeys(("calls", "ms", "ms_per_call", "image_percent"), 0.0))
             calls = f"{row['calls']:g}" if row["calls"] else ""
             each = f"{row['ms_per_call']:.2f}" if row["calls"] else ""
             line += f"| {calls:>8}{row['ms']:>12.2f}{each:>11}{row['image_percent']:>12.1f}% "

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.benchmarks.forcing import ForcedStages, ForcedWords, Forcing
+from clip4str.benchmarks.forcing import ForcedBackend, ForcedWords, Forcing
 from clip4str.benchmarks.stopwatch import Stopwatch
-from clip4str.core.driver import Pass, Stages
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Reading, Stages
 from clip4str.runtime import Recognizer, Stats
+from clip4str.runtime.backends.contract import Backend, Wrapper
 
-STAGES = ("prepare", "image", "visual", "text", "cross", "host")
+STAGES = ("prepare", "image", "visual", "text", "cross", "program", "host")
 
 
 @dataclass
@@ -32,40 +35,45 @@ class Turn:
     stats: Stats | None = None
 
 
-class TimedStages:
-    """Stages under a stopwatch."""
+class TimedBackend(Wrapper):
+    """A backend under a stopwatch. A program that reads in one go is timed as its stage "program"."""
 
-    def __init__(self, stages: Stages, stopwatch: Stopwatch) -> None:
-        self.stages, self.stopwatch = stages, stopwatch
-        self.flexible_steps = stages.flexible_steps
+    def __init__(self, inner: Backend, stopwatch: Stopwatch) -> None:
+        super().__init__(inner)
+        self.stopwatch = stopwatch
 
     def image(self, pixels: Any) -> tuple[Any, ...]:
         with self.stopwatch("image"):
-            return self.stages.image(pixels)
+            return self.inner.image(pixels)
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Any) -> Pass:
         with self.stopwatch("visual"):
-            return self.stages.visual(tokens, attend, visual_kv)
+            return self.inner.visual(tokens, rule, visual_kv)
 
     def text(self, bpe: np.ndarray) -> Any:
         with self.stopwatch("text"):
-            return self.stages.text(bpe)
+            return self.inner.text(bpe)
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
         with self.stopwatch("cross"):
-            return self.stages.cross(tokens, attend, cross_kv, text_kv)
+            return self.inner.cross(tokens, rule, cross_kv, text_kv)
 
-    def stack(self, rows: Sequence[Any]) -> Any:
-        return self.stages.stack(rows)
+    def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
+        if self.driven:
+            return super().read(driver, pixels, stages)
+        with self.stopwatch("program"):
+            return super().read(driver, pixels, stages)
 
 
 class BundleSide:
-    """This package: a Recognizer's stages and driver."""
+    """This package: a Recognizer over the timed backend of another, so that reading goes the way it always goes."""
 
     def __init__(self, recognizer: Recognizer, forcing: Forcing | None = None) -> None:
-        self.recognizer, self.stopwatch = recognizer, Stopwatch()
-        driver, stages = recognizer.driver, TimedStages(recognizer.stages, self.stopwatch)
-        self._stages = ForcedStages(stages, forcing, driver.charset, driver.steps) if forcing else stages
+        self.stopwatch, driver = Stopwatch(), recognizer.driver
+        backend: Backend = TimedBackend(recognizer.backend, self.stopwatch)
+        if forcing:
+            backend = ForcedBackend(backend, forcing, driver)
+        self.recognizer = Recognizer(recognizer.bundle, backend, driver)
 
     def turn(self, images: Sequence[np.ndarray], warm: bool = False) -> Turn:
         """Read a batch. warm: keep the captions of the turn before; otherwise no caption is known."""
@@ -73,12 +81,12 @@ class BundleSide:
         if not warm:
             recognizer.driver.cache.clear()
         self.stopwatch.reset()
+        recognizer.reset_stats()
         began = time.perf_counter()
         with self.stopwatch("prepare"):
             pixels = recognizer.prepare(images)
-        reading = recognizer.driver(self._stages, pixels)
-        words = [recognizer.driver.charset.decode(row) for row in reading.ids]
-        return _turn(self.stopwatch, time.perf_counter() - began, words, reading.stats)
+        words = [word.text for word in recognizer.read_pixels(pixels)]
+        return _turn(self.stopwatch, time.perf_counter() - began, words, recognizer.stats)
 
 
 class PublishedSide:
@@ -93,8 +101,7 @@ class PublishedSide:
         torch.set_num_threads(threads)
         manifest, charset = recognizer.manifest, recognizer.driver.charset
         model = load_checkpoint(checkpoint, manifest.image_size, charset.characters, charset.test)
-        on_gpu = "CUDAExecutionProvider" in getattr(recognizer.stages, "providers", ())
-        self._device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
+        self._device = "cuda" if recognizer.backend.on_gpu and torch.cuda.is_available() else "cpu"
         self.recognizer, self._forcing, self._torch = recognizer, forcing, torch
         self.stopwatch = Stopwatch(torch.cuda.synchronize if self._device == "cuda" else None)
         self._published = Published(model.to(self._device), stopwatch=self.stopwatch)
@@ -122,6 +129,7 @@ class PublishedSide:
 
 
 def _turn(stopwatch: Stopwatch, seconds: float, words: list[str], stats: Stats | None = None) -> Turn:
-    stages = {name: stopwatch.seconds[name] for name in STAGES[:-1]}
+    ran = [name for name in STAGES[:-1] if name != "program" or stopwatch.calls[name]]
+    stages = {name: stopwatch.seconds[name] for name in ran}
     stages["host"] = max(0.0, seconds - sum(stages.values()))
-    return Turn(seconds, stages, {name: stopwatch.calls[name] for name in STAGES[:-1]}, words, stats)
+    return Turn(seconds, stages, {name: stopwatch.calls[name] for name in ran}, words, stats)

@@ -11,126 +11,18 @@ Shapes: N images, T = 26 steps (longest word + 1), S <= T content positions, C c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .bpe import BytePairTokenizer
 from .caption_cache import CaptionCache
 from .drafts import collapse
-from .errors import UsageError
-from .masks import Sight, masks
+from .masks import Rule
+from .reading import Decoding, Pass, Reading, Stages, Stats
 from .text import END, Charset, first_end
-
-
-class Pass(NamedTuple):
-    """What one decoder pass returns: ids (N, T) int, probs (N, T) float32 of those ids, and, where the backend
-    gives them, logits (N, T, C) in the backend's own array type."""
-
-    ids: np.ndarray
-    probs: np.ndarray
-    logits: Any = None
-
-
-class Stages(Protocol):
-    """The network in four functions. Keys and values are opaque to the driver but for indexing by rows.
-
-    Stages that have `sees_modes`, true, get a Sight in place of every mask.
-    """
-
-    flexible_steps: bool  # may S and T be smaller than 26, and N shrink? (not under fixed-shape engines)
-
-    def image(self, pixels: Any) -> tuple[Any, ...]:
-        """pixels (N, 3, H, W) -> memory keys and values for the visual and for the cross-modal decoder; where the
-        network has a draft head also the id that each of its frames shows, (N, F) int, see drafts.py"""
-
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
-        """tokens (N, S) int32, attend (N, T, S) bool -> one pass of the visual decoder"""
-
-    def text(self, bpe: np.ndarray) -> Any:
-        """bpe (N, 16) int32 -> text keys and values, indexable by row"""
-
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
-        """One pass of the cross-modal decoder."""
-
-    def stack(self, rows: Sequence[Any]) -> Any:
-        """Rows of `text` back into a batch."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How to decode. The defaults are the published ones.
-
-    decode: "ar" (greedy, left to right) or "nar" (one pass from the start token alone).
-    refine: how many rounds of cloze refinement; the cross-modal branch rereads the refined word each round.
-    branch: "cross" (both branches) or "visual" (no text tower at all).
-    draft: start from the draft head's word where the network has one and decode is "ar": the same words, in fewer
-    passes; False is for comparing the two.
-    """
-
-    decode: str = "ar"
-    refine: int = 1
-    branch: str = "cross"
-    draft: bool = True
-
-    def __post_init__(self) -> None:
-        if self.decode not in ("ar", "nar"):
-            raise UsageError(f"decode is 'ar' or 'nar', not {self.decode!r}")
-        if self.branch not in ("cross", "visual"):
-            raise UsageError(f"branch is 'cross' or 'visual', not {self.branch!r}")
-        if not isinstance(self.refine, int) or self.refine < 0:
-            raise UsageError(f"refine is a number of rounds, 0 or more, not {self.refine!r}")
-
-
-@dataclass
-class Stats:
-    """Counts since the last reset; one pass serves a whole batch."""
-
-    images: int = 0
-    batches: int = 0
-    drafted: int = 0  # images whose visual branch began with the draft head's word
-    visual_passes: int = 0
-    cross_passes: int = 0
-    refine_passes: int = 0
-    text_calls: int = 0
-    captions: int = 0
-    captions_encoded: int = 0
-
-    def add(self, other: Stats) -> None:
-        for f in fields(self):
-            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
-
-
-@dataclass
-class Reading:
-    """The answer for a batch: ids (N, T), end token (0) from the word's end on; probs (N, T), 1 after the end
-    token; logits of the deciding pass as the backend gave them; its text passes and decoder passes in stats."""
-
-    ids: np.ndarray
-    probs: np.ndarray
-    logits: Any
-    steps_run: np.ndarray  # (N,): positions the deciding pass stands for, T after a refinement
-    stats: Stats = field(default_factory=Stats)
-
-    @classmethod
-    def joined(cls, readings: Sequence[Reading]) -> Reading:
-        """One of several batches, without logits; a single one as it is."""
-        if len(readings) == 1:
-            return readings[0]
-        stats = Stats()
-        for reading in readings:
-            stats.add(reading.stats)
-        ids, probs, steps_run = (
-            np.concatenate([getattr(reading, name) for reading in readings]) for name in ("ids", "probs", "steps_run")
-        )
-        return cls(ids, probs, None, steps_run, stats)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """Product of the probabilities up to and including the end token, (N,)."""
-        return self.probs.prod(axis=1)
 
 
 @dataclass(frozen=True)
@@ -140,8 +32,8 @@ class _Decoder:
     stage: Callable[..., Pass]
     memory: tuple[Any, ...]
 
-    def __call__(self, tokens: np.ndarray, attend: np.ndarray) -> Pass:
-        return self.stage(tokens, attend, *self.memory)
+    def __call__(self, tokens: np.ndarray, rule: Rule) -> Pass:
+        return self.stage(tokens, rule, *self.memory)
 
     def rows(self, index: list[int]) -> _Decoder:
         """The same over some of the rows."""
@@ -162,7 +54,6 @@ class PredictAndRefine:
         self.charset, self.tokenizer, self.steps = charset, tokenizer, steps
         self.decoding = decoding or Decoding()
         self.cache = CaptionCache(0) if cache is None else cache
-        self._masks = masks(steps)
 
     def __call__(self, stages: Stages, pixels: Any, full_logits: bool = False) -> Reading:
         """Read a batch.
@@ -219,7 +110,7 @@ class PredictAndRefine:
         """Every position from the start token alone: exact for position 0, a guess for the rest."""
         content = 1 if stages.flexible_steps else self.steps
         none = np.zeros((n, self.steps), np.int64)
-        return decode(self._tokens(none, content), self._attend("start", none[:, 0], self.steps, content, stages))
+        return decode(self._tokens(none, content), Rule("start", none[:, 0], self.steps))
 
     def _fixed_point(
         self,
@@ -240,7 +131,7 @@ class PredictAndRefine:
             before, limit = ids[rows], limits[rows]
             width = self._width(before, stages, int(limit.max()))
             visible = np.full(len(rows), width - 1)
-            out = decode(self._tokens(before, width), self._attend("causal", visible, width, width, stages))
+            out = decode(self._tokens(before, width), Rule("causal", visible, width))
             after = before.copy()
             after[:, :width] = out.ids
             ids[rows], probs[rows, :width] = after, out.probs
@@ -268,7 +159,7 @@ class PredictAndRefine:
         width = self.steps if full else self._width(ids, stages, self.steps)
         while True:
             content = int(keep.max()) + 1 if stages.flexible_steps else self.steps
-            out = decode(self._tokens(ids, content), self._attend("cloze", keep, width, content, stages))
+            out = decode(self._tokens(ids, content), Rule("cloze", keep, width))
             stats.refine_passes += 1
             if width == self.steps or (first_end(out.ids) < width).all():
                 break
@@ -288,13 +179,6 @@ class PredictAndRefine:
         """`[start] + predictions`, cut to `content` positions: (N, S) int32."""
         start = np.full((len(ids), 1), self.charset.start, ids.dtype)
         return np.concatenate((start, ids[:, : content - 1]), axis=1).astype(np.int32)
-
-    def _attend(self, mode: str, keep: np.ndarray, width: int, content: int, stages: Stages) -> Any:
-        """The mask's first rows and columns; content past keep[r] hidden from row r: (N, T, S) bool, or a Sight."""
-        if getattr(stages, "sees_modes", False):
-            return Sight(mode, keep)
-        seen = np.arange(content) <= keep[:, None]
-        return self._masks[mode][None, :width, :content] & seen[:, None, :]
 
     def _text(
         self, stages: Stages, words: np.ndarray, known: dict[str, Any], stats: Stats

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from .errors import UsageError
 
+class Rule(NamedTuple):
+    """What the positions of one pass see of the content, in words; `mask` is the same as an array.
 
-class Sight(NamedTuple):
-    """A mask in words. mode:
-
-    "start": j = 0 alone; "causal": j <= i; "cloze": j != i + 1, all but its own token. In every mode only
-    j <= keep[row], keep (N,) int.
+    mode: "start", j = 0 alone; "causal", j <= i; "cloze", j != i + 1, all but its own token. In every mode only
+    j <= keep[row], keep (N,) int. queries: positions computed, T.
     """
 
     mode: str
     keep: np.ndarray
+    queries: int
+
+    def mask(self, contents: int) -> np.ndarray:
+        """Over the first `contents` of the content, S: (N, T, S) bool."""
+        seen = np.arange(contents) <= self.keep[:, None]
+        return _pattern(self.mode, self.queries, contents) & seen[:, None, :]
 
 
-def masks(steps: int) -> dict[str, np.ndarray]:
-    """mode -> (T, T) bool, before `keep`"""
-    queries, contents = np.ogrid[:steps, :steps]
-    start = np.broadcast_to(contents == 0, (steps, steps))
-    return {"start": start, "causal": contents <= queries, "cloze": contents != queries + 1}
-
-
-def sight_of(attend: np.ndarray) -> Sight:
-    """Which of them a mask (N, T, S) is, cut to its size or whole; keep is that of every row, S - 1 where all is seen.
-
-    Raises UsageError for a mask that the driver never makes.
-    """
-    queries, contents = np.ogrid[: attend.shape[1], : attend.shape[2]]
-    last = np.full(len(attend), attend.shape[2] - 1, np.int32)
-    if (attend == (contents == 0)).all():
-        return Sight("start", last)
-    # A query past the given content would see, as "causal", what fills it up: a cloze over two contents looks the same.
-    if contents.size >= queries.size and (attend == (contents <= queries)).all():
-        return Sight("causal", last)
-    keep = np.where(attend.any(axis=1), contents, 0).max(axis=1).astype(np.int32)
-    if (attend == ((contents != queries + 1) & (contents <= keep[:, None, None]))).all():
-        return Sight("cloze", keep)
-    raise UsageError("attend: expected the driver's masks (start token alone, causal, or all but a query's own token)")
+@lru_cache(maxsize=256)
+def _pattern(mode: str, queries: int, contents: int) -> np.ndarray:
+    """(T, S) bool, before `keep`. Not to be written to."""
+    i, j = np.ogrid[:queries, :contents]
+    patterns = {"start": np.broadcast_to(j == 0, (queries, contents)), "causal": j <= i, "cloze": j != i + 1}
+    return patterns[mode]

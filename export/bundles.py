@@ -27,7 +27,7 @@ from clip4str.export.staging import atomic_folder, check_target
 from clip4str.export.torch_weights import WEIGHTS_FILE, check_weights, write_weights
 from clip4str.model.checkpoint import BUNDLED, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import (
     KERNELS,
     STAGES,
@@ -150,7 +150,7 @@ def build_bundle(
 
 def check_parity(model: Clip4Str, folder: Path, pixels: np.ndarray) -> Parity:
     """The bundle in `folder` on ONNX Runtime against the network."""
-    stages = OrtStages(Bundle.open(folder, verify=False))
+    stages = OrtBackend(Bundle.open(folder, verify=False))
     with tqdm(total=len(pixels), desc="comparing words", unit="image", leave=False, disable=None) as bar:
         return measure(model, stages, pixels, bar.update)
 

@@ -20,7 +20,7 @@ from clip4str.export.parity import compare
 from clip4str.export.parity_images import sample_images
 from clip4str.export.staging import atomic_folder
 from clip4str.runtime.backends import Options
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import KERNELS, MANIFEST, STAGES, Bundle, Manifest, describe_file, write_manifest
 from clip4str.runtime.cuda import open_cuda, why_unusable
 from clip4str.runtime.images import prepare
@@ -98,15 +98,15 @@ def _compared(
     tokenizer = BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"])
     driver = PredictAndRefine(Charset(manifest.charset, manifest.charset_test), tokenizer, manifest.config["steps"])
     pixels = prepare(images, manifest.image_size, manifest.normalization)
-    stages = trt.open_backend(bundle, driver, Options())
+    backend = trt.open_backend(bundle, driver, Options())
     try:
-        if only_kernels and not stages.sees_modes:
+        if only_kernels and not backend.compiled_kernels:
             return {}
-        stages.with_logits = True
+        backend.with_logits = True
         with tqdm(total=len(pixels), desc="comparing words", unit="image", leave=False, disable=None) as bar:
-            parity = compare(driver, OrtStages(bundle), stages, pixels, bar.update)
+            parity = compare(driver, OrtBackend(bundle), backend, pixels, bar.update, most=backend.batch_size)
     finally:
-        stages.close()
+        backend.close()
     say(parity.table())
     parity.check(MIN_AGREEMENT[manifest.precision] if min_agreement is None else min_agreement)
     return parity.to_dict()

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip4str.core.driver import Pass, PredictAndRefine, Reading, Stages
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import ParityError
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Reading, Stages
 from clip4str.runtime.bundle import STAGES
 
 if TYPE_CHECKING:
@@ -100,34 +102,42 @@ class Parity:
         )
 
 
-class Recorder:
+def _call(stages: Stages, stage: str, inputs: tuple[Any, ...]) -> Any:
+    calls: dict[str, Callable[..., Any]] = {
+        "image": stages.image, "visual": stages.visual, "text": stages.text, "cross": stages.cross
+    }  # fmt: skip
+    return calls[stage](*inputs)
+
+
+class Recorder(Stages):
     """Stages that pass calls on to others and keep them: (stage, inputs, outputs) as arrays."""
 
     def __init__(self, stages: Stages, flexible_steps: bool) -> None:
         self.stages, self.flexible_steps = stages, flexible_steps
         self.drafts: tuple[np.ndarray, ...] = ()  # what the last image stage gave beside keys and values
-        self.calls: list[tuple[str, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]] = []
+        self.calls: list[tuple[str, tuple[Any, ...], tuple[np.ndarray, ...]]] = []
 
     def image(self, pixels: Any) -> tuple[Any, ...]:
         result = self._keep("image", (pixels,))
         self.drafts = result[2:]
         return result
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Any) -> Pass:
-        return self._keep("visual", (tokens, attend, visual_kv))
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Any) -> Pass:
+        return self._keep("visual", (tokens, rule, visual_kv))
 
     def text(self, bpe: np.ndarray) -> Any:
         return self._keep("text", (bpe,))
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
-        return self._keep("cross", (tokens, attend, cross_kv, text_kv))
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
+        return self._keep("cross", (tokens, rule, cross_kv, text_kv))
 
     def stack(self, rows: Sequence[Any]) -> Any:
         return self.stages.stack(rows)
 
     def _keep(self, stage: str, inputs: tuple[Any, ...]) -> Any:
-        result = getattr(self.stages, stage)(*inputs)
-        self.calls.append((stage, tuple(map(_array, inputs)), compared(result)))
+        result = _call(self.stages, stage, inputs)
+        kept = tuple(value if isinstance(value, Rule) else _array(value) for value in inputs)
+        self.calls.append((stage, kept, compared(result)))
         return result
 
 
@@ -136,7 +146,6 @@ class _Seen:
 
     def __init__(self, stages: Stages, memory: tuple[Any, ...]) -> None:
         self.flexible_steps, self.memory = stages.flexible_steps, memory
-        self.sees_modes = getattr(stages, "sees_modes", False)
         self.visual, self.text, self.cross, self.stack = stages.visual, stages.text, stages.cross, stages.stack
 
     def image(self, pixels: Any) -> tuple[Any, ...]:
@@ -172,9 +181,11 @@ def compare(
     pixels: np.ndarray,
     progress: Callable[[int], object] = lambda _: None,
     convert: Callable[[np.ndarray], Any] = lambda pixels: pixels,
+    most: int = BATCH,
 ) -> Parity:
-    """The same for any two stages of one network. driver: without a caption cache. convert: what `reference` reads."""
-    parity, size = Parity(), min(BATCH, getattr(stages, "batch_size", BATCH))
+    """The same for any two stages of one network. driver: without a caption cache. convert: what `reference` reads.
+    most: images that `stages` take at a time."""
+    parity, size = Parity(), min(BATCH, most)
     for start in range(0, len(pixels), size):
         batch = pixels[start : start + size]
         recorder = Recorder(reference, stages.flexible_steps)
@@ -183,7 +194,7 @@ def compare(
         for stage, inputs, outputs in recorder.calls:
             figures = parity.stages[stage]
             figures.calls += 1
-            result = getattr(stages, stage)(*inputs)
+            result = _call(stages, stage, inputs)
             memory = result if stage == "image" else memory
             for want, got in zip(outputs, compared(result)):
                 figures.add(want, got)

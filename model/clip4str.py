@@ -1,4 +1,4 @@
-"""The whole recogniser: the network's parts as the four stages that runtime/driver.py calls in order."""
+"""The whole recogniser: the network's parts as the four stages that core/driver.py calls in order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.driver import Decoding, Pass, PredictAndRefine, Reading
 from clip4str.core.errors import ImageError
+from clip4str.core.masks import Rule
 from clip4str.core.text import END, Charset
 
 from .config import Config
@@ -24,7 +25,7 @@ class Clip4Str(Network):
     published code gives it alone.
 
     decoding: Decoding("ar" | "nar", refine=0.., branch="cross" | "visual"); replaceable at any time.
-    charset_test: what captions are reduced to, see runtime.text.Charset. Raises CharsetError if it cannot be.
+    charset_test: what captions are reduced to, see core.text.Charset. Raises CharsetError if it cannot be.
     """
 
     flexible_steps = True
@@ -61,7 +62,7 @@ class Clip4Str(Network):
 
     @torch.inference_mode()
     def read(self, pixels: Tensor, full_logits: bool = False) -> Reading:
-        """Normalised pixels (N, 3, H, W) -> Reading, see runtime.driver."""
+        """Normalised pixels (N, 3, H, W) -> Reading, see core.driver."""
         expected = (3, *self.config.image_size)
         dtype = self.clip_model.visual.conv1.weight.dtype
         if pixels.dim() != 4 or not len(pixels) or tuple(pixels.shape[1:]) != expected or pixels.dtype != dtype:
@@ -79,15 +80,15 @@ class Clip4Str(Network):
             return keys_values
         return *keys_values, self.draft_head(memory).argmax(dim=-1).cpu().numpy()
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Tensor) -> Pass:
-        return _answer(self.visual_decoder(self._tensor(tokens), self._tensor(attend), visual_kv))
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Tensor) -> Pass:
+        return _answer(self.visual_decoder(self._tensor(tokens), self._tensor(rule.mask(tokens.shape[1])), visual_kv))
 
     def text(self, bpe: np.ndarray) -> Tensor:
         return self.cross_decoder.project_memory(self.clip_model.encode_text(self._tensor(bpe)))
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Tensor, text_kv: Tensor) -> Pass:
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Tensor, text_kv: Tensor) -> Pass:
         memory_kv = torch.cat((cross_kv, text_kv), dim=3)
-        return _answer(self.cross_decoder(self._tensor(tokens), self._tensor(attend), memory_kv))
+        return _answer(self.cross_decoder(self._tensor(tokens), self._tensor(rule.mask(tokens.shape[1])), memory_kv))
 
     def stack(self, rows: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(rows))

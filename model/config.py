@@ -24,7 +24,7 @@ class Config:
     image_size, patch_size: (height, width). memory: d, the width shared by both decoders and both towers' outputs.
     vocabulary: rows of the text tower's embedding. steps: T, longest word + 1. draft_frames: frames that the draft head
     has for each column of patches, 0 where there is none (as in published checkpoints), see draft.py.
-    temperature: what calibrates words' confidence, see runtime.calibration; 1 changes nothing.
+    temperature: what calibrates words' confidence, see core.calibration; 1 changes nothing.
     """
 
     image_size: tuple[int, int] = (224, 224)

@@ -2,7 +2,7 @@
 
 Connectionist temporal classification (Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented
 Sequence Data with Recurrent Neural Networks", ICML 2006) over the columns of patches. Not a part of the published
-network: what it says never decides a word, it is where fixed-point decoding starts (runtime/driver.py), so that a word
+network: what it says never decides a word, it is where fixed-point decoding starts (core/driver.py), so that a word
 which it reads rightly needs one pass of a decoder instead of several.
 """
 

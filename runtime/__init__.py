@@ -1,6 +1,5 @@
 """Thin runtime: images in, words out over a bundle. numpy, Pillow and one backend; never torch."""
 
-from clip4str.core.driver import Decoding, Stats
 from clip4str.core.errors import (
     BackendError,
     BundleError,
@@ -13,6 +12,7 @@ from clip4str.core.errors import (
     UnsafeCheckpointError,
     UsageError,
 )
+from clip4str.core.reading import Decoding, Stats
 
 from .recognizer import Recognizer, Word
 

@@ -72,7 +72,7 @@ class Manifest:
 
     @property
     def temperature(self) -> float:
-        """What calibrates confidence, see runtime.calibration; 1 where the bundle says nothing of it."""
+        """What calibrates confidence, see core.calibration; 1 where the bundle says nothing of it."""
         return self.config.get("temperature", 1.0)
 
     @property

@@ -15,11 +15,13 @@ import numpy as np
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
-from clip4str.core.driver import Decoding, PredictAndRefine, Reading, Stages, Stats
-from clip4str.core.errors import BackendError, BundleError, ImageError, UsageError
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import BundleError, UsageError
+from clip4str.core.reading import Decoding, Reading, Stats
 from clip4str.core.text import Charset, first_end
 
-from .backends import Options, open_checkpoint, open_stages
+from .backends import open_backend, open_checkpoint
+from .backends.contract import Backend, Options
 from .bundle import Bundle
 from .images import ImageLike, prepare
 
@@ -33,7 +35,7 @@ class Word:
     """One image's answer.
 
     confidence: product of the probabilities of its characters and of its end, calibrated by the bundle's temperature
-    (see runtime.calibration; 1: the product itself), also of an empty word. char_confidences: one per character, the
+    (see core.calibration; 1: the product itself), also of an empty word. char_confidences: one per character, the
     network's own, never calibrated.
     """
 
@@ -49,9 +51,9 @@ class Recognizer:
     >>> [word.text for word in recognizer.read(["photo.jpg"])]
     """
 
-    def __init__(self, bundle: Bundle, stages: Stages, driver: PredictAndRefine, batch_size: int) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, driver: PredictAndRefine) -> None:
         self.bundle, self.manifest = bundle, bundle.manifest
-        self.stages, self.driver, self.batch_size = stages, driver, batch_size
+        self.backend, self.driver, self.batch_size = backend, driver, backend.batch_size
         self.stats, self._lock = Stats(), threading.Lock()
 
     @classmethod
@@ -77,7 +79,7 @@ class Recognizer:
         backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
         "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
         engines or a GPU are there but do not work. threads: CPU threads, None for all this process may use. decoding:
-        see runtime.driver.Decoding. charset_test: what captions are reduced to, None for the bundle's own. batch_size:
+        see core.driver.Decoding. charset_test: what captions are reduced to, None for the bundle's own. batch_size:
         most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256; for tensorrt what its
         engines were built for). cache_size: captions whose text features are kept. verify: check the sha256 of every
         file.
@@ -107,8 +109,7 @@ class Recognizer:
             decoding,
             CaptionCache(cache_size),
         )
-        stages = open_stages(opened, backend, driver, options, source)
-        return cls(opened, stages, driver, getattr(stages, "batch_size", min(batch_size or 16, manifest.max_batch)))
+        return cls(opened, open_backend(opened, backend, driver, options, source), driver)
 
     def read(self, images: Iterable[ImageLike]) -> list[Word]:
         """Words of HxWx3 uint8 RGB arrays, PIL images, paths or encoded bytes, in order.
@@ -129,7 +130,7 @@ class Recognizer:
         The GPU backends also take whatever has DLPack or `__cuda_array_interface__`, without copying what is on their
         GPU; torch takes float16 too. Raises ImageError for another kind or shape.
         """
-        pixels = self._accepted(pixels)
+        pixels = self.backend.accept(pixels)
         words: list[Word] = []
         for start in range(0, len(pixels), self.batch_size):
             reading = self.reading(pixels[start : start + self.batch_size])
@@ -148,33 +149,16 @@ class Recognizer:
         in pixels from the word's top left on, clockwise. how: see kernels.crop_resize. Raises BackendError on another
         backend, and that operator's errors.
         """
-        crop = getattr(self.stages, "crop", None)
-        if crop is None:
-            raise BackendError("read_boxes needs the torch backend; crop the words and call read")
-        return self.read_pixels(crop(frame, quads, layout=layout, normalization=self.manifest.normalization, **how))
-
-    def _accepted(self, pixels: Any) -> Any:
-        accept = getattr(self.stages, "accept", None)
-        if accept is not None:
-            return accept(pixels)
-        height, width = self.manifest.image_size
-        wanted = f"expected float32 (N, 3, {height}, {width})"
-        if not isinstance(pixels, np.ndarray):
-            raise ImageError(f"pixels are a {type(pixels).__name__}, {wanted} as a numpy array")
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
-            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, {wanted}")
-        return pixels
+        how = {"layout": layout, "normalization": self.manifest.normalization, **how}
+        return self.read_pixels(self.backend.crop(frame, quads, **how))
 
     def reading(self, pixels: Any) -> Reading:
         """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them."""
-        read = getattr(self.stages, "read", None)  # a backend may know a shorter way than the driver's
-        return self.driver(self.stages, pixels) if read is None else read(self.driver, pixels)
+        return self.backend.read(self.driver, pixels)
 
     def close(self) -> None:
         """Give back what a GPU backend holds at once, instead of when the last reference goes. Twice is allowed."""
-        close = getattr(self.stages, "close", None)
-        if close is not None:
-            close()
+        self.backend.close()
 
     def __enter__(self) -> Recognizer:
         return self

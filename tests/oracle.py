@@ -1,5 +1,5 @@
 """Predict and refine for ONE image, as naive as it can be written: one step at a time, nothing shared, nothing
-reused. DESIGN's numbered steps over the network's modules; knows nothing of runtime/driver.py."""
+reused. DESIGN's numbered steps over the network's modules; knows nothing of core/driver.py."""
 
 from __future__ import annotations
 

@@ -30,8 +30,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip4str.core.console import Parser
-from clip4str.core.driver import Decoding, PredictAndRefine, Reading
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import DataError, ImageError, UsageError
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Decoding, Pass, Reading, Stages
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.model.checkpoint import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
@@ -182,25 +184,37 @@ def look(model: Clip4Str, contents: Sequence[Content], normalization: str) -> Le
     return Learned(memory[: len(away)], np.concatenate(ids), away)
 
 
-class _Visual:
+class _Visual(Stages):
     """The visual branch over memory that is there, with a draft where there is a head."""
 
     flexible_steps = True
 
     def __init__(self, model: Clip4Str, head: DraftHead | None) -> None:
-        self.decoder, self.visual, self.head = model.visual_decoder, model.visual, head
+        self.model, self.decoder, self.head = model, model.visual_decoder, head
 
     def image(self, memory: Tensor) -> tuple[Any, ...]:
         kv = self.decoder.project_memory(memory)
         return (kv, None) if self.head is None else (kv, None, self.head(memory).argmax(dim=-1).cpu().numpy())
+
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Tensor) -> Pass:
+        return self.model.visual(tokens, rule, visual_kv)
+
+    def text(self, bpe: np.ndarray) -> Any:
+        raise NotImplementedError("the visual branch alone")
+
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
+        raise NotImplementedError("the visual branch alone")
+
+    def stack(self, rows: Sequence[Any]) -> Any:
+        raise NotImplementedError("the visual branch alone")
 
 
 @torch.inference_mode()
 def read_visual(model: Clip4Str, memory: Tensor, head: DraftHead | None = None) -> Reading:
     """The visual branch's words, unrefined, from memory (n, M, d)."""
     how = Decoding(refine=0, branch="visual")
-    stages: Any = _Visual(model, head)
-    return PredictAndRefine(model.charset, model.tokenizer, model.config.steps, how)(stages, memory.float())
+    driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps, how)
+    return driver(_Visual(model, head), memory.float())
 
 
 def fit(head: DraftHead, learned: Learned, steps: int, batch: int, lr: float, seed: int = 0) -> None:

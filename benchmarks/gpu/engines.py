@@ -57,7 +57,7 @@ def _measure(report: Reporter, precision: str, target: str) -> None:
         with Recognizer.load(folder, "tensorrt") as ours, Recognizer.load(folder, "onnxruntime") as reference:
             said = ours.manifest.engines
             values |= {name: said[name] for name in ("target", "version", "build_seconds", "layers", "parity")}
-            values["compiled_kernels"] = bool(getattr(ours.stages, "sees_modes", False))
+            values["compiled_kernels"] = ours.backend.compiled_kernels
             images = sample_images()
             words = [[word.text for word in each.read(images)] for each in (ours, reference)]
             same = sum(a == b for a, b in zip(*words))

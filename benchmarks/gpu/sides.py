@@ -13,7 +13,9 @@ from torch import Tensor
 from clip4str.benchmarks.forcing import ForcedStages, ForcedWords
 from clip4str.benchmarks.gpu.networks import FORCING
 from clip4str.benchmarks.gpu.predict import CROSS_PASSES, VISUAL_PASSES, WORD
-from clip4str.core.driver import Pass, PredictAndRefine
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Stages
 from clip4str.core.text import END
 from clip4str.model import Clip4Str
 
@@ -63,7 +65,7 @@ class PlainProgram:
         return self.cloze & (self.position <= keep[:, None])[:, None, :]
 
 
-class CompiledReference:
+class CompiledReference(Stages):
     """torch.compile of the reference network's four stages in half precision, under the ordinary driver: the same few
     parallel passes as ours, at fixed shapes, CUDA graphs included."""
 
@@ -89,14 +91,14 @@ class CompiledReference:
         torch.compiler.cudagraph_mark_step_begin()  # whatever an earlier batch returned may now be overwritten
         return self._image(pixels.to(self.half))
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: Tensor) -> Pass:
-        return self._pass("visual_decoder", tokens, attend, visual_kv)
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Tensor) -> Pass:
+        return self._pass("visual_decoder", tokens, rule, visual_kv)
 
     def text(self, bpe: np.ndarray) -> Tensor:
         return self._text(torch.from_numpy(bpe).to(self.device))
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Tensor, text_kv: Tensor) -> Pass:
-        return self._pass("cross_decoder", tokens, attend, cross_kv, text_kv)
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Tensor, text_kv: Tensor) -> Pass:
+        return self._pass("cross_decoder", tokens, rule, cross_kv, text_kv)
 
     def stack(self, rows: Any) -> Tensor:
         return torch.stack(list(rows))
@@ -104,8 +106,8 @@ class CompiledReference:
     def _text_kv(self, bpe: Tensor) -> Tensor:
         return self.model.cross_decoder.project_memory(self.model.clip_model.encode_text(bpe))
 
-    def _pass(self, name: str, tokens: np.ndarray, attend: np.ndarray, *memory: Tensor) -> Pass:
-        given = (torch.from_numpy(array).to(self.device) for array in (tokens, attend))
+    def _pass(self, name: str, tokens: np.ndarray, rule: Rule, *memory: Tensor) -> Pass:
+        given = (torch.from_numpy(array).to(self.device) for array in (tokens, rule.mask(tokens.shape[1])))
         ids, probs = self._decode[name](*given, *memory)
         return Pass(ids.cpu().numpy(), probs.cpu().numpy())
 

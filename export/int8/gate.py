@@ -20,7 +20,7 @@ from clip4str.core.errors import ParityError
 from clip4str.export.int8.plan import Quantization, units_of
 from clip4str.export.int8.samples import Sample
 from clip4str.model.clip4str import Clip4Str
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import STAGES, Bundle, Manifest
 from clip4str.runtime.images import prepare
 from clip4str.runtime.recognizer import batches
@@ -112,7 +112,7 @@ class Gate:
     def _read(self, folder: Path, network: str) -> tuple[list[str], float]:
         """All words, and the seconds they took without image preparation."""
         model = self.model
-        stages = OrtStages(stage_bundle(model, folder, self.normalization))
+        stages = OrtBackend(stage_bundle(model, folder, self.normalization))
         driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
         words: list[str] = []
         seconds = 0.0

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.driver import PredictAndRefine, Stages
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, UsageError
 
 from ..bundle import WEIGHTS, Bundle
+from .contract import Backend, Options
 
 BACKENDS = ("tensorrt", "torch", "onnxruntime")  # best first
 
 
-@dataclass(frozen=True)
-class Options:
-    """What Recognizer.load was asked for: threads and batch_size of any backend, providers of onnxruntime, device and
-    graphs of those on a GPU, dtype and passes of torch."""
-
-    threads: int | None = None
-    batch_size: int | None = None
-    providers: Sequence[str] | None = None
-    device: Any = None
-    dtype: Any = None
-    graphs: bool = True
-    passes: Sequence[int] | None = None
-
-    @property
-    def of_gpu(self) -> bool:
-        """Is anything asked for that onnxruntime does not have?"""
-        return self.device is not None or not self.graphs or self.of_torch
-
-    @property
-    def of_torch(self) -> bool:
-        """Is anything asked for that only torch has?"""
-        return self.dtype is not None or self.passes is not None
-
-
 def open_checkpoint(path: Path, backend: str, options: Options, verify: bool) -> tuple[Bundle, Any]:
-    """A checkpoint file in a bundle's place, and its weights for open_stages; torch alone can run one.
+    """A checkpoint file in a bundle's place, and its weights for open_backend; torch alone can run one.
 
     Raises BackendError, CheckpointError, UsageError.
     """
@@ -50,8 +25,10 @@ def open_checkpoint(path: Path, backend: str, options: Options, verify: bool) ->
     return _pytorch(backend).open_checkpoint(path, options, verify)
 
 
-def open_stages(bundle: Bundle, backend: str, driver: PredictAndRefine, options: Options, source: Any = None) -> Stages:
-    """The stages of a bundle on a backend ("auto": the best one that works). source: a checkpoint's weights.
+def open_backend(
+    bundle: Bundle, backend: str, driver: PredictAndRefine, options: Options, source: Any = None
+) -> Backend:
+    """A bundle on a backend ("auto": the best one that works). source: a checkpoint's weights.
 
     Raises BackendError if the backend is unknown, not installed, or cannot run the bundle; UsageError for options of
     another backend.
@@ -87,7 +64,7 @@ def _torch_has_gpu() -> bool:
     return gpu_is_usable()
 
 
-def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Stages:
+def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
     if options.of_torch or options.providers is not None:
         raise UsageError("dtype and passes are the torch backend's, providers ONNX Runtime's; tensorrt has device")
     if not bundle.manifest.engines:
@@ -95,7 +72,7 @@ def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, s
             f"{bundle.folder}: the bundle has no engines; build them with: clip4str build {bundle.folder} "
             "--target tensorrt"
         )
-    from .trt import open_backend
+    from . import trt
 
     if bundle.manifest.engines.get("parity", {}).get("checked") is False:
         warnings.warn(
@@ -104,10 +81,10 @@ def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, s
             RuntimeWarning,
             stacklevel=4,
         )
-    return open_backend(bundle, driver, options)
+    return trt.open_backend(bundle, driver, options)
 
 
-def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Stages:
+def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
     pytorch = _pytorch("torch")
     if source is None and WEIGHTS not in bundle.manifest.stages:
         raise BackendError(
@@ -117,12 +94,13 @@ def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, sour
     return pytorch.open_backend(bundle, driver, options, source)
 
 
-def _open_onnxruntime(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Stages:
+def _open_onnxruntime(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
     if options.of_gpu:
         raise UsageError("device, dtype, graphs and passes are the GPU backends'; onnxruntime has providers")
-    from .ort import OrtStages
+    from .ort import OrtBackend
 
-    return OrtStages(bundle, options.threads, options.providers, driver.decoding.branch == "visual")
+    visual_only = driver.decoding.branch == "visual"
+    return OrtBackend(bundle, options.threads, options.providers, visual_only, options.batch_size)
 
 
 _OPEN = {"tensorrt": _open_tensorrt, "torch": _open_torch, "onnxruntime": _open_onnxruntime}

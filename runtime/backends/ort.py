@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from clip4str.core.cpu import cpu_flags, weight_type
-from clip4str.core.driver import Pass
 from clip4str.core.errors import BackendError, BundleError
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass
 
 from ..bundle import Bundle, stage_shapes
+from .contract import Backend
 
 
 def available_threads() -> int:
@@ -29,21 +31,21 @@ def available_threads() -> int:
     return cores
 
 
+BATCH = 16
 _KV_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-class OrtStages:
+class OrtBackend(Backend):
     """The four stage graphs as ONNX Runtime sessions; numpy arrays in and out.
 
     Keys and values are of the type that the bundle's precision gives them; others are converted.
 
     threads: None for all the cores this process may use. providers: ONNX Runtime execution providers in order of
     preference, None for CUDA where it is installed, else the CPU. visual_only: leave text and cross unloaded.
+    batch_size: None for 16, at most what the bundle allows.
 
     Raises BackendError (onnxruntime missing, provider unknown), BundleError (a stage file it cannot run).
     """
-
-    flexible_steps = True
 
     def __init__(
         self,
@@ -51,7 +53,9 @@ class OrtStages:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         visual_only: bool = False,
+        batch_size: int | None = None,
     ) -> None:
+        super().__init__(bundle.manifest.image_size, min(batch_size or BATCH, bundle.manifest.max_batch))
         try:
             import onnxruntime
         except ImportError as error:
@@ -59,6 +63,7 @@ class OrtStages:
         self.threads = threads or available_threads()
         _warn_if_unfit(bundle)
         self.providers = _choose(onnxruntime.get_available_providers(), providers)
+        self.on_gpu = "CUDAExecutionProvider" in self.providers
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
@@ -93,18 +98,19 @@ class OrtStages:
     def image(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(self._run("image", self._seen, {"pixels": pixels}))
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray) -> Pass:
-        return self._pass("visual", tokens, attend, visual_kv=visual_kv)
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: np.ndarray) -> Pass:
+        return self._pass("visual", tokens, rule, visual_kv=visual_kv)
 
     def text(self, bpe: np.ndarray) -> np.ndarray:
         return self._run("text", ["text_kv"], {"bpe": bpe})[0]
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: np.ndarray, text_kv: np.ndarray) -> Pass:
-        return self._pass("cross", tokens, attend, cross_kv=cross_kv, text_kv=text_kv)
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: np.ndarray, text_kv: np.ndarray) -> Pass:
+        return self._pass("cross", tokens, rule, cross_kv=cross_kv, text_kv=text_kv)
 
-    def _pass(self, stage: str, tokens: np.ndarray, attend: np.ndarray, **memory: np.ndarray) -> Pass:
+    def _pass(self, stage: str, tokens: np.ndarray, rule: Rule, **memory: np.ndarray) -> Pass:
         memory = {name: kv.astype(self._kv_type, copy=False) for name, kv in memory.items()}
-        return Pass(*self._run(stage, ["ids", "probs", "logits"], {"tokens": tokens, "attend": attend, **memory}))
+        feed = {"tokens": tokens, "attend": rule.mask(tokens.shape[1]), **memory}
+        return Pass(*self._run(stage, ["ids", "probs", "logits"], feed))
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clip4str.benchmarks import drafts
-from clip4str.benchmarks.forcing import ForcedStages, Forcing
+from clip4str.benchmarks.forcing import ForcedBackend, Forcing
 from clip4str.core.driver import Decoding
 from clip4str.core.errors import UsageError
 from clip4str.export.bundles import build_bundle
@@ -59,8 +59,8 @@ def test_words_that_change_are_counted_and_named(bundle, words):
 def test_forced_words_take_the_passes_that_were_asked_for(bundle, visual, cross):
     recognizer = Recognizer.load(bundle, "onnxruntime", threads=1)
     driver = recognizer.driver
-    stages = ForcedStages(recognizer.stages, Forcing(6, visual, cross), driver.charset, driver.steps)
-    stats = driver(stages, np.zeros((2, 3, 32, 64), np.float32)).stats
+    backend = ForcedBackend(recognizer.backend, Forcing(6, visual, cross), driver)
+    stats = backend.read(driver, np.zeros((2, 3, 32, 64), np.float32)).stats
     assert (stats.visual_passes, stats.cross_passes, stats.drafted) == (visual, cross, 0)
 
 

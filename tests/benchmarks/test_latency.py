@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from clip4str.benchmarks import latency
-from clip4str.benchmarks.forcing import ForcedStages, ForcedWords, Forcing
+from clip4str.benchmarks.forcing import ForcedBackend, ForcedWords, Forcing
 from clip4str.benchmarks.latency import main
 from clip4str.benchmarks.latency_chart import save_chart
 from clip4str.benchmarks.latency_sides import STAGES
@@ -76,8 +76,8 @@ def test_forced_words(tiny_bundle, golden_checkpoint, tmp_path, text_calls):
 def test_forced_passes_are_the_drivers_own(tiny_bundle, visual, cross):
     recognizer = Recognizer.load(tiny_bundle, threads=1)
     driver = recognizer.driver
-    stages = ForcedStages(recognizer.stages, Forcing(6, visual, cross), driver.charset, driver.steps)
-    reading = driver(stages, np.zeros((2, 3, 64, 64), np.float32))
+    backend = ForcedBackend(recognizer.backend, Forcing(6, visual, cross), driver)
+    reading = backend.read(driver, np.zeros((2, 3, 64, 64), np.float32))
     assert (reading.stats.visual_passes, reading.stats.cross_passes) == (visual, cross)
     words = [driver.charset.decode(row) for row in reading.ids]
     assert [len(word) for word in words] == [6, 6] and words[0] != words[1]

@@ -8,6 +8,7 @@ from oracle import read_alone
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import Pass, PredictAndRefine
 from clip4str.core.errors import UsageError
+from clip4str.core.masks import Rule
 from clip4str.runtime import Decoding, Stats
 
 SIZES = [
@@ -32,45 +33,24 @@ class Fixed:
 
     flexible_steps = False
 
-    def visual(self, tokens, attend, kv):
-        self.shapes.add((tokens.shape[1:], attend.shape[1:]))
-        return self.model.visual(tokens, attend, kv)
+    def visual(self, tokens, rule, kv):
+        self.shapes.add((tokens.shape[1:], (rule.queries, tokens.shape[1])))
+        return self.model.visual(tokens, rule, kv)
 
-    def cross(self, tokens, attend, kv, text_kv):
-        self.shapes.add((tokens.shape[1:], attend.shape[1:]))
-        return self.model.cross(tokens, attend, kv, text_kv)
-
-
-class InWords(Fixed):
-    """The same, told in words what each position sees."""
-
-    sees_modes = True
-
-    def mask(self, sight, steps):
-        assert sight.mode in ("start", "causal", "cloze") and sight.keep.ndim == 1
-        seen = [
-            [[self.sees(sight.mode, i, j) and j <= keep for j in range(steps)] for i in range(steps)]
-            for keep in sight.keep
-        ]
-        return np.array(seen)
-
-    def sees(self, mode, i, j):
-        return {"start": j == 0, "causal": j <= i, "cloze": j != i + 1}[mode]
-
-    def visual(self, tokens, sight, kv):
-        return super().visual(tokens, self.mask(sight, tokens.shape[1]), kv)
-
-    def cross(self, tokens, sight, kv, text_kv):
-        return super().cross(tokens, self.mask(sight, tokens.shape[1]), kv, text_kv)
+    def cross(self, tokens, rule, kv, text_kv):
+        self.shapes.add((tokens.shape[1:], (rule.queries, tokens.shape[1])))
+        return self.model.cross(tokens, rule, kv, text_kv)
 
 
-@pytest.mark.parametrize("how", [Decoding(), Decoding("nar"), Decoding(refine=2), Decoding(branch="visual")])
-def test_masks_in_words_are_the_same_masks(random_model, how):
-    model, pixels = random_model(seed=3), images(12, seed=3)
-    driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps, how)
-    with torch.inference_mode():
-        arrays, words = driver(Fixed(model), pixels), driver(InWords(model), pixels)
-    assert np.array_equal(arrays.ids, words.ids) and np.array_equal(arrays.probs, words.probs)
+@pytest.mark.parametrize("mode", ["start", "causal", "cloze"])
+@pytest.mark.parametrize(("queries", "contents"), [(5, 5), (5, 1), (2, 5), (5, 3), (1, 1)])
+def test_a_rule_is_its_mask(mode, queries, contents):
+    def sees(i, j, keep):
+        return j <= keep and {"start": j == 0, "causal": j <= i, "cloze": j != i + 1}[mode]
+
+    keep = np.array([0, 2, contents - 1, 9])
+    wanted = [[[sees(i, j, most) for j in range(contents)] for i in range(queries)] for most in keep]
+    assert np.array_equal(Rule(mode, keep, queries).mask(contents), wanted)
 
 
 @pytest.mark.parametrize("size", range(len(SIZES)))
@@ -147,16 +127,16 @@ class Chain:
     def image(self, pixels):
         return pixels, pixels
 
-    def visual(self, tokens, attend, kv):
-        seen = np.where(attend, np.arange(tokens.shape[1]), -1).max(axis=2)
+    def visual(self, tokens, rule, kv):
+        seen = np.where(rule.mask(tokens.shape[1]), np.arange(tokens.shape[1]), -1).max(axis=2)
         ids = np.take_along_axis(tokens, seen, 1) * 7 % 94 + 1
         return Pass(ids, np.ones(ids.shape, np.float32))
 
     def text(self, bpe):
         return bpe
 
-    def cross(self, tokens, attend, kv, text_kv):
-        ids, probs, _ = self.visual(tokens, attend, kv)
+    def cross(self, tokens, rule, kv, text_kv):
+        ids, probs, _ = self.visual(tokens, rule, kv)
         return Pass(ids % 94 + 1, probs)
 
     def stack(self, rows):
@@ -187,13 +167,12 @@ class Scripted:
     def image(self, pixels):
         return pixels, pixels
 
-    def visual(self, tokens, attend, kv):
-        cloze = attend.shape[2] > 2 and attend[0, 0, 2]
-        return self.spell(self.refined if cloze else self.words, attend.shape[1], kv)
+    def visual(self, tokens, rule, kv):
+        return self.spell(self.refined if rule.mode == "cloze" else self.words, rule.queries, kv)
 
-    def cross(self, tokens, attend, kv, text_kv):
+    def cross(self, tokens, rule, kv, text_kv):
         assert text_kv.shape == (len(kv), 16)
-        return self.spell(self.words, attend.shape[1], kv)
+        return self.spell(self.words, rule.queries, kv)
 
     def text(self, bpe):
         self.encoded.append(bpe)

@@ -39,19 +39,20 @@ class HashDecoders:
             return pixels, pixels
         return pixels, pixels, np.array([self.drafts(int(image)) for image in pixels])
 
-    def visual(self, tokens, attend, images):
-        return self.decode("visual", tokens, attend, images, [None] * len(images))
+    def visual(self, tokens, rule, images):
+        return self.decode("visual", tokens, rule, images, [None] * len(images))
 
     def text(self, bpe):
         return bpe.copy()
 
-    def cross(self, tokens, attend, images, text):
-        return self.decode("cross", tokens, attend, images, [tuple(row) for row in text.tolist()])
+    def cross(self, tokens, rule, images, text):
+        return self.decode("cross", tokens, rule, images, [tuple(row) for row in text.tolist()])
 
     def stack(self, rows):
         return np.stack(rows)
 
-    def decode(self, branch, tokens, attend, images, texts):
+    def decode(self, branch, tokens, rule, images, texts):
+        attend = rule.mask(tokens.shape[1])
         out = Pass(np.zeros(attend.shape[:2], np.int32), np.zeros(attend.shape[:2], np.float32))
         for row, i in np.ndindex(*attend.shape[:2]):
             visible = tuple((int(j), int(tokens[row, j])) for j in np.flatnonzero(attend[row, i]))

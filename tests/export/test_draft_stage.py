@@ -19,7 +19,7 @@ from clip4str.export.stage_files import stage_graph
 from clip4str.model import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime import Decoding, Recognizer
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle, stage_shapes
 
 GRIDS = {"tall": {"draft_frames": 8}, "one row": {"patch_size": (32, 4), "draft_frames": 2}}
@@ -55,7 +55,7 @@ def test_the_image_stage_gives_the_ids_of_all_frames(network, bundle, pixels, tm
     assert stage_shapes(bundle.manifest)["image"]["draft"] == ("N", frames)
     output = onnx.load(bundle.path("image")).graph.output[2]
     assert output.name == "draft" and output.type.tensor_type.elem_type == TensorProto.INT32
-    stages = OrtStages(bundle, threads=1)
+    stages = OrtBackend(bundle, threads=1)
     for n in (1, 12):
         found = stages.image(pixels[:n])[2]
         with torch.inference_mode():
@@ -98,7 +98,7 @@ def test_a_network_without_a_head_gives_the_graph_it_always_gave(random_model):
 
 def test_the_parity_table_counts_frames_that_agree(network, bundle, pixels):
     assert bundle.manifest.parity["draft_agreement"] == 1
-    stages = OrtStages(bundle, threads=1)
+    stages = OrtBackend(bundle, threads=1)
     image = stages.image
     stages.image = lambda pixels: (*image(pixels)[:2], 1 + image(pixels)[2])
     parity = measure(network, stages, pixels)
@@ -144,6 +144,6 @@ def test_an_image_stage_without_what_the_manifest_means(bundle):
         )
         if frames:
             with pytest.raises(BundleError, match=message):
-                OrtStages(wrong, threads=1)
+                OrtBackend(wrong, threads=1)
         else:
-            assert len(OrtStages(wrong, threads=1).image(np.zeros((1, 3, 32, 64), np.float32))) == 2
+            assert len(OrtBackend(wrong, threads=1).image(np.zeros((1, 3, 32, 64), np.float32))) == 2

@@ -11,11 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from clip4str.core.errors import BackendError, BundleError, ParityError, UsageError
-from clip4str.core.masks import Sight, masks
 from clip4str.export import finishing
 from clip4str.export.build_engine import main
 from clip4str.export.engines import EngineOptions
@@ -23,7 +21,7 @@ from clip4str.export.finishing import finish_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime import Recognizer
 from clip4str.runtime.backends import trt
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import KERNELS, STAGES, Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,15 +189,15 @@ class Backend:
     flexible_steps = False
 
     def __init__(self, bundle, wrong):
-        self.stages, self.kernels, self.wrong = OrtStages(bundle, threads=1), KERNELS in bundle.manifest.stages, wrong
+        self.stages, self.kernels, self.wrong = OrtBackend(bundle, threads=1), KERNELS in bundle.manifest.stages, wrong
         self.image, self.text, self.stack = self.stages.image, self.stages.text, self.stages.stack
-        self.closed, self.sees_modes = False, False
+        self.closed, self.compiled_kernels, self.batch_size = False, False, 5
 
-    def visual(self, tokens, attend, kv):
-        return self.stages.visual(tokens, mask(attend), kv)
+    def visual(self, tokens, rule, kv):
+        return self.stages.visual(tokens, rule, kv)
 
-    def cross(self, tokens, attend, *memory):
-        found = self.stages.cross(tokens, mask(attend), *memory)
+    def cross(self, tokens, rule, *memory):
+        found = self.stages.cross(tokens, rule, *memory)
         here = "kernels" if self.kernels else "engines"
         return found._replace(ids=found.ids * 0 + 1) if self.wrong == here else found
 
@@ -216,7 +214,7 @@ def test_engines_and_kernels_are_both_compared(bundle, monkeypatch, wrong):
 
     def open_backend(bundle, driver, options):
         opened.append(Backend(bundle, wrong))
-        opened[-1].sees_modes = opened[-1].kernels
+        opened[-1].compiled_kernels = opened[-1].kernels
         return opened[-1]
 
     monkeypatch.setattr(trt, "open_backend", open_backend)
@@ -229,13 +227,6 @@ def test_engines_and_kernels_are_both_compared(bundle, monkeypatch, wrong):
         assert found["checked"] and found["agreement"] == found["with_kernels"]["agreement"] == 1
     assert [b.kernels for b in opened] == [False, True][: 1 if wrong == "engines" else 2]
     assert all(b.closed for b in opened)
-
-
-def mask(attend):
-    """A Sight as the array it stands for."""
-    if not isinstance(attend, Sight):
-        return attend
-    return masks(26)[attend.mode][None] & (np.arange(26) <= attend.keep[:, None])[:, None, :]
 
 
 def test_a_bundle_that_one_stands_in(bundle, library, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.export.stage_files import write_stages
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import STAGES, Bundle
 
 
@@ -220,5 +220,5 @@ def test_for_a_gpu_decoders_are_half(network, tmp_path):
     assert (facts["rest"], facts["activations"], facts["weights"]) == ("fp16", "s8", "s8") and "schemes" not in facts
     assert any("says nothing of a GPU" in line for line in said)
     bundle: Bundle = stage_bundle(network, tmp_path, "half")
-    visual_kv, _ = OrtStages(bundle, threads=1).image(np.zeros((2, 3, 32, 64), np.float32))
+    visual_kv, _ = OrtBackend(bundle, threads=1).image(np.zeros((2, 3, 32, 64), np.float32))
     assert visual_kv.dtype == np.float16

@@ -98,9 +98,9 @@ def test_an_8_bit_bundle_carried_to_a_cpu_that_misreads_it_is_told(tiny_bundle, 
     bundle = Bundle.open(tiny_bundle)
     eight = Bundle(bundle.folder, replace(bundle.manifest, quantization={"target": "cpu", "weights": "s8"}))
     monkeypatch.setattr(ort, "weight_type", lambda flags: "s8")
-    ort.OrtStages(eight, threads=1)
+    ort.OrtBackend(eight, threads=1)
     monkeypatch.setattr(ort, "weight_type", lambda flags: "u8")
-    ort.OrtStages(bundle, threads=1)
+    ort.OrtBackend(bundle, threads=1)
     assert not recwarn.list
     with pytest.warns(RuntimeWarning, match="quantised for processors with VNNI"):
-        ort.OrtStages(eight, threads=1)
+        ort.OrtBackend(eight, threads=1)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from clip4str.core.masks import Rule
 from clip4str.export.bundles import build_bundle
 from clip4str.export.kernel_weights import network_name, write_decoders
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import KERNELS, Bundle
 
 
@@ -36,12 +37,12 @@ def weights_of(arrays, branch):
 
 
 def test_passes_over_them_give_the_stages_answers(bundled, arrays, tmp_path):
-    stages = OrtStages(Bundle.open(build_bundle(output=tmp_path / "b")), threads=1)
+    stages = OrtBackend(Bundle.open(build_bundle(output=tmp_path / "b")), threads=1)
     random = np.random.default_rng(5)
     pixels = torch.from_numpy(random.standard_normal((3, 3, *bundled.config.image_size)).astype(np.float32))
     ids = random.integers(1, 95, (3, 26)).astype(np.int32)
     tokens = np.concatenate((np.full((3, 1), 95, np.int32), ids[:, :-1]), axis=1)
-    causal = np.broadcast_to(np.tri(26, dtype=bool), (3, 26, 26)).copy()
+    causal = Rule("causal", np.full(3, 25), 26)
     with torch.inference_mode():
         memory = bundled.image(pixels)
         text = bundled.text(bundled.tokenizer(["ab", "cde", "street"]))

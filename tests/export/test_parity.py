@@ -10,7 +10,7 @@ import pytest
 from clip4str.core.driver import Pass
 from clip4str.core.errors import ParityError
 from clip4str.export.parity import Parity, max_difference, measure
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import STAGES, Bundle
 
 
@@ -41,7 +41,7 @@ class Spoiled:
 
 @pytest.fixture(scope="module")
 def stages(tiny_bundle):
-    return OrtStages(Bundle.open(tiny_bundle), threads=1)
+    return OrtBackend(Bundle.open(tiny_bundle), threads=1)
 
 
 @pytest.mark.parametrize("stage", STAGES)

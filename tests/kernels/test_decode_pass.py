@@ -272,7 +272,7 @@ def run_head(how: str, w: DecoderWeights, x: Tensor, before: Tensor | None, limi
 
 @pytest.mark.parametrize("how", ["triton", "reference"])
 def test_last_and_unsettled_are_the_drivers(packed, how: str) -> None:
-    """The rule of runtime.driver's fixed point, transcribed, on words with none, one or several end tokens."""
+    """The rule of core.driver's fixed point, transcribed, on words with none, one or several end tokens."""
     w, random = packed("odd"), np.random.default_rng(5)
     n, steps = 48, w.steps
     after = random.integers(0, w.classes, (n, steps), np.int32)

@@ -13,7 +13,7 @@ from torch_networks import CPU
 
 from clip4str.core.cli import main
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.masks import sight_of
+from clip4str.core.masks import Rule
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.kernels.launch import check_capability
@@ -55,7 +55,7 @@ def test_reads_the_published_words(name, golden, golden_checkpoint):
     words = recognizer.read(list(want["images"]))
     assert [w.text for w in words] == want["text"].tolist()
     np.testing.assert_allclose([w.confidence for w in words], want["confidence"], rtol=1e-2, atol=1e-6)
-    assert recognizer.stages.device == CPU and recognizer.stages.dtype == torch.float32
+    assert recognizer.backend.device == CPU and recognizer.backend.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["tiny", pytest.param("base16", marks=pytest.mark.slow)])
@@ -106,17 +106,17 @@ def test_the_visual_branch_alone_needs_no_text_tower(bundle, golden):
     want = golden("tiny")
     visual = Recognizer.load(bundle, "torch", decoding=Decoding(branch="visual"))
     assert [w.text for w in visual.read(list(want["images"]))] == want["visual_refined"].tolist()
-    weights = visual.stages.weights
+    weights = visual.backend.weights
     assert weights.text is None and weights.cross is None
     assert len(weights.image.key_value.weight) == 2 * weights.config.d
     with pytest.raises(UsageError, match="no text tower"):
-        visual.stages.text(np.zeros((1, 16), np.int32))
+        visual.backend.text(np.zeros((1, 16), np.int32))
 
 
 def test_auto_takes_torch_only_where_it_must(bundle, tiny_bundle, golden_checkpoint):
-    assert type(Recognizer.load(bundle, threads=1).stages).__name__ == "OrtStages", "there is no GPU here"
-    assert type(Recognizer.load(golden_checkpoint("tiny")).stages).__name__ == "TorchBackend"
-    assert type(Recognizer.load(bundle, dtype="float16").stages).__name__ == "TorchBackend", "onnxruntime has no dtype"
+    assert type(Recognizer.load(bundle, threads=1).backend).__name__ == "OrtBackend", "there is no GPU here"
+    assert type(Recognizer.load(golden_checkpoint("tiny")).backend).__name__ == "TorchBackend"
+    assert type(Recognizer.load(bundle, dtype="float16").backend).__name__ == "TorchBackend", "onnxruntime has no dtype"
     code = (
         "import sys\nfrom clip4str.runtime import Recognizer\n"
         f"Recognizer.load({str(tiny_bundle)!r}, threads=1)\nassert 'torch' not in sys.modules"
@@ -251,22 +251,12 @@ def test_weights_are_taken_once_and_let_go(random_model):
     assert source.take("clip_model.logit_scale") is not None, "the only one that nothing needs"
 
 
-def test_masks_that_the_driver_never_makes():
-    with pytest.raises(UsageError, match="expected the driver's masks"):
-        sight_of(np.triu(np.ones((1, 4, 4), bool)))
-    assert sight_of(np.tri(4, dtype=bool)[None]).mode == "causal"
-    mode, keep = sight_of(~np.eye(6, k=1, dtype=bool) & (np.arange(6) < [[[3]], [[5]]]))
-    assert mode == "cloze" and keep.tolist() == [2, 4]
-    mode, keep = sight_of(~np.eye(5, k=1, dtype=bool)[None, :, :2])
-    assert mode == "cloze" and keep.tolist() == [1], "and not causal, where the last queries would see more"
-
-
 def test_parity_stages_take_another_backends_arrays(bundle, golden):
     stages = cpu_stages(Bundle.open(bundle))
     pixels = (np.float32(1 / 127.5) * golden("tiny")["images"][:2] - 1).transpose(0, 3, 1, 2)
     visual_kv, _ = stages.image(pixels)
-    tokens, attend = np.full((2, 1), 95, np.int32), np.ones((2, 26, 1), bool)
-    mine, theirs = stages.visual(tokens, attend, visual_kv), stages.visual(tokens, attend, visual_kv.numpy().copy())
+    tokens, rule = np.full((2, 1), 95, np.int32), Rule("start", np.zeros(2, int), 26)
+    mine, theirs = stages.visual(tokens, rule, visual_kv), stages.visual(tokens, rule, visual_kv.numpy().copy())
     np.testing.assert_array_equal(mine.ids, theirs.ids)
 
 

@@ -4,7 +4,7 @@
     towers     images and captions -> keys and values
     program    images -> words in a fixed number of passes, nothing asked of the host
     graphs     CUDA graphs of that program by batch size; runner: over which buffers
-    stages     the same network in runtime/driver.py's four functions, for what the program leaves open
+    stages     the same network in core/driver.py's four functions, for what the program leaves open
     backend    the two together
     inputs     pixels that are on the GPU already
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,15 +23,13 @@ from clip4str.core.errors import CharsetError, UsageError
 from clip4str.kernels.tokenize import TokenizerTables
 
 from ...bundle import Bundle, Manifest, file_sha256
+from ..contract import Options
 from .backend import TorchBackend
 from .device import PRECISION, choose_device, choose_dtype, gpu_is_usable
 from .graphs import CudaGraphs
 from .program import Passes, Program
 from .stages import TorchStages
 from .weights import Source, Weights, pack, source_of_bundle, source_of_model
-
-if TYPE_CHECKING:
-    from .. import Options
 
 __all__ = ["TorchBackend", "cpu_stages", "gpu_is_usable", "open_backend", "open_checkpoint"]
 

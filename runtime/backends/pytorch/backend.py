@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -13,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.core.driver import Pass, PredictAndRefine, Reading, Stats
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, Clip4StrError
+from clip4str.core.reading import Pass, Reading, Stages, Stats
 
+from ..contract import Backend
+from ..memory_limits import read_in_parts, shrink
 from .graphs import BUCKETS, GraphLayer, first_line, is_out_of_memory, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .program import Program
@@ -26,7 +28,7 @@ from .weights import Weights
 MOST_RESUMED = 4  # times T: each time settles a position; a change of bucket may round a word back
 
 
-class TorchBackend(TorchStages):
+class TorchBackend(TorchStages, Backend):
     """The stages, and `read`, which does without the driver where it can.
 
     program: None where there can be none (several rounds of refinement, captions that the device cannot tokenize):
@@ -39,8 +41,9 @@ class TorchBackend(TorchStages):
     """
 
     def __init__(self, weights: Weights, program: Program | None, batch_size: int, layer: GraphLayer | None) -> None:
-        super().__init__(weights)
-        self.program, self.batch_size = program, min(batch_size, BUCKETS[-1])
+        TorchStages.__init__(self, weights)
+        Backend.__init__(self, weights.config.image_size, min(batch_size, BUCKETS[-1]))
+        self.program, self.on_gpu = program, weights.device.type == "cuda"
         self.device, self.dtype = weights.device, weights.dtype
         self.threads = torch.get_num_threads()
         self._layer, self._lock = layer, threading.Lock()
@@ -50,6 +53,10 @@ class TorchBackend(TorchStages):
     def largest(self) -> int:
         """Images that are read at a time: the batch size, less once memory has run out."""
         return self.batch_size if self._runner is None else self._runner.largest
+
+    @property
+    def driven(self) -> bool:
+        return self._runner is None
 
     def accept(self, pixels: Any) -> Tensor:
         """Normalised pixels of any kind that inputs.accept_pixels takes. Raises ImageError."""
@@ -79,57 +86,56 @@ class TorchBackend(TorchStages):
                 raise BackendError(f"cutting out words failed in torch ({first_line(error)})") from error
 
     @torch.inference_mode()
-    def read(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor) -> Reading:
+    def read(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor, stages: Stages | None = None) -> Reading:
         """What driver(self, pixels) would read, for any number of images but none.
 
         Raises BackendError if memory does not suffice for a single image, or if torch or Triton fail, or while the
         caller captures a CUDA graph; the backend can be used again after it.
         """
         with self._on_device():
-            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if self.on_gpu and torch.cuda.is_current_stream_capturing():
                 raise BackendError("reading waits for its answers, so it cannot be captured in another CUDA graph")
             if self._runner is None or self.program is None or driver.decoding != self.program.decoding:
-                return self._driven(driver, pixels)
-            rows, readings = from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels, []
+                return self._driven(driver, pixels, stages or self)
+            rows = from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
             with self._lock:
-                while len(rows):
-                    part = rows[: self._runner.largest]
-                    reading = _attempt(partial(self._shoot, driver, self.program, self._runner, part))
-                    if reading is None:
-                        self._shrink(self.program, len(part), self._runner.largest)
-                    else:
-                        readings.append(reading)
-                        rows = rows[len(part) :]
-        return Reading.joined(readings)
+                return read_in_parts(
+                    rows,
+                    lambda: self.largest,
+                    lambda part: _attempt(partial(self._run_program, driver, part)),
+                    self._shrink,
+                )
 
-    def _driven(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor) -> Reading:
+    def _driven(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor, stages: Stages) -> Reading:
         """The driver's way, all rows at once."""
-        reading = _attempt(partial(driver, self, pixels))
+        reading = _attempt(partial(driver, stages, pixels))
         if reading is None:
-            if self.device.type == "cuda":
+            if self.on_gpu:
                 release_memory()
             raise BackendError(
                 f"out of memory on {self.device} with {len(pixels)} images; load with a smaller batch_size"
             )
         return reading
 
-    def _shoot(self, driver: PredictAndRefine, program: Program, runner: Runner, pixels: Tensor) -> Reading:
+    def _run_program(self, driver: PredictAndRefine, pixels: Tensor) -> Reading:
         """The program's answers as the driver gives them; rows that it left open are read further."""
-        shot = runner.run(pixels)
-        answers, n, steps = shot.answers, len(shot.answers), driver.steps
+        program, runner = self.program, self._runner
+        assert program is not None and runner is not None
+        last = runner.run(pixels)
+        answers, n, steps = last.answers, len(last.answers), driver.steps
         stats = program.stats(n)
         for _ in range(MOST_RESUMED * steps):
             rows = np.flatnonzero(program.open_rows(answers))
             if not len(rows):
                 break
-            answers[rows] = runner.resume(shot, rows)
+            answers[rows] = runner.resume(last, rows)
             stats.add(program.stats(len(rows), resumed=True))
         else:
             raise BackendError(f"{len(rows)} words change with every pass; the device's arithmetic is not repeatable")
         ids, probs = (answers[:, program.columns[name]].copy() for name in ("ids", "probs"))
         rows = np.flatnonzero(program.changed_rows(answers))
         if len(rows):
-            again = runner.reread(shot, rows)
+            again = runner.reread(last, rows)
             ids[rows], probs[rows] = again[:, :steps], again[:, steps:]
             stats.add(Stats(refine_passes=1, text_calls=1, captions_encoded=len(rows)))
         lengths = np.full(n, steps)
@@ -142,25 +148,21 @@ class TorchBackend(TorchStages):
             return EagerRunner(program, largest)
         return GraphRunner(program, largest, self._layer)
 
-    def _shrink(self, program: Program, rows: int, largest: int) -> None:
+    def _shrink(self, rows: int) -> None:
         """Fewer images at a time from now on; graphs and buffers are dropped. Raises BackendError below one image."""
-        # A single image may only lack what the buffers of larger batches took.
-        smaller = max((bucket for bucket in BUCKETS if bucket < rows), default=1 if largest > 1 else 0)
-        self._runner = self._make_runner(program, max(1, smaller))  # which takes memory only when it first runs
-        if self.device.type == "cuda":
-            release_memory()
-        if not smaller:
-            raise BackendError(f"out of memory on {self.device} with a single image; free some and read again")
-        warnings.warn(
-            f"out of memory on {self.device} with {rows} images: reading {smaller} at a time from now on",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+
+        def rebuild(largest: int) -> None:
+            assert self.program is not None
+            self._runner = self._make_runner(self.program, largest)  # which takes memory only when it first runs
+            if self.on_gpu:
+                release_memory()
+
+        shrink(str(self.device), rows, self.largest, rebuild, stacklevel=6)
 
     def _on_device(self) -> ExitStack:
         """The current GPU is this one, and no autocast of the caller's changes dtypes between the operators."""
         with ExitStack() as stack:
-            if self.device.type == "cuda":
+            if self.on_gpu:
                 stack.enter_context(torch.cuda.device(self.device))
             stack.enter_context(torch.autocast(self.device.type, enabled=False))
             return stack.pop_all()

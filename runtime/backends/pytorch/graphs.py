@@ -8,7 +8,6 @@ until the next.
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -18,11 +17,12 @@ import torch
 
 from clip4str.core.errors import BackendError, Clip4StrError
 
-BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+from ..capturing import capturing, nothing_captured
+from ..memory_limits import ladder, padded
+
+BUCKETS = ladder(256)
 
 Run = Callable[[], object]
-
-_CAPTURING = threading.Lock()  # of the whole process, see CudaGraphs
 
 
 class GraphLayer(Protocol):
@@ -35,8 +35,7 @@ class GraphLayer(Protocol):
 class CudaGraphs:
     """torch's CUDA graphs, captured on a side stream so that other work of the process goes on meanwhile.
 
-    Captures take turns, those of all recognisers: each begins with waiting for the whole device, which CUDA forbids
-    while any stream is captured, in whatever thread. Another library that does the same breaks a capture.
+    Captures take turns, see capturing.py. Another library that waits for the whole device breaks one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -47,7 +46,7 @@ class CudaGraphs:
     def capture(self, run: Run) -> Run:
         """Raises torch.cuda.OutOfMemoryError, after which nothing of the graph is left, BackendError."""
         try:
-            with _CAPTURING:
+            with capturing():
                 return self._capture(run)
         except Exception as error:  # of torch, CUDA, Triton, or of the compilers that Triton starts
             self._abandon()
@@ -110,13 +109,13 @@ class Buckets:
 def release_memory() -> None:
     """Gives the GPU what nothing holds any more, but not while another thread captures: it would break the capture."""
     gc.collect()
-    with _CAPTURING:
+    with nothing_captured():
         torch.cuda.empty_cache()
 
 
 def bucket_for(rows: int) -> int:
     """The smallest bucket that holds `rows`, the largest for more than it holds."""
-    return next((bucket for bucket in BUCKETS if bucket >= rows), BUCKETS[-1])
+    return padded(rows, BUCKETS)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -1,6 +1,6 @@
 """A word from its patches without the host: predict and refine with a number of passes fixed beforehand.
 
-runtime/driver.py asks after every pass whether anything has changed; here nothing is asked, so that all of it is one
+core/driver.py asks after every pass whether anything has changed; here nothing is asked, so that all of it is one
 CUDA graph. Each row's answer comes with the two questions that were not asked, and where one of them turns out
 badly the caller has the row read further (backend.py):
 

@@ -17,7 +17,7 @@ from .stages import patches_of
 from .towers import patch_shape, patch_view
 
 
-class Shot(NamedTuple):
+class ProgramRun(NamedTuple):
     """A program that has run. answers (n, width) int32 on the host, see Program.columns; results and kv as
     Program.run returns them, of `rows` >= n rows, valid until the next one."""
 
@@ -30,14 +30,14 @@ class Shot(NamedTuple):
 class Runner(Protocol):
     largest: int  # rows at a time
 
-    def run(self, pixels: Tensor) -> Shot:
+    def run(self, pixels: Tensor) -> ProgramRun:
         """Pixels (n, 3, H, W), n from 1 to `largest`. Waits for the answers."""
 
-    def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        """Program.resume of some rows (r,) of the last shot: (r, width) int32. Waits for it."""
+    def resume(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
+        """Program.resume of some rows (r,) of the last run: (r, width) int32. Waits for it."""
 
-    def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        """Program.reread of some rows (r,) of the last shot: (r, 2 T) int32. Waits for it."""
+    def reread(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
+        """Program.reread of some rows (r,) of the last run: (r, 2 T) int32. Waits for it."""
 
 
 class EagerRunner:
@@ -46,15 +46,15 @@ class EagerRunner:
     def __init__(self, program: Program, largest: int) -> None:
         self.program, self.largest = program, largest
 
-    def run(self, pixels: Tensor) -> Shot:
+    def run(self, pixels: Tensor) -> ProgramRun:
         results, kv = self.program.run(patches_of(pixels, self.program.weights))
-        return Shot(results.cpu().numpy(), results, kv, len(results))
+        return ProgramRun(results.cpu().numpy(), results, kv, len(results))
 
-    def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        return self.program.resume(shot.results, shot.kv, to_device(rows, shot.kv.device)).cpu().numpy()
+    def resume(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
+        return self.program.resume(last.results, last.kv, to_device(rows, last.kv.device)).cpu().numpy()
 
-    def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
-        return self.program.reread(shot.results, shot.kv, to_device(rows, shot.kv.device)).cpu().numpy()
+    def reread(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
+        return self.program.reread(last.results, last.kv, to_device(rows, last.kv.device)).cpu().numpy()
 
 
 class GraphRunner:
@@ -64,19 +64,19 @@ class GraphRunner:
         self.program, self.largest = program, bucket_for(largest)
         self.graphs, self.resuming, self.rereading = Buckets(layer), Buckets(layer), Buckets(layer)
 
-    def run(self, pixels: Tensor) -> Shot:
+    def run(self, pixels: Tensor) -> ProgramRun:
         static, n = self._static, len(pixels)
         bucket = bucket_for(n)
         here = pixels.to(static.patches.device, non_blocking=True)
         static.patches[:n].copy_(patch_view(here, self.program.weights.config))
         static.patches[n:bucket].zero_()
         self.graphs(self._run, bucket)
-        return Shot(static.fetch(static.results[:n]), static.results[:bucket], static.kv[:bucket], bucket)
+        return ProgramRun(static.fetch(static.results[:n]), static.results[:bucket], static.kv[:bucket], bucket)
 
-    def resume(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+    def resume(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
         return self._static.fetch(self._static.resumed[: self._choose(self.resuming, self._resume, rows)])
 
-    def reread(self, shot: Shot, rows: np.ndarray) -> np.ndarray:
+    def reread(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
         return self._static.fetch(self._static.reread[: self._choose(self.rereading, self._reread, rows)])
 
     def _choose(self, graphs: Buckets, run: Callable[[int], object], rows: np.ndarray) -> int:

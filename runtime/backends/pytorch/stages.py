@@ -1,4 +1,4 @@
-"""The four stage functions of runtime/driver.py on packed weights.
+"""The four stage functions of core/driver.py on packed weights.
 
 The driver runs over them wherever one program of fixed length cannot: several rounds of refinement, captions that the
 device cannot tokenize, and the parity check of a build.
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.core.driver import Pass
 from clip4str.core.errors import UsageError
-from clip4str.core.masks import sight_of
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Stages
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 
 from .inputs import from_numpy, to_device
@@ -23,7 +23,7 @@ from .towers import image_tower, key_value_view, memory_views, patch_shape, patc
 from .weights import Weights
 
 
-class TorchStages:
+class TorchStages(Stages):
     """The network in four functions: small numpy arrays in and out, keys and values stay on the device.
 
     Keys and values (N, 2, h, M, e) are views of one matrix product's output. Passes always compute all T positions;
@@ -42,8 +42,8 @@ class TorchStages:
         return keys_values if draft is None else (*keys_values, draft.argmax(dim=-1).cpu().numpy())
 
     @torch.inference_mode()
-    def visual(self, tokens: np.ndarray, attend: np.ndarray, visual_kv: np.ndarray | Tensor) -> Pass:
-        return _decode(self.weights.visual, tokens, attend, self._memory(visual_kv))
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: np.ndarray | Tensor) -> Pass:
+        return _decode(self.weights.visual, tokens, rule, self._memory(visual_kv))
 
     @torch.inference_mode()
     def text(self, bpe: np.ndarray) -> Tensor:
@@ -53,10 +53,10 @@ class TorchStages:
         return key_value_view(text_tower(self.weights.text, tokens), self.weights.cross.heads)
 
     @torch.inference_mode()
-    def cross(self, tokens: np.ndarray, attend: np.ndarray, cross_kv: Any, text_kv: Any) -> Pass:
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
         if self.weights.cross is None:
             raise UsageError("loaded for the visual branch alone: there is no cross-modal decoder")
-        return _decode(self.weights.cross, tokens, attend, self._memory(cross_kv), self._memory(text_kv))
+        return _decode(self.weights.cross, tokens, rule, self._memory(cross_kv), self._memory(text_kv))
 
     @torch.inference_mode()
     def stack(self, rows: Sequence[Tensor]) -> Tensor:
@@ -75,14 +75,12 @@ def patches_of(pixels: np.ndarray | Tensor, weights: Weights) -> Tensor:
 
 
 def _decode(
-    weights: DecoderWeights, tokens: np.ndarray, attend: np.ndarray, memory: Tensor, text: Tensor | None = None
+    weights: DecoderWeights, tokens: np.ndarray, rule: Rule, memory: Tensor, text: Tensor | None = None
 ) -> Pass:
-    mode, keep = sight_of(attend)
-    width, content = attend.shape[1:]
-    padded = np.zeros((len(tokens), weights.steps), np.int32)
-    padded[:, : content - 1] = tokens[:, 1:]
-    ids = None if mode == "start" else torch.from_numpy(padded).to(weights.device)
-    kept = torch.from_numpy(keep).to(weights.device) if mode == "cloze" else None
-    out = decode_pass(weights, ids, memory, text, mode=mode, keep=kept, logits=True)
+    padded, width = np.zeros((len(tokens), weights.steps), np.int32), rule.queries
+    padded[:, : tokens.shape[1] - 1] = tokens[:, 1:]
+    ids = None if rule.mode == "start" else torch.from_numpy(padded).to(weights.device)
+    kept = torch.from_numpy(rule.keep.astype(np.int32)).to(weights.device) if rule.mode == "cloze" else None
+    out = decode_pass(weights, ids, memory, text, mode=rule.mode, keep=kept, logits=True)
     assert out.logits is not None
     return Pass(out.ids[:, :width].cpu().numpy(), out.probs[:, :width].cpu().numpy(), out.logits[:, :width])

@@ -8,8 +8,8 @@ to 11.4 and for TensorRT-RTX.
     replay     CUDA graphs
     inputs     pixels that are on the GPU already
     fused      decoders by the compiled kernels in the engines' place
-    machine    all of it together, and the order in which it is let go of
-    backend    the stage functions of runtime/driver.py, and `read`
+    session    all of it together, and the order in which it is let go of
+    backend    the stage functions of core/driver.py, and `read`
 
 CUDA itself is runtime/cuda. Engine files are programs: TensorRT runs what is in them, so use only those that you or
 someone you trust has built.
@@ -17,15 +17,11 @@ someone you trust has built.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from clip4str.core.driver import PredictAndRefine
 
 from ...bundle import Bundle
+from ..contract import Options
 from .backend import TrtBackend
-
-if TYPE_CHECKING:
-    from .. import Options
 
 __all__ = ["TrtBackend", "open_backend"]
 

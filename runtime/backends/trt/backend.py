@@ -1,28 +1,31 @@
-"""The network on engines, in the four functions of runtime/driver.py, and `read`."""
+"""The network on engines, in the four functions of core/driver.py, and `read`."""
 
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from clip4str.core.driver import Pass, PredictAndRefine, Reading
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError
-from clip4str.core.masks import Sight
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Reading, Stages
 
 from ...bundle import Bundle
 from ...cuda import CudaContextLost, CudaOutOfMemory
+from ..contract import Backend, Options
+from ..memory_limits import read_in_parts, shrink
 from .inputs import DevicePixels, accept_pixels
-from .machine import Machine, Plant
-from .rows import Held, Row, Rows, check_current, copy_runs
+from .rows import BatchOutput, Row, Rows, check_current, copy_runs
+from .session import Pipeline, Session
 
 
-class TrtBackend:
+class TrtBackend(Backend):
     """The stages, and `read`, which splits batches and makes do with less memory.
 
     Batches are padded to 1, 2, 4 ... images or the largest, each with its own CUDA graph per stage, captured when it is
@@ -36,77 +39,73 @@ class TrtBackend:
     All calls raise BackendError if CUDA or TensorRT fail; what they raise it for is the call's own, the next may work.
     """
 
-    flexible_steps = False
+    flexible_steps, on_gpu = False, True
 
-    def __init__(self, bundle: Bundle, driver: PredictAndRefine, options: Any) -> None:
+    def __init__(self, bundle: Bundle, driver: PredictAndRefine, options: Options) -> None:
         self.folder, self.manifest, self.with_logits = bundle.folder, bundle.manifest, False
         self._lock, self._lost, self._generation = threading.RLock(), "", 0
         self._gathered: Any = lambda: None  # a weak reference to the Rows that lie in the cross stage's text_kv
         how = driver.decoding
         self._drafts = bool(bundle.manifest.draft_positions) and how.draft and how.decode == "ar"
-        self._machine = Machine(bundle, driver, options)
-        self.batch_size = min(options.batch_size or self._machine.profile["max"], self._machine.profile["max"])
-        self._finalizer = weakref.finalize(self, self._machine.close)
-
-    @property
-    def sees_modes(self) -> bool:
-        """Do the compiled kernels decode? They make masks themselves."""
-        return self._machine.weights is not None
+        self._session = Session(bundle, driver, options)
+        most = self._session.profile["max"]
+        super().__init__(self.manifest.image_size, min(options.batch_size or most, most))
+        self.compiled_kernels = self._session.weights is not None
+        self._finalizer = weakref.finalize(self, self._session.close)
 
     @property
     def largest(self) -> int:
-        """Images that are read at a time: the batch size, less once memory has run out."""
-        plant = self._machine.plant
-        return self.batch_size if plant is None else min(self.batch_size, plant.largest)
+        pipeline = self._session.pipeline
+        return self.batch_size if pipeline is None else min(self.batch_size, pipeline.largest)
 
     def close(self) -> None:
         """Gives back all that is held on the GPU. Twice is allowed."""
         with self._lock:
             self._finalizer()
 
-    # The stage functions of runtime/driver.py
+    # The stage functions of core/driver.py
 
     def image(self, pixels: Any) -> tuple[Any, ...]:
         """pixels: numpy float32 (N, 3, H, W), or what `accept` takes. Keys and values hold until the next call."""
-        with self._entered() as plant:
+        with self._entered() as pipeline:
             pixels = pixels if isinstance(pixels, DevicePixels) else self.accept(pixels)
             n = len(pixels)
-            rows = plant.bucket(n)
+            rows = pipeline.bucket(n)
             self._generation += 1
-            stage, buffer = plant.stages["image"], plant.buffers["image.pixels"]
+            stage, buffer = pipeline.stages["image"], pipeline.buffers["image.pixels"]
             if isinstance(pixels, DevicePixels):
                 address = self._place(pixels, buffer.address, rows)
                 stage.run_at(n if address != buffer.address else rows, {"pixels": address})
             else:
                 buffer.write(pixels)
                 stage.run(rows)
-            keys_values = [Held(self, name, n, self._generation) for name in ("visual_kv", "cross_kv")]
+            keys_values = [BatchOutput(self, name, n, self._generation) for name in ("visual_kv", "cross_kv")]
             if not self._drafts:
                 return tuple(keys_values)
-            self._machine.lane.synchronise()  # a word's worth of numbers; collapsed on the host they cost a pass less
-            return *keys_values, plant.buffers["image.draft"].values(n)
+            self._session.stream.synchronise()  # a word's worth of numbers; collapsed on the host they cost a pass less
+            return *keys_values, pipeline.buffers["image.draft"].values(n)
 
-    def visual(self, tokens: np.ndarray, attend: np.ndarray | Sight, visual_kv: Any) -> Pass:
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Any) -> Pass:
         """visual_kv: of image(), or an array (N, 2, h, M, e)."""
-        return self._pass("visual", tokens, attend, {"visual_kv": visual_kv})
+        return self._pass("visual", tokens, rule, {"visual_kv": visual_kv})
 
     def text(self, bpe: np.ndarray) -> Rows:
         """Every row gets memory of its own, which is free again when the row is dropped."""
-        with self._entered() as plant:
-            slots = self._machine.slots
+        with self._entered() as pipeline:
+            slots = self._session.slots
             if slots is None:
                 raise BackendError("loaded for the visual branch alone: there is no text tower")
             n = len(bpe)
-            plant.buffers["text.bpe"].write(bpe)
-            plant.stages["text"].run(plant.bucket(n))
-            rows, first = slots.take(n), plant.buffers["text.text_kv"].address
+            pipeline.buffers["text.bpe"].write(bpe)
+            pipeline.stages["text"].run(pipeline.bucket(n))
+            rows, first = slots.take(n), pipeline.buffers["text.text_kv"].address
             pairs = [(row.address, first + i * slots.row_bytes) for i, row in enumerate(rows)]
-            copy_runs(self._machine.lane, pairs, slots.row_bytes)
+            copy_runs(self._session.stream, pairs, slots.row_bytes)
             return Rows(self, rows)
 
-    def cross(self, tokens: np.ndarray, attend: np.ndarray | Sight, cross_kv: Any, text_kv: Any) -> Pass:
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
         """text_kv: of stack() or text(), or an array."""
-        return self._pass("cross", tokens, attend, {"cross_kv": cross_kv, "text_kv": text_kv})
+        return self._pass("cross", tokens, rule, {"cross_kv": cross_kv, "text_kv": text_kv})
 
     def stack(self, rows: Sequence[Any]) -> Rows:
         return Rows(self, list(rows))
@@ -116,150 +115,139 @@ class TrtBackend:
     def accept(self, pixels: Any) -> np.ndarray | DevicePixels:
         """Pixels of any kind that inputs.accept_pixels takes, as what can be cut by rows. Raises ImageError."""
         with self._entered():
-            return accept_pixels(pixels, self.manifest.image_size, self._machine.lane)
+            return accept_pixels(pixels, self.manifest.image_size, self._session.stream)
 
-    def read(self, driver: PredictAndRefine, pixels: np.ndarray | DevicePixels) -> Reading:
+    def read(
+        self, driver: PredictAndRefine, pixels: np.ndarray | DevicePixels, stages: Stages | None = None
+    ) -> Reading:
         """What driver(self, pixels) would read, for any number of images but none."""
-        readings = []
+        attempt = partial(self._attempt, driver, stages or self)
         with self._lock:
-            while len(pixels):
-                part = pixels[: self.largest]
-                reading = self._attempt(driver, part)
-                if reading is None:
-                    self._shrink(len(part))
-                else:
-                    readings.append(reading)
-                    pixels = pixels[len(part) :]
-        return Reading.joined(readings)
+            return read_in_parts(pixels, lambda: self.largest, attempt, self._shrink)
 
-    def download(self, value: Held | Rows) -> np.ndarray:
+    def download(self, value: BatchOutput | Rows) -> np.ndarray:
         """Keys and values as an array on the host."""
-        with self._entered() as plant:
+        with self._entered() as pipeline:
             if isinstance(value, Rows):
                 return np.stack([row.slots.read(row.address) if isinstance(row, Row) else row for row in value.rows])
             check_current(value, self, self._generation)
-            buffer = plant.buffers[f"image.{value.name}"]
-            return self._machine.lane.download(np.empty((value.n, *buffer.shape), buffer.dtype), buffer.address)
+            buffer = pipeline.buffers[f"image.{value.name}"]
+            return self._session.stream.download(np.empty((value.n, *buffer.shape), buffer.dtype), buffer.address)
 
     # How
 
-    def _attempt(self, driver: PredictAndRefine, pixels: Any) -> Reading | None:
+    def _attempt(self, driver: PredictAndRefine, stages: Stages, pixels: Any) -> Reading | None:
         """None if memory ran out; the error is let go of here, with what its traceback holds."""
         try:
             with self._entered():
-                return driver(self, pixels)
+                return driver(stages, pixels)
         except CudaOutOfMemory:
             return None
 
     def _shrink(self, n: int) -> None:
         """Fewer images at a time from now on. Raises BackendError below one image."""
-        machine = self._machine
-        with self._entered(build=False):
-            name, largest = machine.cuda.device.name, self.largest
-            # A single image may only lack what the buffers of larger batches took.
-            smaller = max((1 << i for i in range(n.bit_length()) if 1 << i < n), default=1 if largest > 1 else 0)
+
+        def rebuild(largest: int) -> None:
             self._forget()
-            machine.build(max(1, smaller))
-            if not smaller:
-                raise BackendError(f"out of memory on {name} with a single image; free some and read again")
-            warnings.warn(
-                f"out of memory on {name} with {n} images: reading {smaller} at a time from now on",
-                RuntimeWarning,
-                stacklevel=5,
-            )
+            self._session.build(largest)
+
+        with self._entered(build=False):
+            shrink(self._session.cuda.device.name, n, self.largest, rebuild, stacklevel=6)
 
     def _forget(self) -> None:
         """What earlier calls have left in the buffers is not there any more."""
         self._generation += 1
         self._gathered = lambda: None
 
-    def _pass(self, stage: str, tokens: np.ndarray, attend: Any, memory: dict[str, Any]) -> Pass:
-        with self._entered() as plant:
+    def _pass(self, stage: str, tokens: np.ndarray, rule: Rule, memory: dict[str, Any]) -> Pass:
+        with self._entered() as pipeline:
             n, steps = len(tokens), self.manifest.config["steps"]
-            rows = plant.bucket(n)
-            if tokens.shape != (n, steps) or (isinstance(attend, np.ndarray) and attend.shape != (n, steps, steps)):
+            rows = pipeline.bucket(n)
+            if tokens.shape != (n, steps) or rule.queries != steps or len(rule.keep) != n:
                 raise BackendError(
                     f"engines have one length: the {stage} stage takes {steps} tokens, not {tokens.shape[1]}"
                 )
-            if f"{stage}.{stage}_kv" not in plant.buffers:
+            if f"{stage}.{stage}_kv" not in pipeline.buffers:
                 raise BackendError("loaded for the visual branch alone: there is no cross-modal decoder")
-            elsewhere = self._memory_of(plant, stage, n, memory)
-            if plant.decoders is not None:
-                buffers = plant.decoders.run(stage, tokens, attend, rows, elsewhere)
+            elsewhere = self._memory_of(pipeline, stage, n, memory)
+            if pipeline.decoders is not None:
+                buffers = pipeline.decoders.run(stage, tokens, rule, rows, elsewhere)
             else:
                 names = ("tokens", "attend", "ids", "probs", "logits")
-                buffers = {name: plant.buffers[f"{stage}.{name}"] for name in names}
+                buffers = {name: pipeline.buffers[f"{stage}.{name}"] for name in names}
                 buffers["tokens"].write(tokens)
-                buffers["attend"].write(attend)
+                buffers["attend"].write(rule.mask(steps))
                 if elsewhere:
-                    plant.stages[stage].run_at(rows, elsewhere)
+                    pipeline.stages[stage].run_at(rows, elsewhere)
                 else:
-                    plant.stages[stage].run(rows)
+                    pipeline.stages[stage].run(rows)
             logits = None
             if self.with_logits:
                 area = buffers["logits"]
-                logits = self._machine.lane.download(np.empty((n, *area.shape), area.dtype), area.address)
-            self._machine.lane.synchronise()
+                logits = self._session.stream.download(np.empty((n, *area.shape), area.dtype), area.address)
+            self._session.stream.synchronise()
             return Pass(buffers["ids"].values(n), buffers["probs"].values(n), logits)
 
-    def _memory_of(self, plant: Plant, stage: str, n: int, memory: dict[str, Any]) -> dict[str, int]:
+    def _memory_of(self, pipeline: Pipeline, stage: str, n: int, memory: dict[str, Any]) -> dict[str, int]:
         """Puts keys and values where the stage reads them; the addresses of those that cannot be."""
         elsewhere = {}
         for name, value in memory.items():
             if len(value) != n:
                 raise BackendError(f"{name} is of {len(value)} images, the {stage} stage was given tokens of {n}")
-            if isinstance(value, Held):
+            if isinstance(value, BatchOutput):
                 check_current(value, self, self._generation)
             elif isinstance(value, Rows):
-                self._gather(plant, value)
+                self._gather(pipeline, value)
             else:
-                buffer, key = plant.buffers[f"{stage}.{name}"], f"{stage}.{name}"
+                buffer, key = pipeline.buffers[f"{stage}.{name}"], f"{stage}.{name}"
                 if tuple(value.shape[1:]) != buffer.shape:
                     raise BackendError(f"{name} is {value.shape}, the {stage} stage takes (N, {str(buffer.shape)[1:]}")
-                elsewhere[name] = plant.upload_area(key)
-                self._machine.lane.upload(elsewhere[name], np.asarray(value, buffer.dtype))
+                elsewhere[name] = pipeline.upload_area(key)
+                self._session.stream.upload(elsewhere[name], np.asarray(value, buffer.dtype))
         return elsewhere
 
-    def _gather(self, plant: Plant, text: Rows) -> None:
+    def _gather(self, pipeline: Pipeline, text: Rows) -> None:
         """Captions' rows to where the cross stage reads them, unless they are there still."""
         if self._gathered() is text:
             return
         self._gathered = lambda: None
-        buffer, lane, pairs = plant.buffers["cross.text_kv"], self._machine.lane, []
+        buffer, stream, pairs = pipeline.buffers["cross.text_kv"], self._session.stream, []
         for i, row in enumerate(text.rows):
             to = buffer.address + i * buffer.row_bytes
-            if isinstance(row, Row) and row.slots is self._machine.slots:
+            if isinstance(row, Row) and row.slots is self._session.slots:
                 pairs.append((to, row.address))
             else:  # an array, or another recogniser's
-                lane.upload(to, np.asarray(row.slots.read(row.address) if isinstance(row, Row) else row, buffer.dtype))
-        copy_runs(lane, pairs, buffer.row_bytes)
+                stream.upload(
+                    to, np.asarray(row.slots.read(row.address) if isinstance(row, Row) else row, buffer.dtype)
+                )
+        copy_runs(stream, pairs, buffer.row_bytes)
         self._gathered = weakref.ref(text)
 
     def _place(self, pixels: DevicePixels, address: int, rows: int) -> int:
         """Where the image stage shall read pixels that are on the device: there, or copied to the buffer."""
-        machine, n = self._machine, len(pixels)
-        fits = n >= machine.least and (n == rows or not machine.engines["image"].on_rtx)
+        session, n = self._session, len(pixels)
+        fits = n >= session.least and (n == rows or not session.engines["image"].on_rtx)
         if pixels.usable_in_place and fits:
             return pixels.address
         pairs = [(address + i * pixels.row_bytes, pixels.address + i * pixels.stride) for i in range(n)]
-        copy_runs(machine.lane, pairs, pixels.row_bytes)
+        copy_runs(session.stream, pairs, pixels.row_bytes)
         return address
 
     @contextmanager
-    def _entered(self, build: bool = True) -> Iterator[Plant]:
-        """One thread at a time, with the context current. build: make a plant if there is none."""
+    def _entered(self, build: bool = True) -> Iterator[Pipeline]:
+        """One thread at a time, with the context current. build: make a pipeline if there is none."""
         with self._lock:
             if self._lost:
                 raise CudaContextLost(self._lost)
             if not self._finalizer.alive:
                 raise BackendError("this recogniser was closed")
             try:
-                with self._machine.cuda.current():
-                    plant = self._machine.plant
-                    if plant is None and build:
+                with self._session.cuda.current():
+                    pipeline = self._session.pipeline
+                    if pipeline is None and build:
                         self._forget()
-                        plant = self._machine.build(1)
-                    yield plant  # type: ignore[misc]  # None only to who builds it
+                        pipeline = self._session.build(1)
+                    yield pipeline  # type: ignore[misc]  # None only to who builds it
             except CudaContextLost as error:
                 self._lost = str(error)
                 raise

@@ -12,7 +12,7 @@ from clip4str.core.errors import BackendError, BundleError
 from ...bundle import Bundle, stage_shapes
 from ...cuda import CudaOutOfMemory
 from .library import Complaints, rebuild_command, refused
-from .memory import Buffer, Lane, Scratch
+from .memory import Buffer, Scratch, Stream
 from .replay import Graphs, Replay
 
 _TYPES = {"pixels": "FLOAT", "draft": "INT32", "tokens": "INT32", "bpe": "INT32", "attend": "BOOL", "ids": "INT32",
@@ -154,9 +154,9 @@ class EngineStage:
     """
 
     def __init__(
-        self, loaded: Loaded, lane: Lane, scratch: Scratch, graphs: Graphs, buffers: dict[str, Buffer]
+        self, loaded: Loaded, stream: Stream, scratch: Scratch, graphs: Graphs, buffers: dict[str, Buffer]
     ) -> None:
-        self.loaded, self._lane, self._scratch, self._graphs, self.buffers = loaded, lane, scratch, graphs, buffers
+        self.loaded, self._stream, self._scratch, self._graphs, self.buffers = loaded, stream, scratch, graphs, buffers
         self._runs: dict[int, Replay] = {}
         self._loose: Any = None
         self._inputs = [buffers[t.name] for t in loaded.tensors.values() if t.is_input]
@@ -177,7 +177,7 @@ class EngineStage:
                 for buffer in self._outputs:
                     buffer.fetch(rows)
 
-            self._runs[rows] = Replay(self._lane, self._graphs, self.loaded.stage, send)
+            self._runs[rows] = Replay(self._stream, self._graphs, self.loaded.stage, send)
         return self._runs[rows]
 
     def run(self, rows: int) -> None:
@@ -215,5 +215,5 @@ class EngineStage:
 
     def _enqueue(self, context: Any) -> None:
         complaints = Complaints(self.loaded.logger)
-        if not context.execute_async_v3(self._lane.stream):
+        if not context.execute_async_v3(self._stream.handle):
             raise refused(f"the {self.loaded.stage} stage", complaints, _kind(complaints))

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from clip4str.core.errors import BackendError, BundleError, KernelError
-from clip4str.core.masks import Sight, sight_of
+from clip4str.core.masks import Rule
 
 from ...bundle import KERNELS, Bundle, stage_shapes
 from .engines import kv_types
-from .memory import Buffer, Lane, Memory
+from .memory import Buffer, Memory, Stream
 from .replay import Graphs, Replay
 
 _FLOAT32 = {"scores", "base", "head_bias"}  # of a decoder's arrays; the others are float16
@@ -34,7 +34,7 @@ class Weights:
         self.loader, self.library, self.decoders, self.shapes = loader, library, decoders, shapes
 
 
-def open_decoders(bundle: Bundle, visual_only: bool, stack: ExitStack, lane: Lane) -> Weights | None:
+def open_decoders(bundle: Bundle, visual_only: bool, stack: ExitStack, stream: Stream) -> Weights | None:
     """None where the engines have to decode, with a RuntimeWarning if the library is there but does not fit.
 
     stack: gets what closes it. Raises BundleError for a damaged file, CudaOutOfMemory.
@@ -55,11 +55,11 @@ def open_decoders(bundle: Bundle, visual_only: bool, stack: ExitStack, lane: Lan
         try:
             library = loader.KernelLibrary(path, network=str(arrays["network"]))
             mine.callback(library.close)
-            memory = Memory(lane)
+            memory = Memory(stream)
             mine.callback(memory.close)
-            decoders = {branch: _upload(loader, arrays, branch, bundle, memory, lane) for branch in branches}
+            decoders = {branch: _upload(loader, arrays, branch, bundle, memory, stream) for branch in branches}
             weights = Weights(loader, library, decoders, _shapes(bundle, branches))
-            _try(weights, lane)
+            _try(weights, stream)
         except (BackendError, KernelError) as error:
             _warn(error)
             return None
@@ -74,9 +74,9 @@ class Decoders:
     """
 
     def __init__(
-        self, weights: Weights, lane: Lane, memory: Memory, graphs: Graphs, buffers: dict[str, Buffer], rows: int
+        self, weights: Weights, stream: Stream, memory: Memory, graphs: Graphs, buffers: dict[str, Buffer], rows: int
     ) -> None:
-        self._weights, self._lane, self._graphs = weights, lane, graphs
+        self._weights, self._stream, self._graphs = weights, stream, graphs
         self.rows, self.buffers = rows, buffers
         self._runs: dict[tuple[str, str, int], Replay] = {}
         first = next(iter(weights.decoders.values()))
@@ -89,7 +89,7 @@ class Decoders:
         }  # fmt: skip
         for name, (shape, dtype, shared) in kinds.items():
             if name not in buffers:
-                buffers[name] = Buffer(lane, memory, shape, dtype, rows, shared)
+                buffers[name] = Buffer(stream, memory, shape, dtype, rows, shared)
         self._steps = first.T
         limit = buffers["limit"].host
         assert limit is not None
@@ -100,20 +100,19 @@ class Decoders:
         self._workspace = memory.on_device(size), size
 
     def run(
-        self, branch: str, tokens: np.ndarray, attend: np.ndarray | Sight, rows: int, elsewhere: dict[str, int]
+        self, branch: str, tokens: np.ndarray, rule: Rule, rows: int, elsewhere: dict[str, int]
     ) -> dict[str, Buffer]:
         """Sends a pass; the buffers of its answer. elsewhere: addresses of keys and values that are not in theirs."""
-        sight = attend if isinstance(attend, Sight) else sight_of(attend)
         ids = np.zeros((len(tokens), self._steps), np.int32)
         ids[:, :-1] = tokens[:, 1:]  # position j of the content is the id before it
         self.buffers["context"].write(ids)
-        self.buffers["keep"].write(np.minimum(sight.keep, self._steps - 1).astype(np.int32))
+        self.buffers["keep"].write(np.minimum(rule.keep, self._steps - 1).astype(np.int32))
         if elsewhere:
-            self._send(branch, sight.mode, rows, elsewhere)
+            self._send(branch, rule.mode, rows, elsewhere)
         else:
-            key = branch, sight.mode, rows
+            key = branch, rule.mode, rows
             if key not in self._runs:
-                self._runs[key] = Replay(self._lane, self._graphs, branch, lambda: self._send(*key, {}))
+                self._runs[key] = Replay(self._stream, self._graphs, branch, lambda: self._send(*key, {}))
             self._runs[key]()
         for name in ("context", "keep", "limit", "ids", "probs"):
             self.buffers[name].used()
@@ -133,7 +132,7 @@ class Decoders:
         self._weights.library.decode_pass(
             self._weights.decoders[branch],
             mode=mode,
-            stream=self._lane.stream,
+            stream=self._stream.handle,
             **memories,
             n=rows,
             ids=0 if mode == "start" else at["context"],
@@ -183,7 +182,9 @@ def _read(bundle: Bundle, branches: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise BundleError(f"{path}: damaged ({reason}); rebuild the bundle") from None
 
 
-def _upload(loader: Any, arrays: dict[str, np.ndarray], branch: str, bundle: Bundle, memory: Memory, lane: Lane) -> Any:
+def _upload(
+    loader: Any, arrays: dict[str, np.ndarray], branch: str, bundle: Bundle, memory: Memory, stream: Stream
+) -> Any:
     """A loader.Decoder whose pointers are on the device. Raises BundleError for arrays of other shapes than meant."""
     c, path = bundle.manifest.config, bundle.path(KERNELS)
     T, d, h, C = c["steps"], c["d"], c["decoder_heads"], len(bundle.manifest.charset) + 1
@@ -201,20 +202,20 @@ def _upload(loader: Any, arrays: dict[str, np.ndarray], branch: str, bundle: Bun
             found = "missing" if array is None else f"{array.dtype} {array.shape}"
             raise BundleError(f"{path}: {branch}.{name} is {found}, the manifest means {np.dtype(dtype)} {shape}")
         address = memory.on_device(array.nbytes)
-        lane.upload(address, array)
+        stream.upload(address, array)
         setattr(decoder, name, address)
     return decoder
 
 
-def _try(weights: Weights, lane: Lane) -> None:
+def _try(weights: Weights, stream: Stream) -> None:
     """One word through every branch: what the library does not serve shows here, not in the first request."""
-    memory = Memory(lane)
+    memory = Memory(stream)
     try:
-        trial = Decoders(weights, lane, memory, Graphs(lane, False), {}, 1)
+        trial = Decoders(weights, stream, memory, Graphs(stream, False), {}, 1)
         steps = next(iter(weights.decoders.values())).T
         for branch in weights.decoders:
-            trial.run(branch, np.zeros((1, steps), np.int32), Sight("start", np.zeros(1, int)), 1, {})
-        lane.synchronise()
+            trial.run(branch, np.zeros((1, steps), np.int32), Rule("start", np.zeros(1, int), steps), 1, {})
+        stream.synchronise()
     finally:
         memory.close()
 

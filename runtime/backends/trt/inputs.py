@@ -10,7 +10,7 @@ import numpy as np
 from clip4str.core.errors import ImageError
 
 from ...cuda import CudaError
-from .memory import Lane
+from .memory import Stream
 
 ALIGNMENT = 256  # of the addresses that TensorRT takes
 _CPU, _CUDA, _MANAGED = 1, 2, 13  # DLPack's devices
@@ -46,7 +46,7 @@ class DevicePixels:
         return self.stride == self.row_bytes and self.address % ALIGNMENT == 0
 
 
-def accept_pixels(pixels: Any, size: tuple[int, int], lane: Lane) -> np.ndarray | DevicePixels:
+def accept_pixels(pixels: Any, size: tuple[int, int], stream: Stream) -> np.ndarray | DevicePixels:
     """Normalised pixels (N, 3, H, W) float32 of any kind, sharing their memory; what makes them is waited for, on the
     stream. size: (height, width).
 
@@ -59,9 +59,9 @@ def accept_pixels(pixels: Any, size: tuple[int, int], lane: Lane) -> np.ndarray 
         if isinstance(pixels, np.ndarray):
             found: Any = pixels
         elif hasattr(pixels, "__dlpack__") and hasattr(pixels, "__dlpack_device__"):
-            found = _from_dlpack(pixels, lane)
+            found = _from_dlpack(pixels, stream)
         elif hasattr(pixels, "__cuda_array_interface__"):
-            found = _from_interface(pixels, lane)
+            found = _from_interface(pixels, stream)
         else:
             raise ImageError(f"pixels are a {kind}, {wanted} as a numpy array, DLPack or __cuda_array_interface__")
     except (TypeError, ValueError, RuntimeError, BufferError, KeyError, AttributeError) as error:
@@ -81,7 +81,7 @@ class _Untyped:
         self.dtype, self.shape = dtype, shape
 
 
-def _from_interface(value: Any, lane: Lane) -> DevicePixels | _Untyped:
+def _from_interface(value: Any, stream: Stream) -> DevicePixels | _Untyped:
     interface = value.__cuda_array_interface__
     shape, (address, _) = tuple(int(size) for size in interface["shape"]), interface["data"]
     if interface.get("mask") is not None:
@@ -89,14 +89,14 @@ def _from_interface(value: Any, lane: Lane) -> DevicePixels | _Untyped:
     if interface["typestr"] not in ("<f4", "=f4"):
         return _Untyped(_type_name(interface["typestr"]), shape)
     strides = interface.get("strides")
-    _check_device(lane.cuda.device_of(int(address)) if address else lane.cuda.device.index, lane)
-    stream = interface.get("stream")
-    if stream is None and interface.get("version", 0) < 3:
-        stream = _DEFAULT_STREAM
-    if stream is not None:
-        if not isinstance(stream, int) or isinstance(stream, bool) or stream < 1:
-            raise ValueError(f"its stream is {stream!r}")
-        lane.cuda.wait_for(lane.stream, stream)
+    _check_device(stream.cuda.device_of(int(address)) if address else stream.cuda.device.index, stream)
+    theirs = interface.get("stream")
+    if theirs is None and interface.get("version", 0) < 3:
+        theirs = _DEFAULT_STREAM
+    if theirs is not None:
+        if not isinstance(theirs, int) or isinstance(theirs, bool) or theirs < 1:
+            raise ValueError(f"its stream is {theirs!r}")
+        stream.cuda.wait_for(stream.handle, theirs)
     return _laid_out(value, int(address), shape, None if strides is None else tuple(int(s) for s in strides))
 
 
@@ -117,15 +117,15 @@ class _DLTensor(ctypes.Structure):
     )
 
 
-def _from_dlpack(value: Any, lane: Lane) -> Any:
+def _from_dlpack(value: Any, stream: Stream) -> Any:
     kind, index = value.__dlpack_device__()
     if int(kind) == _CPU:
         return np.from_dlpack(value)
     if int(kind) not in (_CUDA, _MANAGED):
         raise ValueError(f"it is on a device of DLPack's kind {int(kind)}")
-    _check_device(int(index), lane)
+    _check_device(int(index), stream)
     # The capsule is not consumed: when it goes, with the pixels, it lets go of the memory itself.
-    capsule = value.__dlpack__(stream=lane.stream)
+    capsule = value.__dlpack__(stream=stream.handle)
     pointer = _capsule_pointer(capsule)
     tensor = ctypes.cast(pointer, ctypes.POINTER(_DLTensor)).contents
     if not 0 <= tensor.ndim <= 16:
@@ -152,8 +152,8 @@ def _laid_out(owner: Any, address: int, shape: tuple[int, ...], strides: tuple[i
     return DevicePixels(owner, address, shape, row if shape[0] == 1 else strides[0])
 
 
-def _check_device(index: int | None, lane: Lane) -> None:
-    ours = lane.cuda.device.index
+def _check_device(index: int | None, stream: Stream) -> None:
+    ours = stream.cuda.device.index
     if index is None:
         raise ValueError("its memory is on no GPU")
     if index != ours:

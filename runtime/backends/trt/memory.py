@@ -13,11 +13,11 @@ from clip4str.core.errors import BackendError
 from ...cuda import CudaLayer
 
 
-class Lane:
+class Stream:
     """A stream of our own. What was sent to it since synchronise() may still be to be done."""
 
     def __init__(self, cuda: CudaLayer) -> None:
-        self.cuda, self.stream = cuda, cuda.create_stream()
+        self.cuda, self.handle = cuda, cuda.create_stream()
         self._sent = self._done = 0
 
     def ticket(self) -> int:
@@ -26,7 +26,7 @@ class Lane:
         return self._sent
 
     def synchronise(self) -> None:
-        self.cuda.synchronise(self.stream)
+        self.cuda.synchronise(self.handle)
         self._done = self._sent
 
     def settle(self, ticket: int) -> None:
@@ -35,33 +35,33 @@ class Lane:
 
     def copy(self, to: int, source: int, size: int) -> None:
         """From device to device."""
-        self.cuda.copy(to, source, size, self.stream)
+        self.cuda.copy(to, source, size, self.handle)
 
     def upload(self, to: int, array: np.ndarray) -> None:
         """Waits until it is done: the array need not outlive the call."""
         array = np.ascontiguousarray(array)
-        self.cuda.copy_in(to, array.ctypes.data, array.nbytes, self.stream)
+        self.cuda.copy_in(to, array.ctypes.data, array.nbytes, self.handle)
         self.synchronise()
 
     def download(self, array: np.ndarray, source: int) -> np.ndarray:
         """Fills the (contiguous) array, and waits until it is done."""
-        self.cuda.copy_out(array.ctypes.data, source, array.nbytes, self.stream)
+        self.cuda.copy_out(array.ctypes.data, source, array.nbytes, self.handle)
         self.synchronise()
         return array
 
     def close(self) -> None:
         """Whatever happens, wait first: what runs may use memory that is freed next."""
         with suppress(BackendError):
-            self.cuda.synchronise(self.stream)
+            self.cuda.synchronise(self.handle)
         with suppress(BackendError):
-            self.cuda.destroy_stream(self.stream)
+            self.cuda.destroy_stream(self.handle)
 
 
 class Memory:
     """Allocations of one owner, given back together. Raises CudaOutOfMemory, CudaError."""
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane, self._cuda = lane, lane.cuda
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._cuda = stream, stream.cuda
         self._frees: list[tuple[Callable[[int], None], int]] = []
 
     def on_device(self, size: int) -> int:
@@ -77,7 +77,7 @@ class Memory:
     def close(self) -> None:
         """Waits for what runs: it may still use some of it."""
         with suppress(BackendError):
-            self._lane.synchronise()
+            self._stream.synchronise()
         while self._frees:
             free, address = self._frees.pop()
             with suppress(BackendError):
@@ -105,9 +105,9 @@ class Buffer:
     """
 
     def __init__(
-        self, lane: Lane, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, rows: int, shared: bool
+        self, stream: Stream, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, rows: int, shared: bool
     ) -> None:
-        self._lane, self.shape, self.dtype, self.rows = lane, shape, dtype, rows
+        self._stream, self.shape, self.dtype, self.rows = stream, shape, dtype, rows
         self.row_bytes = int(np.prod(shape)) * dtype.itemsize
         self.host: np.ndarray | None = None
         self._host_address, self._ticket, size = 0, 0, rows * self.row_bytes
@@ -115,13 +115,13 @@ class Buffer:
             self._host_address = memory.on_host(size)
             self.host = _array_at(self._host_address, (rows, *shape), dtype)
             self.host[:] = 0  # rows that pad a batch must be indices that exist, never what was there before
-        self._copied = not (shared and lane.cuda.device.integrated)
-        self.address = memory.on_device(size) if self._copied else lane.cuda.mapped(self._host_address)
+        self._copied = not (shared and stream.cuda.device.integrated)
+        self.address = memory.on_device(size) if self._copied else stream.cuda.mapped(self._host_address)
 
     def write(self, values: np.ndarray) -> None:
         """Values for the first rows, (n, *shape). Waits for what still reads the rows before."""
         assert self.host is not None
-        self._lane.settle(self._ticket)
+        self._stream.settle(self._ticket)
         self.host[: len(values)] = values
 
     def values(self, rows: int) -> np.ndarray:
@@ -132,16 +132,16 @@ class Buffer:
     def send(self, rows: int) -> None:
         """The host's rows to the device. Between this and `used` there is no synchronisation."""
         if self._copied:
-            self._lane.cuda.copy_in(self.address, self._host_address, rows * self.row_bytes, self._lane.stream)
+            self._stream.cuda.copy_in(self.address, self._host_address, rows * self.row_bytes, self._stream.handle)
 
     def fetch(self, rows: int) -> None:
         """The device's rows to the host: there after synchronise()."""
         if self._copied:
-            self._lane.cuda.copy_out(self._host_address, self.address, rows * self.row_bytes, self._lane.stream)
+            self._stream.cuda.copy_out(self._host_address, self.address, rows * self.row_bytes, self._stream.handle)
 
     def used(self) -> None:
         """Something that reads or writes the host's rows was sent."""
-        self._ticket = self._lane.ticket()
+        self._ticket = self._stream.ticket()
 
 
 def _array_at(address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

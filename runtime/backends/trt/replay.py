@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from clip4str.core.errors import BackendError
 
 from ...cuda import CudaContextLost
-from .memory import Lane
+from ..capturing import capturing
+from .memory import Stream
 
 Send = Callable[[], None]
-_CAPTURING = threading.Lock()
 
 
 class Graphs:
     """Captures, and remembers which stages cannot be captured: those are sent anew every time. None are if not
     `wanted`, or where the CUDA library has no graphs."""
 
-    def __init__(self, lane: Lane, wanted: bool) -> None:
-        self._lane, self._wanted = lane, wanted and lane.cuda.captures
+    def __init__(self, stream: Stream, wanted: bool) -> None:
+        self._stream, self._wanted = stream, wanted and stream.cuda.captures
         self._refused: set[str] = set()
         self._graphs: list[int] = []
 
@@ -38,7 +36,7 @@ class Graphs:
         except BackendError as error:
             self._refused.add(stage)
             with suppress(BackendError):  # the next use says if the stream is broken
-                self._lane.synchronise()
+                self._stream.synchronise()
             warnings.warn(
                 f"the {stage} stage runs without a CUDA graph, which is slower: {error}", RuntimeWarning, stacklevel=9
             )
@@ -47,8 +45,8 @@ class Graphs:
         return graph
 
     def _capture(self, send: Send) -> int:
-        cuda, stream = self._lane.cuda, self._lane.stream
-        with _CAPTURING, _no_collection():
+        cuda, stream = self._stream.cuda, self._stream.handle
+        with capturing():
             cuda.begin_capture(stream)
             try:
                 send()
@@ -61,35 +59,22 @@ class Graphs:
     def close(self) -> None:
         while self._graphs:
             with suppress(BackendError):
-                self._lane.cuda.destroy_graph(self._graphs.pop())
+                self._stream.cuda.destroy_graph(self._graphs.pop())
 
 
 class Replay:
     """send() as often as it is called. The first time sends it as it is, which lets TensorRT set up what it must not
     while recording, and is an answer too."""
 
-    def __init__(self, lane: Lane, graphs: Graphs, stage: str, send: Send) -> None:
-        self._lane, self._graphs, self._stage, self._send = lane, graphs, stage, send
+    def __init__(self, stream: Stream, graphs: Graphs, stage: str, send: Send) -> None:
+        self._stream, self._graphs, self._stage, self._send = stream, graphs, stage, send
         self.graph: int | None = None
 
     def __call__(self) -> None:
         if self.graph is not None:
-            self._lane.cuda.launch(self.graph, self._lane.stream)
+            self._stream.cuda.launch(self.graph, self._stream.handle)
             return
         self._send()
         if self._graphs.wants(self._stage):
-            self._lane.synchronise()
+            self._stream.synchronise()
             self.graph = self._graphs.capture(self._stage, self._send)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection: another recogniser's memory, freed in this thread now, would end the capture. (The lock
-    around it keeps two captures from undoing each other's.)"""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

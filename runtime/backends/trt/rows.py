@@ -11,10 +11,10 @@ import numpy as np
 
 from clip4str.core.errors import BackendError
 
-from .memory import Lane, Memory
+from .memory import Memory, Stream
 
 
-class Held:
+class BatchOutput:
     """Keys and values of a batch in an engine's own output buffer: n rows, until the next batch overwrites them."""
 
     def __init__(self, owner: Any, name: str, n: int, generation: int) -> None:
@@ -35,8 +35,8 @@ class Slots:
     is written there next runs on the same stream, so after all that still reads it.
     """
 
-    def __init__(self, lane: Lane, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, count: int) -> None:
-        self._lane, self._memory, self.shape, self.dtype = lane, memory, shape, dtype
+    def __init__(self, stream: Stream, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, count: int) -> None:
+        self._stream, self._memory, self.shape, self.dtype = stream, memory, shape, dtype
         self.row_bytes = int(np.prod(shape)) * dtype.itemsize
         self._free: deque[int] = deque()
         self.count = 0
@@ -58,7 +58,7 @@ class Slots:
         return len(self._free)
 
     def read(self, address: int) -> np.ndarray:
-        return self._lane.download(np.empty(self.shape, self.dtype), address)
+        return self._stream.download(np.empty(self.shape, self.dtype), address)
 
     def _grow(self, count: int) -> None:
         first = self._memory.on_device(count * self.row_bytes)
@@ -94,18 +94,18 @@ class Rows:
         return self.owner.download(self)
 
 
-def copy_runs(lane: Lane, pairs: Sequence[tuple[int, int]], size: int) -> None:
+def copy_runs(stream: Stream, pairs: Sequence[tuple[int, int]], size: int) -> None:
     """Copies of `size` bytes, (to, source) each; neighbours at both ends go as one."""
     start = 0
     for end in range(1, len(pairs) + 1):
         to, source = pairs[start]
         if end < len(pairs) and pairs[end] == (to + (end - start) * size, source + (end - start) * size):
             continue
-        lane.copy(to, source, (end - start) * size)
+        stream.copy(to, source, (end - start) * size)
         start = end
 
 
-def check_current(held: Held, owner: Any, generation: int) -> None:
+def check_current(held: BatchOutput, owner: Any, generation: int) -> None:
     """Raises BackendError for keys and values that are not in the buffers any more."""
     if held.owner is not owner:
         raise BackendError(f"{held.name} is of another recogniser; pass it as an array: .numpy()")

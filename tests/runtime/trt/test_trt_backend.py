@@ -13,8 +13,9 @@ from trt_rig import driver_of
 
 from clip4str.core.driver import Decoding
 from clip4str.core.errors import BackendError
+from clip4str.core.masks import Rule
 from clip4str.export.parity import compare
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
 
 WAYS = [Decoding(d, r, b) for d in ("ar", "nar") for r in (0, 1, 2) for b in ("cross", "visual")]
@@ -24,7 +25,7 @@ WAYS = [Decoding(d, r, b) for d in ("ar", "nar") for r in (0, 1, 2) for b in ("c
 def expected(tiny_bundle, images):
     """expected(decoding) -> what ONNX Runtime reads in all the images"""
     bundle, known = Bundle.open(tiny_bundle), {}
-    stages = OrtStages(bundle, threads=1)
+    stages = OrtBackend(bundle, threads=1)
 
     def read(decoding):
         if decoding not in known:
@@ -72,7 +73,7 @@ def test_every_way_to_decode(rig, engine_bundle, images, expected, how):
 
 def test_half_precision_keys_and_values(rig, engine_bundle, half_tiny_bundle, images):
     folder, r = engine_bundle(half_tiny_bundle), rig()
-    stages = OrtStages(Bundle.open(half_tiny_bundle), threads=1)
+    stages = OrtBackend(Bundle.open(half_tiny_bundle), threads=1)
     backend, driver = r.open(folder)
     want = driver(stages, images[:12])
     got = backend.read(driver, images[:12])
@@ -202,7 +203,7 @@ def test_cached_captions_are_not_encoded_again(rig, engine_bundle, images, expec
     assert_same(reading, expected(Decoding()), slice(7, None, -1))
     assert reading.stats.text_calls == 0 and sum(stage == "text" for stage, _ in r.trt.enqueued) == before
     assert r.gpu.calls["launch"] > launched
-    slots = backend._machine.slots
+    slots = backend._session.slots
     assert slots.free == slots.count - len(driver.cache), "only what the cache keeps is in use"
     backend.close()
     driver.cache.clear()
@@ -212,7 +213,7 @@ def test_cached_captions_are_not_encoded_again(rig, engine_bundle, images, expec
 def test_slots_come_back_and_grow(rig, engine_bundle, images, expected):
     r = rig()
     backend, driver = r.open(engine_bundle(), cache=2)
-    slots = backend._machine.slots
+    slots = backend._session.slots
     assert slots.count == 2 + 2 * 8
     kept = [backend.text(driver.tokenizer([f"w{i}{j}" for j in range(8)])) for i in range(4)]
     assert slots.count > 2 + 2 * 8, "somebody keeps more than there was room for"
@@ -247,7 +248,7 @@ def test_many_threads_and_several_instances(rig, engine_bundle, images, expected
     for thread in threads:
         thread.join()
     assert not wrong
-    streams = {backend._machine.lane.stream for backend, _ in opened}
+    streams = {backend._session.stream.handle for backend, _ in opened}
     assert len(streams) == 2 and 0 not in streams
     for backend, _ in opened:
         backend.close()
@@ -292,19 +293,19 @@ def test_keys_and_values_of_another_batch_are_refused(rig, engine_bundle, images
     old, _ = backend.image(images[:2])
     of_other, _ = other.image(images[:2])
     backend.image(images[2:4])
-    tokens, attend = np.full((2, 26), 95, np.int32), np.ones((2, 26, 26), bool)
+    tokens, rule = np.full((2, 26), 95, np.int32), Rule("causal", np.full(2, 25), 26)
     with pytest.raises(BackendError, match="earlier batch"):
-        backend.visual(tokens, attend, old)
+        backend.visual(tokens, rule, old)
     with pytest.raises(BackendError, match="earlier batch"):
         old.numpy()
     with pytest.raises(BackendError, match="another recogniser"):
-        backend.visual(tokens, attend, of_other)
-    backend.visual(tokens, attend, of_other.numpy())
+        backend.visual(tokens, rule, of_other)
+    backend.visual(tokens, rule, of_other.numpy())
     with pytest.raises(BackendError, match="visual_kv is of 3 images, the visual stage was given tokens of 2"):
-        backend.visual(tokens, attend, backend.image(images[:3])[0])
+        backend.visual(tokens, rule, backend.image(images[:3])[0])
     for bad in (tokens[:, :9], tokens.astype(np.int32)[:, :1]):
         with pytest.raises(BackendError, match="one length"):
-            backend.visual(bad, attend, backend.image(images[:2])[0])
+            backend.visual(bad, rule, backend.image(images[:2])[0])
     backend.close(), other.close()
     r.check_empty()
 
@@ -314,24 +315,24 @@ def test_arrays_as_keys_and_values_leave_the_image_stages_own_alone(rig, engine_
     r = rig()
     backend, driver = r.open(engine_bundle())
     backend.with_logits = True
-    stages = OrtStages(Bundle.open(tiny_bundle), threads=1)
+    stages = OrtBackend(Bundle.open(tiny_bundle), threads=1)
     random = np.random.default_rng(1)
     tokens = random.integers(0, 96, (5, 26)).astype(np.int32)
-    attend = np.broadcast_to(np.tri(26, dtype=bool), (5, 26, 26))
+    rule, fewer = (Rule("causal", np.full(n, 25), 26) for n in (5, 3))
     visual_kv, cross_kv = stages.image(images[:5])
     text_kv = stages.text(driver.tokenizer(["a", "bb", "ccc", "dd", "e"]))
     held = backend.image(images[5:8])
     for call in range(2):
         for stage, kv in (("visual", (visual_kv,)), ("cross", (cross_kv, text_kv))):
-            want, got = (getattr(s, stage)(tokens, attend, *kv) for s in (stages, backend))
+            want, got = (getattr(s, stage)(tokens, rule, *kv) for s in (stages, backend))
             np.testing.assert_allclose(got.logits, want.logits, atol=1e-3)
             assert got.ids.dtype == np.int32 and got.probs.dtype == np.float32
-        mixed = backend.cross(tokens[:3], attend[:3], held[1], text_kv[:3])
-        theirs = stages.cross(tokens[:3], attend[:3], stages.image(images[5:8])[1], text_kv[:3])
+        mixed = backend.cross(tokens[:3], fewer, held[1], text_kv[:3])
+        theirs = stages.cross(tokens[:3], fewer, stages.image(images[5:8])[1], text_kv[:3])
         np.testing.assert_allclose(mixed.logits, theirs.logits, atol=1e-3, err_msg=str(call))
     np.testing.assert_allclose(held[0].numpy(), stages.image(images[5:8])[0], atol=1e-3)
     with pytest.raises(BackendError, match="text_kv is"):
-        backend.cross(tokens, attend, cross_kv, text_kv[:, :, :, :4])
+        backend.cross(tokens, rule, cross_kv, text_kv[:, :, :, :4])
     backend.close()
     r.check_empty()
 
@@ -339,7 +340,7 @@ def test_arrays_as_keys_and_values_leave_the_image_stages_own_alone(rig, engine_
 def test_two_calls_in_a_row_do_not_overwrite_what_the_first_still_reads(rig, engine_bundle, tiny_bundle, images):
     r = rig()
     backend, driver = r.open(engine_bundle())
-    stages = OrtStages(Bundle.open(tiny_bundle), threads=1)
+    stages = OrtBackend(Bundle.open(tiny_bundle), threads=1)
     for words in (["one", "two"], ["three", "four"], ["five", "six"]):  # no decoder pass, so nothing waits in between
         rows = [backend.text(driver.tokenizer([word])) for word in words]
         together = backend.stack([row[0] for row in rows]).numpy()
@@ -355,17 +356,17 @@ def test_captions_are_gathered_once_for_each_batch_of_them(rig, engine_bundle, t
     """Also when two batches of captions take turns, and when buffers were made anew in between."""
     r = rig()
     backend, driver = r.open(engine_bundle())
-    stages = OrtStages(Bundle.open(tiny_bundle), threads=1)
+    stages = OrtBackend(Bundle.open(tiny_bundle), threads=1)
     tokens = np.random.default_rng(2).integers(0, 96, (3, 26)).astype(np.int32)
-    attend = np.broadcast_to(np.tri(26, dtype=bool), (3, 26, 26))
+    rule = Rule("causal", np.full(3, 25), 26)
     bpe = [driver.tokenizer(words) for words in (["one", "two", "three"], ["xyz", "abc", "longer"])]
     captions = [backend.stack(list(backend.text(b))[::-1]) for b in bpe]
     cross_kv = stages.image(images[:3])[1]
 
     def check(which):
         before = r.gpu.calls["copy"]
-        got = backend.cross(tokens, attend, backend.image(images[:3])[1], captions[which])
-        want = stages.cross(tokens, attend, cross_kv, stages.text(bpe[which])[::-1])
+        got = backend.cross(tokens, rule, backend.image(images[:3])[1], captions[which])
+        want = stages.cross(tokens, rule, cross_kv, stages.text(bpe[which])[::-1])
         assert np.array_equal(got.ids, want.ids)
         np.testing.assert_allclose(got.probs, want.probs, atol=1e-4)
         return r.gpu.calls["copy"] - before
@@ -383,7 +384,7 @@ def test_a_builds_parity_check_finds_them_equal(rig, engine_bundle, tiny_bundle,
     r = rig()
     backend, driver = r.open(engine_bundle())
     backend.with_logits = True
-    parity = compare(driver, OrtStages(Bundle.open(tiny_bundle), threads=1), backend, images[:20])
+    parity = compare(driver, OrtBackend(Bundle.open(tiny_bundle), threads=1), backend, images[:20])
     assert parity.agreement == 1 and parity.images == 20
     assert all(stage.calls and stage.relative < 1e-4 for stage in parity.stages.values())
     backend.close()

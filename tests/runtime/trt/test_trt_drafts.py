@@ -17,7 +17,7 @@ from clip4str.export.bundles import build_bundle
 from clip4str.export.parity import compare
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.draft import DraftHead
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
 from clip4str.training.draft import with_head
 
@@ -37,7 +37,7 @@ def drafting(golden_checkpoint, tmp_path_factory):
 def test_drafts_are_those_of_onnxruntime_for_any_batch(rig, engine_bundle, drafting, images, integrated):
     r = rig(FakeGpu(integrated=integrated))
     backend, _ = r.open(engine_bundle(drafting))
-    stages = OrtStages(Bundle.open(drafting), threads=1)
+    stages = OrtBackend(Bundle.open(drafting), threads=1)
     for n in (1, 3, 8, 3):
         held = backend.image(images[:n])
         assert len(held) == 3 and held[2].dtype == np.int32 and held[2].shape == (n, 4 * FRAMES)
@@ -54,7 +54,7 @@ def test_words_are_those_of_the_same_network_without(rig, engine_bundle, draftin
     r = rig()
     backend, driver = r.open(engine_bundle(drafting), how, cache=3)
     plain = Bundle.open(tiny_bundle)
-    want = driver_of(plain, how)(OrtStages(plain, threads=1), images[:20])
+    want = driver_of(plain, how)(OrtBackend(plain, threads=1), images[:20])
     reading = backend.read(driver, images[:20])
     assert np.array_equal(reading.ids, want.ids)
     np.testing.assert_allclose(reading.probs, want.probs, rtol=2e-3, atol=2e-5)
@@ -70,7 +70,7 @@ def test_engines_are_compared_as_others_are(rig, engine_bundle, drafting, images
     r = rig()
     backend, driver = r.open(engine_bundle(drafting))
     backend.with_logits = True
-    parity = compare(driver, OrtStages(Bundle.open(drafting), threads=1), backend, images[:16])
+    parity = compare(driver, OrtBackend(Bundle.open(drafting), threads=1), backend, images[:16])
     assert parity.frames == parity.agreeing_frames == 16 * 4 * FRAMES and parity.agreement == 1
     backend.close()
     r.check_empty()

@@ -10,7 +10,7 @@ import pytest
 
 from clip4str.core.driver import Decoding
 from clip4str.core.errors import BackendError, Clip4StrError
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cuda import CudaContextLost
 
@@ -27,7 +27,7 @@ def want(tiny_bundle, images):
     from trt_rig import driver_of
 
     bundle = Bundle.open(tiny_bundle)
-    return driver_of(bundle)(OrtStages(bundle, threads=1), images[:N]).ids
+    return driver_of(bundle)(OrtBackend(bundle, threads=1), images[:N]).ids
 
 
 def life(r, bundle, pixels):
@@ -182,7 +182,7 @@ def test_an_error_in_the_middle_leaves_no_slot_behind(rig, engine_bundle, images
             backend.read(driver, images[:N])
             backend.read(driver, images[:N])
         r.gpu.faults.clear()
-    slots = backend._machine.slots
+    slots = backend._session.slots
     assert slots.count - slots.free == len(driver.cache)
     backend.close()
     driver.cache.clear()

@@ -16,14 +16,14 @@ import torch
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
-from clip4str.core.driver import Decoding, Pass, PredictAndRefine
+from clip4str.core.driver import Decoding, Pass
 from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeError, UsageError
-from clip4str.core.masks import sight_of
+from clip4str.core.masks import Rule
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 from clip4str.kernels.decode_pass.weights import pack_decoder
 from clip4str.model import load_checkpoint
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle, describe_file
 
 FLOAT32 = ("scores", "base", "head_bias")
@@ -123,10 +123,10 @@ def compute(gpu, d, mode, memories, workspace, n, at):
 class Expected:
     """The same operator, asked directly."""
 
-    flexible_steps, sees_modes = False, True
+    flexible_steps = False
 
     def __init__(self, folder, arrays):
-        self.ort = OrtStages(Bundle.open(folder), threads=1)
+        self.ort = OrtBackend(Bundle.open(folder), threads=1)
         self.image, self.text, self.stack = self.ort.image, self.ort.text, self.ort.stack
         names = [f.name for f in fields(DecoderWeights)]
         self.weights = {
@@ -134,15 +134,15 @@ class Expected:
             for branch in ("visual", "cross")
         }
 
-    def visual(self, tokens, sight, *kv, branch="visual"):
+    def visual(self, tokens, rule, *kv, branch="visual"):
         ids = torch.from_numpy(np.concatenate((tokens[:, 1:], tokens[:, :1]), axis=1))
-        keep = torch.from_numpy(sight.keep.astype(np.int32)) if sight.mode == "cloze" else None
+        keep = torch.from_numpy(rule.keep.astype(np.int32)) if rule.mode == "cloze" else None
         kvs = [torch.from_numpy(x) for x in kv]
-        out = decode_pass(self.weights[branch], ids, *kvs, mode=sight.mode, keep=keep)
+        out = decode_pass(self.weights[branch], ids, *kvs, mode=rule.mode, keep=keep)
         return Pass(out.ids.numpy(), out.probs.numpy())
 
-    def cross(self, tokens, sight, *kv):
-        return self.visual(tokens, sight, *kv, branch="cross")
+    def cross(self, tokens, rule, *kv):
+        return self.visual(tokens, rule, *kv, branch="cross")
 
 
 @pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
@@ -153,7 +153,7 @@ def test_words_are_the_operators(rig, engine_bundle, half_tiny_bundle, arrays, i
     r = rig(FakeGpu(integrated=integrated))
     made, folder = library(r.gpu), add_kernels(engine_bundle(half_tiny_bundle), arrays)
     backend, driver = r.open(folder, how, cache=7)
-    assert backend.sees_modes and made.opened[0].network == "tiny"
+    assert backend.compiled_kernels and made.opened[0].network == "tiny"
     reference, matched = Expected(folder, arrays), 0
     for start, n in ((0, 1), (1, 3), (4, 8), (12, 8), (20, 3), (30, 9)):
         want = driver_of(Bundle.open(folder), how)(reference, images[start : start + n])
@@ -169,8 +169,8 @@ def test_words_are_the_operators(rig, engine_bundle, half_tiny_bundle, arrays, i
     r.check_empty()
 
 
-def test_masks_as_arrays_are_understood(rig, engine_bundle, half_tiny_bundle, arrays, images, library):
-    """A build's parity check replays calls of stages that see arrays, with keys and values as arrays."""
+def test_keys_and_values_as_arrays_are_understood(rig, engine_bundle, half_tiny_bundle, arrays, images, library):
+    """A build's parity check replays calls with keys and values as arrays."""
     r = rig()
     library(r.gpu)
     folder = add_kernels(engine_bundle(half_tiny_bundle), arrays)
@@ -178,21 +178,21 @@ def test_masks_as_arrays_are_understood(rig, engine_bundle, half_tiny_bundle, ar
     backend.with_logits = True
     calls = []
 
-    class Watching(OrtStages):
+    class Watching(OrtBackend):
         flexible_steps = False
 
-        def _pass(self, stage, tokens, attend, **memory):
-            out = super()._pass(stage, tokens, attend, **memory)
-            calls.append((stage, tokens, attend, memory, out))
+        def _pass(self, stage, tokens, rule, **memory):
+            out = super()._pass(stage, tokens, rule, **memory)
+            calls.append((stage, tokens, rule, memory, out))
             return out
 
     held = backend.image(images[:4])
     driver(Watching(Bundle.open(half_tiny_bundle), threads=1), images[:4])
     modes = set()
-    for stage, tokens, attend, memory, want in calls:
-        got = getattr(backend, stage)(tokens, attend, *memory.values())
+    for stage, tokens, rule, memory, want in calls:
+        got = getattr(backend, stage)(tokens, rule, *memory.values())
         assert np.abs(got.logits - want.logits).max() < 0.05 * np.abs(want.logits).max()
-        modes.add((stage, sight_of(attend).mode))
+        modes.add((stage, rule.mode))
     assert modes == {
         ("visual", "start"),
         ("visual", "causal"),
@@ -202,23 +202,9 @@ def test_masks_as_arrays_are_understood(rig, engine_bundle, half_tiny_bundle, ar
     }
     assert np.array_equal(held[0].numpy(), backend.image(images[:4])[0].numpy()), "not written over meanwhile"
     with pytest.raises(UsageError, match="the driver's masks"):
-        backend.visual(tokens, np.ones((4, 26, 26), bool), backend.image(images[:4])[0])
+        backend.visual(tokens, Rule("causal", np.full(4, 25), 26), backend.image(images[:4])[0])
     backend.close()
     r.check_empty()
-
-
-def test_sights_are_those_that_the_driver_means():
-    driver = PredictAndRefine.__new__(PredictAndRefine)
-    PredictAndRefine.__init__(driver, None, None, 26)
-    array, words = type("S", (), {"sees_modes": False}), type("S", (), {"sees_modes": True})
-    for mode in ("start", "causal", "cloze"):
-        for keep in ([25, 25], [3, 7], [0, 25], [1, 2]):
-            keep = np.array(keep if mode == "cloze" else [25, 25] if mode == "causal" else [0, 0])
-            wanted = driver._attend(mode, keep, 26, 26, words)
-            found = sight_of(driver._attend(mode, keep, 26, 26, array))
-            assert found.mode == wanted.mode
-            if mode == "cloze":
-                assert np.array_equal(found.keep, wanted.keep)
 
 
 @pytest.mark.parametrize("error", [DeviceError("not built for sm_87"), ShapeError("no kernel"), BackendError("abi")])
@@ -228,7 +214,7 @@ def test_a_library_that_does_not_fit_is_not_used(rig, engine_bundle, half_tiny_b
         made = library(r.gpu, **how)
         with pytest.warns(RuntimeWarning, match=f"not using the compiled kernels, the engines decode: {error}"):
             backend, driver = r.open(folder)
-        assert not backend.sees_modes and all(x.closed == 1 for x in made.opened)
+        assert not backend.compiled_kernels and all(x.closed == 1 for x in made.opened)
         backend.read(driver, images[:2])
         assert {stage for stage, _ in r.trt.enqueued} == {"image", "text", "visual", "cross"}
         backend.close()
@@ -242,7 +228,7 @@ def test_where_there_is_no_library_or_nothing_for_it(
     monkeypatch.delenv(loader.VARIABLE, raising=False)
     monkeypatch.setattr(loader, "NAME", "no such library.so")
     backend, _ = r.open(folder)
-    assert not backend.sees_modes and not recwarn.list
+    assert not backend.compiled_kernels and not recwarn.list
     backend.close()
     monkeypatch.setenv(loader.VARIABLE, "/nowhere/lib.so")
     with pytest.warns(RuntimeWarning, match="no kernel library at /nowhere/lib.so"):
@@ -250,7 +236,7 @@ def test_where_there_is_no_library_or_nothing_for_it(
     monkeypatch.setitem(sys.modules, "clip4str.kernels.loader", None)  # not even looked for:
     single = add_kernels(engine_bundle(tiny_bundle, "single"), arrays)
     backend, _ = r.open(single)
-    assert not backend.sees_modes, "float32 keys and values"
+    assert not backend.compiled_kernels, "float32 keys and values"
     backend.close()
     r.check_empty()
 

@@ -10,14 +10,14 @@ from trt_rig import driver_of
 
 from clip4str.core.errors import ImageError
 from clip4str.runtime import Recognizer
-from clip4str.runtime.backends.ort import OrtStages
+from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
 def want(tiny_bundle, images):
     bundle = Bundle.open(tiny_bundle)
-    return driver_of(bundle)(OrtStages(bundle, threads=1), images[:20]).ids
+    return driver_of(bundle)(OrtBackend(bundle, threads=1), images[:20]).ids
 
 
 @pytest.fixture(params=[False, True], ids=["discrete", "integrated"])
@@ -85,7 +85,7 @@ def test_the_producers_stream_is_waited_for(opened, images):
     array = DeviceArray(r.gpu, r.cuda, images[:2])
     shown = DLPack(array)
     backend.accept(shown)
-    assert shown.asked == [backend._machine.lane.stream]
+    assert shown.asked == [backend._session.stream.handle]
     waits = lambda: [stream for _, name, stream in r.gpu.trace if name == "wait_for"]  # noqa: E731
     backend.accept(Interface(array))
     assert waits()[-1] == array.stream
@@ -178,5 +178,5 @@ def test_through_the_recogniser(rig, engine_bundle, tiny_bundle, golden, images)
     assert recognizer.stats.images == 20 + len(want["images"])
     array.free()
     cuda.close()
-    recognizer.stages.close()
+    recognizer.backend.close()
     r.check_empty()

@@ -12,8 +12,8 @@ from trt_rig import add_engines
 
 from clip4str.core.errors import BackendError, BundleError
 from clip4str.runtime import Recognizer
+from clip4str.runtime.backends.memory_limits import ladder
 from clip4str.runtime.backends.trt.library import make_logger
-from clip4str.runtime.backends.trt.machine import buckets_up_to
 
 PROFILE = {"min": 1, "opt": 4, "max": 8}
 
@@ -180,7 +180,7 @@ def test_no_library(rig, engine_bundle, monkeypatch, tiny_bundle):
     refused(r, engine_bundle(name="odd", target="openvino"), BackendError, "engines for 'openvino'")
     with pytest.warns(RuntimeWarning, match="not using tensorrt: TensorRT cannot be imported"):
         recognizer = Recognizer.load(folder)
-    assert type(recognizer.stages).__name__ == "OrtStages"
+    assert type(recognizer.backend).__name__ == "OrtBackend"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_auto_reads_on_with_engines_of_another_version_or_gpu(rig, engine_bundle
     folder = engine_bundle(compute_capabilities=["8.7"])
     with pytest.warns(RuntimeWarning, match=f"not using tensorrt: .*{why}.*rebuild them"):
         recognizer = Recognizer.load(folder)
-    assert type(recognizer.stages).__name__ == "OrtStages"
+    assert type(recognizer.backend).__name__ == "OrtBackend"
 
 
 def test_the_logger_keeps_what_matters(rig):
@@ -215,4 +215,4 @@ def test_the_logger_keeps_what_matters(rig):
     [(1, 1, [1]), (8, 1, [1, 2, 4, 8]), (12, 1, [1, 2, 4, 8, 12]), (6, 2, [2, 4, 6]), (3, 4, [4]), (9, 5, [5, 8, 9])],
 )  # fmt: skip
 def test_buckets(largest, least, buckets):
-    assert buckets_up_to(largest, least) == buckets
+    assert ladder(largest, least) == buckets

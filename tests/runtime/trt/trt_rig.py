@@ -15,7 +15,7 @@ from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import Decoding, PredictAndRefine
 from clip4str.core.text import Charset
 from clip4str.runtime.backends import Options
-from clip4str.runtime.backends.trt import machine, open_backend
+from clip4str.runtime.backends.trt import open_backend, session
 from clip4str.runtime.bundle import STAGES, Bundle, describe_file
 
 PROFILE = {"min": 1, "opt": 4, "max": 8}
@@ -46,7 +46,7 @@ class Rig:
         self.gpu = gpu or FakeGpu()
         self.trt = make_tensorrt(self.gpu, **how)
         monkeypatch.setitem(sys.modules, self.trt.__name__, self.trt)
-        monkeypatch.setattr(machine, "open_cuda", lambda device: FakeCuda(self.gpu))
+        monkeypatch.setattr(session, "open_cuda", lambda device: FakeCuda(self.gpu))
 
     def open(self, folder, decoding=None, cache=0, **options):
         """(backend, driver). folder: or a Bundle"""

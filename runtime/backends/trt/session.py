@@ -1,12 +1,11 @@
 """All that a recogniser holds on a GPU, and in which order it is let go of.
 
-Machine   the context, the stream, the engines, the slots for captions: for as long as the recogniser lives
-Plant     buffers, scratch memory, contexts and graphs: sized for the largest batch, made anew for a smaller one
+Session    the context, the stream, the engines, the slots for captions: for as long as the recogniser lives
+Pipeline   buffers, scratch memory, contexts and graphs: sized for the largest batch, made anew for a smaller one
 """
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -15,38 +14,40 @@ from clip4str.core.errors import BackendError, BundleError
 
 from ...bundle import STAGES, Bundle
 from ...cuda import CudaLayer, CudaOutOfMemory, open_cuda
+from ..contract import Options
+from ..memory_limits import ladder, padded, warn_of_fewer
 from .engines import EngineStage, Loaded, Tensor, load_engine
 from .fused import Decoders, open_decoders
 from .library import check_gpu, check_library, find_library, logger_of
-from .memory import Buffer, Lane, Memory, Scratch
+from .memory import Buffer, Memory, Scratch, Stream
 from .replay import Graphs
 from .rows import Slots
 
 _ON_HOST = {"pixels", "draft", "tokens", "attend", "bpe", "ids", "probs"}  # the rest never leaves the device
 
 
-class Plant:
+class Pipeline:
     """buffers: by "stage.tensor"; the decoders share theirs. stages: what runs over them."""
 
-    def __init__(self, machine: Machine, largest: int) -> None:
+    def __init__(self, session: Session, largest: int) -> None:
         self.largest = largest
-        self.buckets = buckets_up_to(largest, machine.least)
-        self._lane, self._memory = machine.lane, Memory(machine.lane)
-        self._graphs = Graphs(machine.lane, machine.graphs)
+        self.buckets = ladder(largest, session.least)
+        self._stream, self._memory = session.stream, Memory(session.stream)
+        self._graphs = Graphs(session.stream, session.graphs)
         self.buffers: dict[str, Buffer] = {}
         self.stages: dict[str, EngineStage] = {}
         self.decoders: Decoders | None = None
         self._uploads: dict[str, int] = {}
         try:
-            self._build(machine)
+            self._build(session)
         except BaseException:
             self.close()
             raise
 
-    def _build(self, machine: Machine) -> None:
+    def _build(self, session: Session) -> None:
         rows, scratch = self.buckets[-1], Scratch(self._memory)
         shared: dict[str, Buffer] = {}
-        for stage, loaded in machine.engines.items():
+        for stage, loaded in session.engines.items():
             mine: dict[str, Buffer] = {}
             for tensor in loaded.tensors.values():
                 # The cross-modal decoder's text_kv is gathered from slots: not what the text stage writes.
@@ -55,23 +56,22 @@ class Plant:
                     shared[key] = self._buffer(tensor, rows)
                 mine[tensor.name] = shared[key]
             self.buffers |= {f"{stage}.{name}": buffer for name, buffer in mine.items()}
-            self.stages[stage] = EngineStage(loaded, self._lane, scratch, self._graphs, mine)
-        if machine.weights is not None:
+            self.stages[stage] = EngineStage(loaded, self._stream, scratch, self._graphs, mine)
+        if session.weights is not None:
             # The image stage's outputs are the decoders' memory.
-            own = {f"{branch}.{branch}_kv": shared[f"{branch}_kv"] for branch in machine.weights.decoders}
-            self.decoders = Decoders(machine.weights, self._lane, self._memory, self._graphs, own, rows)
-            self.buffers |= {name: own[name] for name in machine.weights.shapes}
+            own = {f"{branch}.{branch}_kv": shared[f"{branch}_kv"] for branch in session.weights.decoders}
+            self.decoders = Decoders(session.weights, self._stream, self._memory, self._graphs, own, rows)
+            self.buffers |= {name: own[name] for name in session.weights.shapes}
         for ready in self.stages.values():
             ready.prepare(rows)  # the largest first: its scratch memory serves all, and what does not fit shows now
 
     def _buffer(self, tensor: Tensor, rows: int) -> Buffer:
-        return Buffer(self._lane, self._memory, tensor.shape, tensor.dtype, rows, tensor.name in _ON_HOST)
+        return Buffer(self._stream, self._memory, tensor.shape, tensor.dtype, rows, tensor.name in _ON_HOST)
 
     def bucket(self, n: int) -> int:
         """Rows that n images are padded to. Raises BackendError if they are too many."""
-        for bucket in self.buckets:
-            if n <= bucket:
-                return bucket
+        if n <= self.buckets[-1]:
+            return padded(n, self.buckets)
         raise BackendError(f"{n} images at once: these engines take up to {self.buckets[-1]}; call read, which splits")
 
     def upload_area(self, name: str) -> int:
@@ -83,7 +83,7 @@ class Plant:
 
     def close(self) -> None:
         with suppress(BackendError):
-            self._lane.synchronise()
+            self._stream.synchronise()
         self._graphs.close()
         self.stages.clear()
         self.decoders = None
@@ -91,17 +91,17 @@ class Plant:
         self._memory.close()
 
 
-class Machine:
+class Session:
     """Opened at once or not at all. All calls but close need `cuda.current()`.
 
     Raises BackendError, BundleError.
     """
 
-    def __init__(self, bundle: Bundle, driver: PredictAndRefine, options: Any) -> None:
+    def __init__(self, bundle: Bundle, driver: PredictAndRefine, options: Options) -> None:
         engines = bundle.manifest.engines
         self.profile, self.graphs = engines["profile"], options.graphs
         self.least = self.profile["min"]
-        self.plant: Plant | None = None
+        self.pipeline: Pipeline | None = None
         self.engines: dict[str, Loaded] = {}
         self.slots: Slots | None = None
         self.weights: Any = None
@@ -118,27 +118,27 @@ class Machine:
             raise
 
     def _open(self, bundle: Bundle, driver: PredictAndRefine, largest: int) -> None:
-        self.lane = Lane(self.cuda)
-        self._stack.callback(self.lane.close)
+        self.stream = Stream(self.cuda)
+        self._stack.callback(self.stream.close)
         logger = logger_of(self._library)
         runtime = self._library.Runtime(logger)
         if bundle.manifest.engines.get("version_compatible"):
             runtime.engine_host_code_allowed = True  # such engines bring a part of TensorRT along
         self._stack.callback(self.engines.clear)
         visual_only = driver.decoding.branch == "visual"
-        decoders = open_decoders(bundle, visual_only, self._stack, self.lane)
+        decoders = open_decoders(bundle, visual_only, self._stack, self.stream)
         for stage in ("image", "visual") if visual_only else STAGES:
             if decoders is None or stage not in ("visual", "cross"):
                 self.engines[stage] = load_engine(self._library, runtime, logger, bundle, stage)
         self.weights = decoders
         self._check_memory(bundle)
-        self._stack.callback(self._close_plant)
+        self._stack.callback(self._close_pipeline)
         if not visual_only:
-            memory, tensor = Memory(self.lane), self.engines["text"].tensors["text_kv"]
+            memory, tensor = Memory(self.stream), self.engines["text"].tensors["text_kv"]
             self._stack.callback(memory.close)
             # Captions that the cache keeps, and those of a batch in all its rounds.
             count = max(1, driver.cache.size + (driver.decoding.refine + 1) * largest)
-            self.slots = Slots(self.lane, memory, tensor.shape, tensor.dtype, count)
+            self.slots = Slots(self.stream, memory, tensor.shape, tensor.dtype, count)
         self.build(largest)
 
     def _check_memory(self, bundle: Bundle) -> None:
@@ -149,43 +149,33 @@ class Machine:
             kinds = " but ".join(f"{where} is {kind}" for kind, where in found.items())
             raise BundleError(f"{bundle.folder}: {kinds}; rebuild its engines")
 
-    def build(self, largest: int) -> Plant:
-        """A plant for batches of up to `largest`, or with a warning for less where the memory does not suffice.
+    def build(self, largest: int) -> Pipeline:
+        """A pipeline for batches of up to `largest`, or with a warning for less where the memory does not suffice.
 
         Raises BackendError if it does not for one image.
         """
-        sizes = [size for size in buckets_up_to(self.profile["max"], self.least) if size < largest]
+        sizes = [size for size in ladder(self.profile["max"], self.least) if size < largest]
         name = self.cuda.device.name
-        self._close_plant()
+        self._close_pipeline()
         while True:
             try:
-                self.plant = Plant(self, largest)
-                return self.plant
+                self.pipeline = Pipeline(self, largest)
+                return self.pipeline
             except CudaOutOfMemory as error:
                 if not sizes:
                     raise BackendError(f"out of memory on {name} even for the smallest batch ({error})") from None
                 smaller = sizes.pop()
-            warnings.warn(
-                f"out of memory on {name} with {largest} images: reading {smaller} at a time from now on",
-                RuntimeWarning,
-                stacklevel=7,
-            )
+            warn_of_fewer(name, largest, smaller, stacklevel=7)
             largest = smaller
 
-    def _close_plant(self) -> None:
-        plant, self.plant = self.plant, None
-        if plant is not None:
-            plant.close()
+    def _close_pipeline(self) -> None:
+        pipeline, self.pipeline = self.pipeline, None
+        if pipeline is not None:
+            pipeline.close()
 
     def close(self) -> None:
-        """Twice is allowed, from any thread that no other uses this machine in."""
+        """Twice is allowed, from any thread that no other uses this session in."""
         with suppress(BackendError), self.cuda.current():
             self._stack.close()
         self.engines.clear()
         self.cuda.close()
-
-
-def buckets_up_to(largest: int, least: int = 1) -> list[int]:
-    """Numbers of rows that batches are padded to: powers of two and the largest, none below what the engines take."""
-    powers = [1 << i for i in range(largest.bit_length()) if 1 << i < largest]
-    return sorted({max(least, size) for size in (*powers, largest)})

@@ -1,0 +1,137 @@
+"""What a backend is to a Recognizer: the stages of core/driver.py and what surrounds them, with what most would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import BackendError, ImageError
+from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass, Reading, Stages
+
+
+@dataclass(frozen=True)
+class Options:
+    """What Recognizer.load was asked for: threads and batch_size of any backend, providers of onnxruntime, device and
+    graphs of those on a GPU, dtype and passes of torch."""
+
+    threads: int | None = None
+    batch_size: int | None = None
+    providers: Sequence[str] | None = None
+    device: Any = None
+    dtype: Any = None
+    graphs: bool = True
+    passes: Sequence[int] | None = None
+
+    @property
+    def of_gpu(self) -> bool:
+        """Is anything asked for that onnxruntime does not have?"""
+        return self.device is not None or not self.graphs or self.of_torch
+
+    @property
+    def of_torch(self) -> bool:
+        """Is anything asked for that only torch has?"""
+        return self.dtype is not None or self.passes is not None
+
+
+class Backend(Stages):
+    """A network ready to read. The four stages and `stack` are each backend's own; the rest has defaults, those of a
+    backend on the host. Every call may raise BackendError.
+
+    image_size: (height, width) of the pixels taken. batch_size: most images at a time. threads: of the CPU, None where
+    none compute. flexible_steps: see Stages. on_gpu: does a GPU compute? compiled_kernels: do the compiled kernels
+    decode in the engines' place?
+    """
+
+    flexible_steps: bool = True
+    on_gpu: bool = False
+    compiled_kernels: bool = False
+    threads: int | None = None
+
+    def __init__(self, image_size: tuple[int, int], batch_size: int) -> None:
+        self.image_size, self.batch_size = image_size, batch_size
+
+    @property
+    def largest(self) -> int:
+        """Images that are read at a time: the batch size, or less once memory has run out."""
+        return self.batch_size
+
+    @property
+    def driven(self) -> bool:
+        """Does `read` call the stages one by one? Otherwise a single program reads, and nobody sees them called."""
+        return True
+
+    def accept(self, pixels: Any) -> Any:
+        """Normalised pixels as `read` takes them: what can be counted and cut by rows. Raises ImageError for another
+        kind or shape than float32 (N, 3, H, W); here a numpy array."""
+        height, width = self.image_size
+        wanted = f"expected float32 (N, 3, {height}, {width})"
+        if not isinstance(pixels, np.ndarray):
+            raise ImageError(f"pixels are a {type(pixels).__name__}, {wanted} as a numpy array")
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
+            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, {wanted}")
+        return pixels
+
+    def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
+        """What driver(self, pixels) reads, of accepted pixels, 1 to batch_size of them.
+
+        stages: what the driver calls in the place of this backend, a Wrapper of it. Where a program reads, it is not
+        called at all: the way that is timed is the way that is taken.
+        """
+        return driver(stages or self, pixels)
+
+    def crop(self, frame: Any, quads: Any, **how: Any) -> Any:
+        """Words cut out of a frame on the device, normalised: (N, 3, H, W). Raises BackendError where it cannot."""
+        raise BackendError("read_boxes needs the torch backend; crop the words and call read")
+
+    def close(self) -> None:
+        """Give back at once what is held. Twice is allowed."""
+
+
+class Wrapper(Backend):
+    """A backend that passes everything on to another: for who times, records or replaces what stages return. It sees
+    the calls of the way that the other reads, and cannot choose another way."""
+
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner.image_size, inner.batch_size)
+        self.inner, self.flexible_steps, self.threads = inner, inner.flexible_steps, inner.threads
+        self.on_gpu, self.compiled_kernels = inner.on_gpu, inner.compiled_kernels
+
+    @property
+    def largest(self) -> int:
+        return self.inner.largest
+
+    @property
+    def driven(self) -> bool:
+        return self.inner.driven
+
+    def image(self, pixels: Any) -> tuple[Any, ...]:
+        return self.inner.image(pixels)
+
+    def visual(self, tokens: np.ndarray, rule: Rule, visual_kv: Any) -> Pass:
+        return self.inner.visual(tokens, rule, visual_kv)
+
+    def text(self, bpe: np.ndarray) -> Any:
+        return self.inner.text(bpe)
+
+    def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
+        return self.inner.cross(tokens, rule, cross_kv, text_kv)
+
+    def stack(self, rows: Sequence[Any]) -> Any:
+        return self.inner.stack(rows)
+
+    def accept(self, pixels: Any) -> Any:
+        return self.inner.accept(pixels)
+
+    def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
+        return self.inner.read(driver, pixels, stages or self)
+
+    def crop(self, frame: Any, quads: Any, **how: Any) -> Any:
+        return self.inner.crop(frame, quads, **how)
+
+    def close(self) -> None:
+        self.inner.close()
