@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip4str.core.errors import DtypeError, ShapeError
-from clip4str.kernels.checks import (
+from clip4str.model.network import Decoder
+
+from ..shared.checks import (
     FLOATS,
     check_contiguous,
     check_dtype,
@@ -35,7 +37,6 @@ from clip4str.kernels.checks import (
     check_same_device,
     check_shape,
 )
-from clip4str.model.network import Decoder
 
 MOST_STEPS = 32  # queries and content positions: one tile of the matrix units
 MOST_TOKENS = 256
