@@ -59,3 +59,13 @@ class LayoutError(KernelError):
 
 class DeviceError(KernelError):
     """Tensors on different devices, no GPU, or a GPU that was not built for."""
+
+
+def first_line(error: object, most: int = 300) -> str:
+    """What a library's error (or its message) says, on one printable line of at most so many characters; the error's
+    type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    line = "".join(c if c.isprintable() else " " for c in lines[0]).strip() if lines else ""
+    if not line and isinstance(error, BaseException):
+        return type(error).__name__
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -1,19 +1,16 @@
 """One pass of a decoder as an ONNX graph; towers.py has the contract.
 
 The query stream enters self-attention as norm_q(pos_queries) alone, and the keys and values there depend on a
-content token's position and character alone. With one layer both are tables, worked out here in float32: what is
-left of self-attention is a look-up and two small products.
+content token's position and character alone. With one layer both are tables (kernels/decode_pass/weights.py): what
+is left of self-attention is a look-up and two small products.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
-import torch.nn.functional as F
 from onnx import TensorProto
 
+from clip4str.kernels.decode_pass.weights import content_tables
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config
 from clip4str.model.network import DECODER_LAYER_NORM_EPS, Decoder
@@ -67,17 +64,10 @@ def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
     return g
 
 
-@torch.no_grad()
 def tables(decoder: Decoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Queries (1, h, T, e) by position, scaled; keys and values (T x tokens, h, e) by position and token."""
-    layer: Any = decoder.layers[0]
-    positions = decoder.pos_queries  # [1, T, d]
-    embedded = decoder.text_embed(torch.arange(decoder.text_embed.embedding.num_embeddings))  # [tokens, d]
-    content = embedded + F.pad(positions[0, :-1], (0, 0, 1, 0))[:, None]  # [T, tokens, d]
-    kv = layer.self_attn.key_value(layer.norm_c(content).flatten(0, 1)[None])[0]  # [2, h, T x tokens, e]
-    queries = layer.self_attn.query(layer.norm_q(positions))
-    keys, values = kv.transpose(1, 2).contiguous()
-    return (queries * queries.shape[-1] ** -0.5).numpy(), keys.numpy(), values.numpy()
+    queries, keys, values = content_tables(decoder)
+    return queries[None].numpy(), *(table.transpose(0, 1).contiguous().numpy() for table in (keys, values))
 
 
 def content_attention(g: Graph, tokens: str, attend: str, table: tuple[np.ndarray, ...], w: Weights, name: str) -> str:

@@ -12,8 +12,8 @@ import torch
 from clip4str.core.errors import CharsetError
 from clip4str.kernels.decode_pass import DecoderWeights
 from clip4str.kernels.decode_pass.weights import pack_decoder
+from clip4str.kernels.shared.variants import NETWORKS
 from clip4str.kernels.tokenize import TokenizerTables
-from clip4str.kernels.variants import NETWORKS
 from clip4str.model.clip4str import Clip4Str
 
 DECODERS_FILE = "decoders.npz"
@@ -45,7 +45,7 @@ def write_decoders(model: Clip4Str, path: Path, say: Callable[[str], object]) ->
 
 
 def network_name(model: Clip4Str) -> str | None:
-    """Which of kernels.variants.NETWORKS this is, as far as decoders can tell."""
+    """Which of kernels.shared.variants.NETWORKS this is, as far as decoders can tell."""
     c = model.config
     classes = len(c.charset) + 1
     sizes = (c.d, c.memory_tokens, c.decoder_heads, c.context, c.steps, classes, classes + 2, c.decoder_mlp)

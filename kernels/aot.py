@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from clip4str.core.console import Parser, one_line
 from clip4str.core.errors import BackendError, Clip4StrError, UsageError
-from clip4str.kernels.variants import CAPABILITIES, MOST, NETWORKS, Entry, Network, Variant
+from clip4str.kernels.shared.variants import CAPABILITIES, MOST, NETWORKS, Entry, Network, Variant
 
 if TYPE_CHECKING:
     from clip4str.kernels.cubin import Cubin

@@ -27,7 +27,7 @@ from triton.compiler import ASTSource
 
 from clip4str.core.errors import BackendError
 from clip4str.kernels.lz4 import pack
-from clip4str.kernels.variants import Variant
+from clip4str.kernels.shared.variants import Variant
 
 FORMAT = 2  # of what is kept beside a cubin; part of its key
 REGISTERS = 65536  # of a multiprocessor

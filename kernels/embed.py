@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip4str.core.errors import BackendError
-from clip4str.kernels.variants import Entry, Variant, grid_factors
+from clip4str.kernels.shared.variants import Entry, Variant, grid_factors
 
 if TYPE_CHECKING:
     from clip4str.kernels.cubin import Cubin

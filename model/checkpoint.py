@@ -17,7 +17,7 @@ from torch import Tensor
 from clip4str.core.atomic_files import replaced
 from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
 from clip4str.core.driver import Decoding
-from clip4str.core.errors import CheckpointError, UnsafeCheckpointError
+from clip4str.core.errors import CheckpointError, UnsafeCheckpointError, first_line
 from clip4str.core.safetensors_metadata import read_metadata, write_metadata
 
 from .clip4str import Clip4Str
@@ -97,7 +97,7 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
         said = _said(read_metadata(path))
         write_metadata(path, path, {_METADATA: json.dumps({**said, "temperature": temperature})})
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: cannot be written ({_reason(error)})") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -144,7 +144,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, _said(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: truncated or damaged safetensors file ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: truncated or damaged safetensors file ({_reason(error)})") from None
 
 
 class _Inert:
@@ -190,12 +190,12 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        reason = _first_line(error)
+        reason = _reason(error)
         if "GLOBAL" in reason or "nsupported" in reason:
             raise UnsafeCheckpointError(f"{path}: refused, reading it would run code ({reason})") from None
         raise CheckpointError(f"{path}: truncated or damaged ({reason})") from None
     except Exception as error:  # torch raises many kinds for damaged archives
-        raise CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: truncated or damaged ({_reason(error)})") from None
     hints: dict[str, Any] = {}
     if isinstance(loaded, Mapping):
         hints = _plain(loaded.get("hyper_parameters", {}))
@@ -265,9 +265,9 @@ def _some(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """The line of a library's error that says what is wrong: torch wraps it in advice on unpickling."""
     text = str(error).replace("WeightsUnpickler error:", "\n")
     advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(advice)]
-    return (lines or [type(error).__name__])[0][:200]
+    return first_line("\n".join(lines), 200) or type(error).__name__

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip4str.core.errors import CheckpointError, UsageError
+from clip4str.core.errors import CheckpointError, UsageError, first_line
 from clip4str.model import Config, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.network import Attention
@@ -138,7 +138,7 @@ def _from_open_clip(model: Clip4Str, size: str) -> None:
     try:
         clip = open_clip.create_model(name, pretrained=weights).state_dict()
     except Exception as error:
-        raise UsageError(f"open_clip could not provide {name} ({weights}): {str(error).splitlines()[0]}") from None
+        raise UsageError(f"open_clip could not provide {name} ({weights}): {first_line(error)}") from None
     own = model.clip_model.state_dict()
     missing = [k for k, v in own.items() if k not in clip or clip[k].shape != v.shape]
     if missing:

@@ -38,7 +38,7 @@ import torch
 
 from clip4str.core.atomic_files import replaced
 from clip4str.core.console import fail
-from clip4str.core.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.errors import Clip4StrError, DataError, UsageError, first_line
 from clip4str.training.arguments import check, config_from, parser, settings_from
 from clip4str.training.start import start_from
 
@@ -234,8 +234,9 @@ def resume_point(path: Path) -> tuple[int, int, float]:
         first, seconds = extra.get("began", (0, 0.0))
         return step, step - first, (extra["elapsed"] - seconds) / 60
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged, or of another program ({reason}); choose another --output") from None
+        raise DataError(
+            f"{path}: damaged, or of another program ({first_line(error)}); choose another --output"
+        ) from None
 
 
 def branch_off(run: Path, folder: Path) -> None:

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from clip4str.core.errors import first_line
+
 T = TypeVar("T")
 _LAYERS = "Layers:"
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
@@ -150,6 +152,4 @@ def interruptible(work: Callable[[], T], listener: Listener) -> T:
 
 def one_line(message: str, most: int = 300) -> str:
     """A message of TensorRT's on one line: the first of its lines, printable, without where in its sources."""
-    lines = message.strip().splitlines() or [""]
-    line = re.sub(r" In \w+ at \S+:\d+(?=\))", "", "".join(c if c.isprintable() else " " for c in lines[0]))
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+    return first_line(re.sub(r" In \w+ at \S+:\d+(?=\))", "", message), most)

@@ -3,8 +3,7 @@ the frames on the host anyway, and collapses them there."""
 
 from __future__ import annotations
 
-from clip4str.kernels.variants import Network, Variant, ranges
-
+from ..shared.variants import Network, Variant, ranges
 from .config import configuration
 from .kernel import collapse_kernel, constants
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from clip4str.core.drafts import MOST_FRAMES
-from clip4str.kernels.checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
-from clip4str.kernels.launch import use_kernel
 
+from ..shared.checks import (
+    FLOATS,
+    check_contiguous,
+    check_dtype,
+    check_range,
+    check_same_device,
+    check_shape,
+)
+from ..shared.launch import use_kernel
 from .config import CollapseConfig
 from .reference import collapse_reference
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from clip4str.kernels.collapse import candidates, collapse
 from clip4str.kernels.collapse.reference import collapse_reference
-from clip4str.kernels.linear.bench import BATCHES, Arguments, Case, run_cases
-from clip4str.kernels.variants import NETWORKS
+from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.shared.variants import NETWORKS
 
 FRAMES = {"small": 32, "base16": 42}
 

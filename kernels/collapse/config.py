@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clip4str.kernels.linear.config import power_of_two
+from ..shared.tiles import power_of_two
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from clip4str.kernels.launch import on_device
-from clip4str.kernels.linear.config import power_of_two
-
+from ..shared.launch import on_device
+from ..shared.tiles import power_of_two
 from .config import CollapseConfig, configuration
 
 

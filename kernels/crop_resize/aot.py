@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clip4str.core.normalization import NORMALIZATION
-from clip4str.kernels.variants import Network, Variant
 
+from ..shared.variants import Network, Variant
 from .config import configuration
 from .kernel import constants, crop_resize_kernel, options
 

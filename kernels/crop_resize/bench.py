@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clip4str.kernels.crop_resize import candidates, crop_resize
-from clip4str.kernels.linear.bench import BATCHES, Arguments, Case, run_cases
-from clip4str.kernels.variants import NETWORKS, Network
+from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.shared.variants import NETWORKS, Network
 
 FRAME = (1080, 1920)
 WORDS = {"words": (120, 40), "large": (1000, 250), "tall": (60, 400)}  # about how wide and high they are, in pixels

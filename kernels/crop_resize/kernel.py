@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clip4str.core.normalization import NORMALIZATION
 
-from ..launch import check_capability
+from ..shared.launch import check_capability
 from .config import CONVERSIONS, CropConfig, configuration
 from .fetch import fetch, homography
 from .taps import end_pixel, enlarge, first_pixel, join, rounded, share_unit, split_weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..variants import Network, Variant, Where, ranges, torch_dtype
+from ..shared.variants import Network, Variant, Where, ranges, torch_dtype
 from .config import configuration
 from .kernel import STRIDES, attend_constants, attend_kernel
 

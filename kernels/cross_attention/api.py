@@ -7,9 +7,9 @@ from torch import Tensor
 
 from clip4str.core.errors import LayoutError, UsageError
 
-from ..checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
-from ..launch import check_capability, on_device, use_kernel
-from ..linear import as_rows, linear
+from ..linear import linear
+from ..shared.checks import FLOATS, as_rows, check_contiguous, check_dtype, check_range, check_same_device, check_shape
+from ..shared.launch import check_capability, on_device, use_kernel
 from . import reference
 from .config import AttentionConfig, configuration
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip4str.kernels.cross_attention import AttentionConfig, candidates, configuration, cross_attention
-from clip4str.kernels.linear.bench import BATCHES, SIZES, Arguments, Case, run_cases
-from clip4str.kernels.variants import NETWORKS, Network
+from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases
+from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:

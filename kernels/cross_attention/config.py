@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..linear.config import block_of, power_of_two, shared_limit
+from ..shared.tiles import block_of, power_of_two, shared_limit
 
 INSIDE_PROGRAMS = 64  # up to so many programs project their queries themselves; a guess, gpu_suite.py measures it
 

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..linear.config import power_of_two
-from ..linear.kernel import multiply_add, product_deferred, upcast
+from ..shared.product import multiply_add, product_deferred, upcast
+from ..shared.tiles import power_of_two
 from .config import AttentionConfig
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from clip4str.core.errors import LayoutError, UsageError
 
-from ..checks import check_contiguous, check_dtype, check_same_device, check_shape
 from ..cross_attention import cross_attention
-from ..launch import on_device, use_kernel
 from ..linear import linear
+from ..shared.checks import check_contiguous, check_dtype, check_same_device, check_shape
+from ..shared.launch import on_device, use_kernel
 from . import reference
 from .weights import DecoderWeights
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.decode_pass.config import HeadConfig, TableConfig, head_candidates, table_candidates
 from clip4str.kernels.decode_pass.weights import MOST_STEPS
-from clip4str.kernels.linear.bench import BATCHES, SIZES, Arguments, Case, run_cases
-from clip4str.kernels.variants import NETWORKS, Network
+from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases
+from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:

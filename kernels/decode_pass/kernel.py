@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..linear.config import power_of_two
-from ..linear.kernel import multiply_add, product, upcast
+from ..shared.product import multiply_add, product, upcast
+from ..shared.tiles import power_of_two
 from .config import HeadConfig, TableConfig, head_configuration, table_configuration
 from .weights import DecoderWeights
 

@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip4str.core.errors import DtypeError, ShapeError
-from clip4str.kernels.checks import (
+from clip4str.model.network import Decoder
+
+from ..shared.checks import (
     FLOATS,
     check_contiguous,
     check_dtype,
@@ -35,7 +37,6 @@ from clip4str.kernels.checks import (
     check_same_device,
     check_shape,
 )
-from clip4str.model.network import Decoder
 
 MOST_STEPS = 32  # queries and content positions: one tile of the matrix units
 MOST_TOKENS = 256
@@ -153,7 +154,7 @@ def pack_decoder(decoder: Decoder, dtype: torch.dtype, device: torch.device | st
     query = _fold(layer.norm1, cross.in_proj_weight[:width], cross.in_proj_bias[:width])
     scores, values, base = _tables(exact)
     packed = {
-        **dict(zip(("scores", "values", "base"), (scores, values, base))),
+        **{"scores": scores, "values": values, "base": base},
         **_named("query", query[0] * scale, query[1] * scale),
         **_named("out", cross.out_proj.weight, cross.out_proj.bias),
         **_named("up", *_fold(layer.norm2, layer.linear1.weight, layer.linear1.bias)),
@@ -167,14 +168,23 @@ def pack_decoder(decoder: Decoder, dtype: torch.dtype, device: torch.device | st
     return DecoderWeights(**{name: place(name, tensor) for name, tensor in packed.items()})
 
 
-def _tables(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
-    """scores (T, K, h, 32), values (T, K, h, d) and base (T, d), as at the top."""
+@torch.no_grad()
+def content_tables(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
+    """All that self-attention can ever see, in the decoder's dtype: queries (h, T, e) by position, the scale in them;
+    keys and values (h, T x K, e) by position and token. The ONNX graphs look up the same rows."""
     attention, positions = decoder.layer.self_attn, decoder.pos_queries[0]  # [T, d]
     embedded = decoder.text_embed(torch.arange(decoder.text_embed.embedding.num_embeddings, device=positions.device))
     content = embedded + F.pad(positions[:-1], (0, 0, 1, 0))[:, None]  # [T, K, d], the start token gets no position
-    keys, values = attention.key_value(decoder.layer.norm_c(content.flatten(0, 1))[None])[0]  # [h, T x K, e]
-    queries = attention.query(decoder.layer.norm_q(positions)[None])[0] * keys.shape[-1] ** -0.5  # [h, T, e]
-    shape = content.shape[:2]
+    keys, values = attention.key_value(decoder.layer.norm_c(content.flatten(0, 1))[None])[0]
+    queries = attention.query(decoder.layer.norm_q(positions)[None])[0]
+    return queries * queries.shape[-1] ** -0.5, keys, values
+
+
+def _tables(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
+    """scores (T, K, h, 32), values (T, K, h, d) and base (T, d), as at the top."""
+    attention, positions = decoder.layer.self_attn, decoder.pos_queries[0]
+    queries, keys, values = content_tables(decoder)
+    shape = len(positions), -1
     scores = torch.einsum("hie,hre->rhi", queries, keys).unflatten(0, shape)
     out = attention.out_proj.weight.unflatten(1, (attention.heads, -1))  # [d, h, e]
     projected = torch.einsum("hre,dhe->rhd", values, out).unflatten(0, shape)

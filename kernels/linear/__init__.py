@@ -1,6 +1,6 @@
 """y = act(n(x) W^T + bias) + residual: a matrix product with what stands before and after it."""
 
-from .api import activate_, as_rows, linear, normalize, quick_gelu_
+from .api import activate_, linear, normalize, quick_gelu_
 from .config import LinearConfig, candidates, configuration
 
-__all__ = ["LinearConfig", "activate_", "as_rows", "candidates", "configuration", "linear", "normalize", "quick_gelu_"]
+__all__ = ["LinearConfig", "activate_", "candidates", "configuration", "linear", "normalize", "quick_gelu_"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..variants import MOST, Network, Variant, torch_dtype
+from ..shared.variants import MOST, Network, Variant, torch_dtype
 from .config import ACTIVATIONS, LinearConfig, configuration
 from .kernel import linear_constants, linear_kernel
 

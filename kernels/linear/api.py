@@ -5,14 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.core.errors import LayoutError, ShapeError, UsageError
+from clip4str.core.errors import LayoutError, UsageError
 
-from ..checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
-from ..launch import check_capability, on_device, use_kernel
+from ..shared.checks import (
+    FLOATS,
+    MOST_FEATURES,
+    as_rows,
+    check_contiguous,
+    check_dtype,
+    check_range,
+    check_same_device,
+    check_shape,
+)
+from ..shared.launch import check_capability, on_device, use_kernel
 from . import reference
 from .config import ACTIVATIONS, LinearConfig, configuration
 
-MOST_FEATURES = 65536
 FUSED_ROWS = 2048  # a guess, see `by_library`; benchmarks/gpu_suite.py measures it
 
 
@@ -129,23 +137,6 @@ def activate_(
 def quick_gelu_(x: Tensor, *, implementation: str = "auto") -> Tensor:
     """x = x * sigmoid(1.702 x) in place, (..., F), rows dense: CLIP's activation. Raises as `linear` does."""
     return activate_(x, "quick_gelu", implementation=implementation)
-
-
-def as_rows(name: str, x: Tensor) -> Tensor:
-    """x (..., K) as a view (rows, K). Raises ShapeError, LayoutError if it cannot be one."""
-    if x.dim() < 1:
-        raise ShapeError(f"{name}: expected shape (..., K), got ()")
-    check_range(f"{name}'s row length", x.shape[-1], 1, MOST_FEATURES)
-    check_contiguous(name, x, 1)
-    if x.numel() == 0:
-        return x.reshape(0, x.shape[-1])
-    try:
-        return x.view(-1, x.shape[-1])
-    except RuntimeError:
-        raise LayoutError(
-            f"{name}: expected one stride from row to row, got shape {tuple(x.shape)} with strides {x.stride()}; "
-            "call .contiguous()"
-        ) from None
 
 
 def _normalized(x: Tensor) -> Tensor:

@@ -1,44 +1,15 @@
-"""Times the linear layer of decoder and image tower on a GPU: `python kernels/linear/bench.py`.
-
-Cases are plain data that benchmarks/gpu_suite.py times too; those of other operators are made of the same class.
-"""
+"""Times the linear layer of decoder and image tower on a GPU: `python kernels/linear/bench.py`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip4str.core.console import fail
-from clip4str.core.errors import Clip4StrError, DeviceError
 from clip4str.kernels.linear import candidates, linear
-from clip4str.kernels.variants import NETWORKS, Network
-
-SIZES = ("small", "base16", "large", "huge")
-BATCHES = (1, 8, 64, 256)
-Arguments = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One timing: function(**make(device, dtype)), and what it must at least move and compute.
-
-    make: allocates the arguments, `config` not among them. bytes: inputs read and outputs written once, in half
-    precision. flops: of matrix products, nothing padded. configs: what a sweep passes as `config`, the chosen first.
-    baseline: the same from the library's operators, same arguments.
-    """
-
-    name: str
-    function: Callable[..., Tensor]
-    make: Callable[[torch.device, torch.dtype], Arguments]
-    bytes: int
-    flops: int
-    configs: Sequence[Any] = field(default=())
-    baseline: Callable[..., Tensor] | None = None
+from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases
+from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
@@ -102,34 +73,6 @@ def library_linear(
     y = functional.linear(functional.layer_norm(x, x.shape[-1:]) if normalize else x, weight, bias)
     y = functional.gelu(y) if activation == "gelu" else y * torch.sigmoid(1.702 * y) if activation != "none" else y
     return y if residual is None else y + residual
-
-
-def run_cases(prog: str, found: Sequence[Case]) -> int:
-    """Time all cases under CUDA graphs (weights and inputs warm in the L2 cache where they fit) and print them."""
-    try:
-        if not torch.cuda.is_available():
-            raise DeviceError("no GPU here; kernels are timed on one")
-        device = torch.device("cuda")
-        print(f"{torch.cuda.get_device_name(device)}, float16, medians")
-        print(f"{'case':36}{'us':>9}{'GB/s':>9}{'TFLOP/s':>9}{'torch us':>10}")
-        for case in found:
-            with torch.no_grad():
-                arguments = case.make(device, torch.float16)
-                time = _microseconds(case.function, arguments)
-                torch_time = _microseconds(case.baseline, arguments) if case.baseline else float("nan")
-            rates = f"{case.bytes / time / 1e3:9.0f}{case.flops / time / 1e6:9.1f}"
-            print(f"{case.name:36}{time:9.1f}{rates}{torch_time:10.1f}", flush=True)
-        return 0
-    except Clip4StrError as error:
-        return fail(prog, error)
-    except KeyboardInterrupt:
-        return 130
-
-
-def _microseconds(function: Callable[..., Tensor], arguments: Arguments) -> float:
-    from triton.testing import do_bench_cudagraph
-
-    return 1e3 * do_bench_cudagraph(lambda: function(**arguments), return_mode="median")
 
 
 if __name__ == "__main__":

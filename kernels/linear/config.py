@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..shared.tiles import MULTIPROCESSORS, block_of, power_of_two, shared_limit
+
 
 @dataclass(frozen=True)
 class LinearConfig:
@@ -28,27 +30,9 @@ class LinearConfig:
         return (self.block_m + self.block_f) * self.block_k * dtype.itemsize * self.stages
 
 
-SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}  # KB per program
-MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # the largest of each
 TILES = ((128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4))
 DEFERRED_ROWS = 64
 ACTIVATIONS = ("none", "gelu", "quick_gelu")
-
-
-def shared_limit(capability: tuple[int, int]) -> int:
-    """Bytes of shared memory that one program may use."""
-    return 1024 * SHARED_LIMIT.get(10 * capability[0] + capability[1], 99)
-
-
-def power_of_two(n: int, least: int = 1) -> int:
-    """The smallest power of two that is at least n and `least`."""
-    return max(least, 1 << (n - 1).bit_length())
-
-
-def block_of(K: int, wanted: int) -> int:
-    """How much of K to take at a time: a power of two up to `wanted`, one that divides K if that is 32 or more."""
-    divisor = K & -K
-    return min(wanted, divisor if divisor >= 32 else power_of_two(K, 16))
 
 
 def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)) -> LinearConfig:

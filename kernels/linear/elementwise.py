@@ -6,8 +6,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import power_of_two
-from .kernel import activate, load_rows, row_statistics
+from ..shared.product import load_rows, row_statistics
+from ..shared.tiles import power_of_two
+from .kernel import activate
 
 ELEMENTS = 4096  # of one program: 32 per thread
 

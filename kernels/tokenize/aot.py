@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from clip4str.kernels.variants import Network, Variant, ranges
-
+from ..shared.variants import Network, Variant, ranges
 from .config import TokenizeConfig, configuration
 from .kernel import tokenize_kernel
 from .tables import SLOTS

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.kernels.checks import check_contiguous, check_dtype, check_range, check_same_device, check_shape
-from clip4str.kernels.launch import use_kernel
-
+from ..shared.checks import check_contiguous, check_dtype, check_range, check_same_device, check_shape
+from ..shared.launch import use_kernel
 from .config import TokenizeConfig
 from .reference import tokenize_reference
 from .tables import SLOTS, TokenizerTables

@@ -11,7 +11,7 @@ import torch
 
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.text import Charset
-from clip4str.kernels.linear.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
 from clip4str.kernels.tokenize import TokenizerTables, candidates, tokenize
 
 STEPS, CONTEXT = 26, 16

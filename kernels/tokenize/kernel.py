@@ -7,8 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from clip4str.kernels.launch import on_device
-
+from ..shared.launch import on_device
 from .config import TokenizeConfig, configuration
 from .tables import DROPPED, MULTIPLIERS, SLOTS, TokenizerTables
 

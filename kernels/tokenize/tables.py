@@ -12,7 +12,8 @@ from torch import Tensor
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.errors import CharsetError
 from clip4str.core.text import Charset
-from clip4str.kernels.checks import check_range
+
+from ..shared.checks import check_range
 
 SLOTS = 32  # symbols of a word, and the longest context: one for each lane of a warp
 # Odd, below 2^31: a product with a 32-bit key fits int64. Fixed, so that a kernel needs to know nothing but the size.

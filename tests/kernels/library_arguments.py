@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip4str.kernels.decode_pass import DecoderWeights
 from clip4str.kernels.loader import Decoder, Memory
-from clip4str.kernels.variants import NETWORKS
+from clip4str.kernels.shared.variants import NETWORKS
 
 NET = NETWORKS[NETWORK]
 

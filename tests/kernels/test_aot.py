@@ -14,7 +14,16 @@ from golden_weights import GOLDEN
 
 from clip4str.core.errors import BackendError
 from clip4str.kernels import lz4
-from clip4str.kernels.variants import CAPABILITIES, MOST, NETWORKS, Variant, grid_factors, grid_size, holds, ranges
+from clip4str.kernels.shared.variants import (
+    CAPABILITIES,
+    MOST,
+    NETWORKS,
+    Variant,
+    grid_factors,
+    grid_size,
+    holds,
+    ranges,
+)
 from clip4str.model.checkpoint import BUNDLED
 from clip4str.model.config import Config, config_from_shapes
 

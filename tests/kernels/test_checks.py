@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clip4str.core.errors import DeviceError, DtypeError, KernelError, LayoutError, ShapeError, UsageError
-from clip4str.kernels import checks, launch
+from clip4str.kernels.shared import checks, launch
 
 CPU, GPU, META = torch.device("cpu"), torch.device("cuda", 1), torch.device("meta")
 

@@ -119,7 +119,7 @@ import json, sys
 from pathlib import Path
 from clip4str.kernels.collapse.aot import variants
 from clip4str.kernels.cubin import compile_variant
-from clip4str.kernels.variants import NETWORKS
+from clip4str.kernels.shared.variants import NETWORKS
 found = []
 for capability, frames in (((8, 7), 42), ((9, 0), 42), ((9, 0), 1024)):
     for variant in variants(NETWORKS["small"], "fp16", capability, frames):

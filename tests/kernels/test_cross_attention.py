@@ -11,7 +11,7 @@ from torch import Tensor
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.kernels.cross_attention import AttentionConfig, attend_memory, candidates, configuration, cross_attention
 from clip4str.kernels.cross_attention.config import shared_bytes
-from clip4str.kernels.linear.config import SHARED_LIMIT
+from clip4str.kernels.shared.tiles import SHARED_LIMIT
 from clip4str.model.network import DecoderLayer
 
 # Relative to the largest output; queries and answers are rounded to the dtype (bfloat16: the interpreter cuts).

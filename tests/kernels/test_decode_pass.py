@@ -14,7 +14,7 @@ from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeErro
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass, pack_decoder, reference
 from clip4str.kernels.decode_pass.bench import cases, random_weights
 from clip4str.kernels.decode_pass.config import head_candidates, table_candidates
-from clip4str.kernels.variants import Network
+from clip4str.kernels.shared.variants import Network
 from clip4str.model.network import Decoder
 
 pytest.importorskip("triton")

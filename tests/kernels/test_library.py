@@ -31,8 +31,8 @@ from clip4str.kernels.cross_attention import kernel as attention_kernel
 from clip4str.kernels.decode_pass import kernel as decode_kernel
 from clip4str.kernels.linear import aot as linear_aot
 from clip4str.kernels.linear import kernel as linear_kernel
+from clip4str.kernels.shared.variants import Variant
 from clip4str.kernels.tokenize import kernel as tokenize_kernel
-from clip4str.kernels.variants import Variant
 
 VARIANTS = operator_variants(NET, "fp16", (9, 0))  # before kernels are replaced
 KERNELS = (

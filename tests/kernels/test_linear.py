@@ -12,14 +12,14 @@ from clip4str.kernels.linear import (
     LinearConfig,
     activate_,
     api,
-    as_rows,
     candidates,
     configuration,
     linear,
     normalize,
     quick_gelu_,
 )
-from clip4str.kernels.linear.config import MULTIPROCESSORS, SHARED_LIMIT
+from clip4str.kernels.shared.checks import as_rows
+from clip4str.kernels.shared.tiles import MULTIPROCESSORS, SHARED_LIMIT
 from clip4str.model.network import TowerMLP
 
 # Relative to the largest output: one rounding to the dtype (bfloat16: the interpreter cuts instead of rounding),

@@ -16,7 +16,7 @@ from clip4str.core.driver import PredictAndRefine
 from clip4str.core.masks import Rule
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity_images import sample_images
-from clip4str.kernels.launch import check_capability
+from clip4str.kernels.shared.launch import check_capability
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
 from clip4str.runtime import (

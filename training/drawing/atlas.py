@@ -28,7 +28,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from clip4str.core.errors import DataError
+from clip4str.core.errors import DataError, first_line
 
 FORMAT = "clip4str-atlas-1"
 CAP = 24  # texels: the height of H
@@ -135,8 +135,9 @@ def load_atlas(path: str | os.PathLike[str]) -> Atlas:
         pairs = _unpack(kerning, len(faces) * SPACE * SPACE).view(np.int8).reshape(-1, SPACE, SPACE)
         return assemble(faces, glyphs, pairs, _unpack(texels, area))
     except (OSError, SafetensorError, lzma.LZMAError, EOFError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{place}: not a usable atlas ({reason}); make it anew with training/build_atlas.py") from None
+        raise DataError(
+            f"{place}: not a usable atlas ({first_line(error)}); make it anew with training/build_atlas.py"
+        ) from None
 
 
 def _unpack(packed: np.ndarray, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.errors import CheckpointError, DataError
+from clip4str.core.errors import CheckpointError, DataError, first_line
 from clip4str.core.output_files import write_json, write_whole
 from clip4str.core.safetensors_metadata import read_metadata
 
@@ -54,8 +54,7 @@ def read_state(path: Path) -> State:
         words = [c["words"] for c in loaded["callbacks"].values() if isinstance(c, dict) and "words" in c]
         return State(int(loaded["global_step"]), int(words[0]), loaded["clip4str_training"]["elapsed"] / 60)
     except Exception as error:  # torch and zipfile raise many kinds for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path.name} cannot be gone on from ({reason[:200]})") from None
+        raise DataError(f"{path.name} cannot be gone on from ({first_line(error, 200)})") from None
 
 
 def read_start(run: Path) -> Start:

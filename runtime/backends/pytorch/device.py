@@ -7,7 +7,7 @@ import importlib.util
 import torch
 
 from clip4str.core.errors import BackendError, DeviceError, UsageError
-from clip4str.kernels.launch import LEAST_CAPABILITY, check_capability
+from clip4str.kernels.shared.launch import LEAST_CAPABILITY, check_capability
 
 from .graphs import first_line
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 
+MOST_FEATURES = 65536  # of a row
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -74,3 +75,20 @@ def check_same_device(tensors: Mapping[str, Tensor | None]) -> torch.device:
         if other != device:
             raise DeviceError(f"{name}: expected on {device} like {first}, got {other}")
     return device
+
+
+def as_rows(name: str, x: Tensor) -> Tensor:
+    """x (..., K) as a view (rows, K). Raises ShapeError, LayoutError if it cannot be one."""
+    if x.dim() < 1:
+        raise ShapeError(f"{name}: expected shape (..., K), got ()")
+    check_range(f"{name}'s row length", x.shape[-1], 1, MOST_FEATURES)
+    check_contiguous(name, x, 1)
+    if x.numel() == 0:
+        return x.reshape(0, x.shape[-1])
+    try:
+        return x.view(-1, x.shape[-1])
+    except RuntimeError:
+        raise LayoutError(
+            f"{name}: expected one stride from row to row, got shape {tuple(x.shape)} with strides {x.stride()}; "
+            "call .contiguous()"
+        ) from None

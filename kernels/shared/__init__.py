@@ -1,0 +1,1 @@
+"""What operators share: checks of arguments, launching, tiles, pieces of kernels, variants ahead of time, timing."""
