@@ -25,7 +25,7 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from clip4str.core.errors import BackendError
+from clip4str.core.errors import BackendError, first_line
 from clip4str.kernels.lz4 import pack
 from clip4str.kernels.shared.variants import Variant
 
@@ -119,7 +119,7 @@ def _compile(
         with _assembler(capability), contextlib.redirect_stdout(io.StringIO()):  # where triton prints failing PTX
             compiled = triton.compile(source, target=target, options={**_options(variant), **options})
     except Exception as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        reason = first_line(e)
         raise BackendError(
             f"triton {triton.__version__} cannot compile {what}: {reason}; a newer triton may (3.9 can for all "
             "architectures), --architectures leaves one out"

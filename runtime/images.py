@@ -18,7 +18,7 @@ from typing import Union
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from clip4str.core.errors import ImageError
+from clip4str.core.errors import ImageError, first_line
 from clip4str.core.normalization import NORMALIZATION
 
 ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]", bytes]
@@ -64,7 +64,7 @@ def load_image(source: ImageLike) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: far more pixels than the {MAX_PIXELS:,} allowed") from None
     except Exception as error:  # decoders raise nearly anything on damaged data
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ImageError(f"{name}: damaged image ({reason})") from None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip4str.core.cpu import cpu_flags, weight_type
-from clip4str.core.errors import BackendError, BundleError
+from clip4str.core.errors import BackendError, BundleError, first_line
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass
 
@@ -82,7 +82,7 @@ class OrtBackend(Backend):
         try:
             session = onnxruntime.InferenceSession(str(bundle.path(stage)), options, providers=self.providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BundleError(f"{bundle.path(stage)}: onnxruntime cannot run it ({_reason(error)})") from None
+            raise BundleError(f"{bundle.path(stage)}: onnxruntime cannot run it ({first_line(error)})") from None
         found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
         for name, shape in stage_shapes(bundle.manifest)[stage].items():
             if not _fits(found.get(name), shape):
@@ -93,7 +93,7 @@ class OrtBackend(Backend):
         try:
             return self._sessions[stage].run(outputs, feed)
         except Exception as error:
-            raise BackendError(f"the {stage} stage failed in onnxruntime ({_reason(error)})") from None
+            raise BackendError(f"the {stage} stage failed in onnxruntime ({first_line(error)})") from None
 
     def image(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(self._run("image", self._seen, {"pixels": pixels}))
@@ -125,10 +125,6 @@ def _warn_if_unfit(bundle: Bundle) -> None:
             RuntimeWarning,
             stacklevel=6,
         )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _fits(found: Sequence[Any] | None, wanted: Sequence[int | str]) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from clip4str.core.errors import BackendError
+from clip4str.core.errors import BackendError, first_line
 
 from .layer import CudaContextLost, CudaError, CudaLayer, CudaOutOfMemory, Device, failure
 
@@ -80,4 +80,4 @@ def _library() -> tuple[Any, Any]:
     except ModuleNotFoundError:
         raise BackendError(f"no CUDA for Python here ({missing}); {_INSTALL}") from None
     except ImportError as error:
-        raise BackendError(f"pycuda cannot be imported ({str(error).splitlines()[0][:200]}); {_INSTALL}") from None
+        raise BackendError(f"pycuda cannot be imported ({first_line(error, 200)}); {_INSTALL}") from None

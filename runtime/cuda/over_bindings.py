@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clip4str.core.errors import BackendError
+from clip4str.core.errors import BackendError, first_line
 
 from .layer import CudaError, Device, failure
 
@@ -39,7 +39,7 @@ class BindingsLayer:
             (status,) = driver.cuInit(0)
             status, count = driver.cuDeviceGetCount() if not int(status) else (status, 0)
         except RuntimeError as error:  # libcuda is not there, or older than its bindings
-            raise BackendError(f"no NVIDIA driver here ({str(error).splitlines()[0][:200]})") from None
+            raise BackendError(f"no NVIDIA driver here ({first_line(error, 200)})") from None
         if int(status) or not count:
             words = _words(driver, status) if int(status) else "no GPU was found"
             raise BackendError(f"no usable NVIDIA GPU here ({words})")
@@ -130,9 +130,7 @@ class BindingsLayer:
         try:
             status, *values = getattr(self._driver, name)(*arguments)
         except RuntimeError as error:  # the driver does not have the function
-            raise CudaError(
-                f"{name}: {str(error).splitlines()[0][:200]}; the driver is older than cuda-python"
-            ) from None
+            raise CudaError(f"{name}: {first_line(error, 200)}; the driver is older than cuda-python") from None
         if int(status):
             raise failure(name, getattr(status, "name", str(status)), _words(self._driver, status))
         return values[0] if len(values) == 1 else values

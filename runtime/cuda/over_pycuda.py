@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.core.errors import BackendError
+from clip4str.core.errors import BackendError, first_line
 
 from .layer import Device, failure
 
@@ -38,7 +38,7 @@ class PycudaLayer:
             driver.init()
             count = int(driver.Device.count())
         except driver.Error as error:
-            raise BackendError(f"no usable NVIDIA GPU here ({_first_line(error)})") from None
+            raise BackendError(f"no usable NVIDIA GPU here ({first_line(error)})") from None
         if not count:
             raise BackendError("no usable NVIDIA GPU here (no GPU was found)")
         return count
@@ -132,18 +132,14 @@ class PycudaLayer:
         try:
             yield
         except self._driver.MemoryError as error:
-            raise failure(call, "CUDA_ERROR_OUT_OF_MEMORY", _first_line(error)) from None
+            raise failure(call, "CUDA_ERROR_OUT_OF_MEMORY", first_line(error)) from None
         except self._driver.LaunchError as error:
-            raise failure(call, "CUDA_ERROR_LAUNCH_FAILED", _first_line(error)) from None
+            raise failure(call, "CUDA_ERROR_LAUNCH_FAILED", first_line(error)) from None
         except self._driver.Error as error:
             illegal = "illegal memory access" in str(error)
             name = "CUDA_ERROR_ILLEGAL_ADDRESS" if illegal else type(error).__name__
-            raise failure(call, name, _first_line(error)) from None
+            raise failure(call, name, first_line(error)) from None
 
 
 def _bytes(address: int, size: int) -> Any:
     return (ctypes.c_ubyte * size).from_address(address)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

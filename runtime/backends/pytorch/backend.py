@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BackendError, Clip4StrError
+from clip4str.core.errors import BackendError, Clip4StrError, first_line
 from clip4str.core.reading import Pass, Reading, Stages, Stats
 
 from ..contract import Backend
 from ..memory_limits import read_in_parts, shrink
-from .graphs import BUCKETS, GraphLayer, first_line, is_out_of_memory, release_memory
+from .graphs import BUCKETS, GraphLayer, is_out_of_memory, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .program import Program
 from .runner import EagerRunner, GraphRunner, Runner

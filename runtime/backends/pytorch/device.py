@@ -6,10 +6,8 @@ import importlib.util
 
 import torch
 
-from clip4str.core.errors import BackendError, DeviceError, UsageError
+from clip4str.core.errors import BackendError, DeviceError, UsageError, first_line
 from clip4str.kernels.shared.launch import LEAST_CAPABILITY, check_capability
-
-from .graphs import first_line
 
 DTYPES = {
     "float16": torch.float16, "fp16": torch.float16, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,

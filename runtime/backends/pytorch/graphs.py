@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from clip4str.core.errors import BackendError, Clip4StrError
+from clip4str.core.errors import BackendError, Clip4StrError, first_line
 
 from ..capturing import capturing, nothing_captured
 from ..memory_limits import ladder, padded
@@ -128,12 +128,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another library says, cut to one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _clear_workspaces() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.core.errors import ImageError
+from clip4str.core.errors import ImageError, first_line
 
 _DTYPES = (torch.float32, torch.float16)
 
@@ -59,7 +59,7 @@ def as_tensor(name: str, value: Any, device: torch.device) -> Tensor:
             _wait_for(value.__cuda_array_interface__.get("stream"), device)
             return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError, BufferError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error, 200)
         raise ImageError(f"{name}: a {kind} that cannot be read ({reason})") from None
     raise ImageError(f"{name}: a {kind}, expected a numpy array, a tensor, or DLPack or __cuda_array_interface__")
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clip4str.core.errors import BackendError, BundleError, CheckpointError
+from clip4str.core.errors import BackendError, BundleError, CheckpointError, first_line
 from clip4str.kernels.decode_pass import DecoderWeights, pack_decoder
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config, config_from_shapes
 from clip4str.model.network import Decoder, Network
 
 from ...bundle import WEIGHTS, Bundle
-from .graphs import first_line, is_out_of_memory
+from .graphs import is_out_of_memory
 
 
 @dataclass(frozen=True)

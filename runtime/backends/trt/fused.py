@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.core.errors import BackendError, BundleError, KernelError
+from clip4str.core.errors import BackendError, BundleError, KernelError, first_line
 from clip4str.core.masks import Rule
 
 from ...bundle import KERNELS, Bundle, stage_shapes
@@ -178,7 +178,7 @@ def _read(bundle: Bundle, branches: tuple[str, ...]) -> dict[str, np.ndarray]:
             wanted = ("network", *(f"{branch}." for branch in branches))
             return {name: file[name] for name in file.files if name.startswith(wanted)}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error, 200)
         raise BundleError(f"{path}: damaged ({reason}); rebuild the bundle") from None
 
 

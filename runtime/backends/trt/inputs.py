@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from clip4str.core.errors import ImageError
+from clip4str.core.errors import ImageError, first_line
 
 from ...cuda import CudaError
 from .memory import Stream
@@ -65,7 +65,7 @@ def accept_pixels(pixels: Any, size: tuple[int, int], stream: Stream) -> np.ndar
         else:
             raise ImageError(f"pixels are a {kind}, {wanted} as a numpy array, DLPack or __cuda_array_interface__")
     except (TypeError, ValueError, RuntimeError, BufferError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error, 200)
         raise ImageError(f"pixels are a {kind} that cannot be read ({reason}), {wanted}") from None
     except CudaError as error:
         raise ImageError(f"pixels are a {kind} whose stream cannot be waited for ({error})") from None

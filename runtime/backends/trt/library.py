@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from clip4str.core.errors import BackendError
+from clip4str.core.errors import BackendError, first_line
 
 from ...bundle import Bundle
 from ...cuda import Device
@@ -150,10 +150,3 @@ def _numbers(version: str) -> tuple[int, ...]:
             break
         numbers.append(int(part[:9]))
     return tuple(numbers)
-
-
-def first_line(value: object, length: int = 300) -> str:
-    """What a library or a manifest says, cut to one line of plain text."""
-    lines = str(value).strip().splitlines()
-    line = "".join(c if c.isprintable() else " " for c in lines[0]) if lines else type(value).__name__
-    return line[:length].strip()
