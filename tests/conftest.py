@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -20,8 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # device, golden_weights, oracle
 from device import ON_GPU, REQUIRE_GPU  # before triton, which it tells whether to interpret kernels
 from golden_weights import GOLDEN, golden_array, golden_state
 
-Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if REQUIRE_GPU and not ON_GPU and item.get_closest_marker("gpu"):
@@ -30,16 +27,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _not_skipped((yield), item.get_closest_marker("gpu") is not None)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return _not_skipped((yield), True)
-
-
-def _not_skipped(report: Report, asked: bool) -> Report:
-    if REQUIRE_GPU and asked and report.skipped:
+    report = yield
+    if REQUIRE_GPU and report.skipped and item.get_closest_marker("gpu"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"CLIP4STR_REQUIRE_GPU is set, and this was not run: {reason}"
     return report

@@ -8,6 +8,7 @@ Imported by conftest.py before anything imports triton.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import warnings
@@ -29,6 +30,8 @@ REQUIRE_GPU = os.environ.get("CLIP4STR_REQUIRE_GPU", "") not in ("", "0")
 os.environ["TRITON_INTERPRET"] = "0" if ON_GPU else "1"
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
+if REQUIRE_GPU:
+    importlib.import_module("triton")  # modules of tests skip themselves where there is none
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="there is no GPU here")
 needs_interpreter = pytest.mark.skipif(ON_GPU, reason="interprets kernels: CLIP4STR_TEST_DEVICE=cpu")
 
