@@ -19,6 +19,8 @@ from typing import Any
 
 os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # some images export 1
 os.environ.pop("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", None)
+if os.environ.get("CLIP4STR_TEST_DEVICE") == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch
