@@ -5,21 +5,33 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch: networks this small are not worth two threads, least of all on a busy machine
 )
-# before triton: kernels run through its interpreter, and those imported earlier by other tests would not
-os.environ["TRITON_INTERPRET"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))  # golden_weights, oracle
+sys.path.insert(0, str(Path(__file__).parent))  # device, golden_weights, oracle
 
+from device import ON_GPU, REQUIRE_GPU  # before triton, which it tells whether to interpret kernels
 from golden_weights import GOLDEN, golden_array, golden_state
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if REQUIRE_GPU and not ON_GPU and item.get_closest_marker("gpu"):
+        pytest.fail("CLIP4STR_REQUIRE_GPU is set, and torch sees no GPU", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if REQUIRE_GPU and report.skipped and item.get_closest_marker("gpu"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"CLIP4STR_REQUIRE_GPU is set, and this was not run: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +122,8 @@ def write_lmdb() -> Callable[..., Path]:
 
 
 def png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()

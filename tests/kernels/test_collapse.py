@@ -8,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from device import there
 
 from clip4str.core.drafts import collapse as on_host
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
-from clip4str.kernels.collapse import CollapseConfig, candidates, collapse
+from clip4str.kernels.collapse import CollapseConfig, api, candidates
 
 pytest.importorskip("triton")
+collapse = there(api.collapse)
 BOTH = pytest.mark.parametrize("implementation", ["reference", "triton"])
 
 
@@ -37,6 +39,7 @@ def one_by_one(ids, steps):
     return words
 
 
+@pytest.mark.gpu
 @BOTH
 @pytest.mark.parametrize(
     ("n", "frames", "classes", "steps"),
@@ -57,6 +60,7 @@ def test_words_of_frames(implementation, n, frames, classes, steps):
     assert np.array_equal(words.numpy(), on_host(ids, steps, classes - 1))
 
 
+@pytest.mark.gpu
 @BOTH
 def test_edges(implementation):
     rows = {
@@ -71,6 +75,7 @@ def test_edges(implementation):
     assert words == [[0] * 5, [3, 0, 0, 0, 0], [5, 5, 6, 0, 0], [1, 2, 3, 4, 0], [6, 1, 6, 0, 0]]
 
 
+@pytest.mark.gpu
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_and_equal_logits(implementation, dtype):
@@ -80,6 +85,7 @@ def test_half_precision_and_equal_logits(implementation, dtype):
     assert collapse(logits, 26, implementation=implementation).tolist() == one_by_one(ids, 26).tolist()
 
 
+@pytest.mark.gpu
 @BOTH
 def test_logits_that_are_no_numbers_spell_characters_that_exist(implementation):
     logits, _ = drawn(4, 32, 95)
@@ -90,6 +96,7 @@ def test_logits_that_are_no_numbers_spell_characters_that_exist(implementation):
     assert words[2:].tolist() == [[0] * 26, [5, *[0] * 25]]
 
 
+@pytest.mark.gpu
 def test_a_word_does_not_depend_on_the_configuration_or_its_company():
     logits, _ = drawn(9, 42, 95, seed=5)
     want = collapse(logits, 26)
@@ -111,7 +118,7 @@ def test_wrong_arguments():
         ((logits.to("meta"), 26), DeviceError, "Triton kernels run on CUDA tensors"),
     ):
         with pytest.raises(error, match=message):
-            collapse(*arguments, implementation="triton")
+            api.collapse(*arguments, implementation="triton")
 
 
 COMPILE = """

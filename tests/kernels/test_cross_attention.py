@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from device import ON_GPU, there
 from torch import Tensor
 
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
-from clip4str.kernels.cross_attention import AttentionConfig, attend_memory, candidates, configuration, cross_attention
+from clip4str.kernels.cross_attention import AttentionConfig, api, candidates, configuration
 from clip4str.kernels.cross_attention.config import shared_bytes
 from clip4str.kernels.shared.tiles import SHARED_LIMIT
 from clip4str.model.network import DecoderLayer
+
+attend_memory, cross_attention = there(api.attend_memory), there(api.cross_attention)
 
 # Relative to the largest output; queries and answers are rounded to the dtype (bfloat16: the interpreter cuts).
 TOLERANCES = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -65,6 +68,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_its_reference(shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -99,6 +103,7 @@ def test_reference_is_the_decoders_cross_attention() -> None:
                 close(got, wanted, factor=2)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE], ids=["inside", "outside"])
 def test_huge_logits(config: AttentionConfig, dtype: torch.dtype) -> None:
@@ -117,6 +122,7 @@ def test_huge_logits(config: AttentionConfig, dtype: torch.dtype) -> None:
     close(attend_memory(**given, config=config, implementation="triton"), mean.expand(-1, 5, -1).to(dtype))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_wide_logits(dtype: torch.dtype) -> None:
     """Scores of some hundreds, as random weights give them: float16 queries are rounded, so compare as attention."""
@@ -128,6 +134,7 @@ def test_wide_logits(dtype: torch.dtype) -> None:
     assert error < {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.25}[dtype]
 
 
+@pytest.mark.gpu
 def test_constant_rows() -> None:
     """Rows without deviation: the queries are the bias."""
     given = arguments(1, 26, 2, 24, 65, 16)
@@ -138,6 +145,7 @@ def test_constant_rows() -> None:
         close(got, attend_memory(**flat, implementation="reference"))
 
 
+@pytest.mark.gpu
 def test_strided_memory() -> None:
     """Keys and values as the towers leave them: both decoders' side by side in rows of 4 d; text rows of 2 d."""
     given = arguments(2, 7, 2, 24, 20, 16)
@@ -159,6 +167,7 @@ def test_strided_memory() -> None:
     )
 
 
+@pytest.mark.gpu
 def test_nothing_past_the_ends_is_used() -> None:
     """Memory, text and queries lie inside larger tensors full of NaN."""
     given = arguments(1, 7, 1, 24, 17, 3)
@@ -175,6 +184,7 @@ def test_nothing_past_the_ends_is_used() -> None:
         close(attend_memory(**given, config=config, implementation="triton"), wanted)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE], ids=["inside", "outside"])
 def test_a_sample_does_not_depend_on_the_batch(config: AttentionConfig, dtype: torch.dtype) -> None:
@@ -183,9 +193,14 @@ def test_a_sample_does_not_depend_on_the_batch(config: AttentionConfig, dtype: t
     together = attend_memory(**given, config=config, implementation="triton")
     for n in range(3):
         alone = {name: given[name][n : n + 1] for name in ("x", "memory", "text")}
-        assert torch.equal(attend_memory(**{**given, **alone}, config=config, implementation="triton")[0], together[n])
+        one = attend_memory(**{**given, **alone}, config=config, implementation="triton")[0]
+        if config is OUTSIDE and ON_GPU:  # a `linear` before it, whose tiles are chosen by the number of rows
+            close(one, together[n])
+        else:
+            assert torch.equal(one, together[n])
 
 
+@pytest.mark.gpu
 def test_out_and_no_bias() -> None:
     given = arguments(2, 5, 2, 8, 20, 0) | {"query_bias": None}
     more = outward(2, 8) | {"out_bias": None}
@@ -199,6 +214,7 @@ def test_out_and_no_bias() -> None:
         close(x, cross_attention(**given, **more, implementation="reference"))
 
 
+@pytest.mark.gpu
 def test_no_samples_and_empty_text() -> None:
     given = arguments(2, 5, 1, 8, 20, 0)
     empty = torch.zeros(2, 2, 1, 0, 8)
@@ -262,7 +278,7 @@ def test_bad_input() -> None:
     for error, message, change in wrong:
         for implementation in ("triton", "reference"):
             with pytest.raises(error, match=message):
-                cross_attention(**{**given, "implementation": implementation, **change})
+                api.cross_attention(**{**given, "implementation": implementation, **change})
     wide = arguments(1, 5, 1, 136, 20, 0)
     with pytest.raises(ShapeError, match="head dimension e: supported are 1 to 128, got 136"):
         attend_memory(**wide)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from device import there
 from torch import Tensor
 
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
-from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass, pack_decoder, reference
+from clip4str.kernels.decode_pass import Answer, DecoderWeights, api, pack_decoder, reference
 from clip4str.kernels.decode_pass.bench import cases, random_weights
 from clip4str.kernels.decode_pass.config import head_candidates, table_candidates
 from clip4str.kernels.shared.variants import Network
 from clip4str.model.network import Decoder
 
 pytest.importorskip("triton")
-from clip4str.kernels.decode_pass import kernel
+from clip4str.kernels.decode_pass import kernel as launches
+
+decode_pass = there(api.decode_pass)
+kernel = SimpleNamespace(self_attention=there(launches.self_attention), head=there(launches.head))
 
 MODES = ("start", "causal", "cloze")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -141,6 +146,7 @@ def test_fixed_point_is_the_greedy_word(decoder, packed, size: str) -> None:
 # The kernels against the reference
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size, mode", [*(("64", mode) for mode in MODES), ("192", "causal"), ("odd", "cloze")])
 def test_self_attention_kernel(packed, size: str, mode: str, dtype: torch.dtype) -> None:
@@ -149,6 +155,7 @@ def test_self_attention_kernel(packed, size: str, mode: str, dtype: torch.dtype)
     close(kernel.self_attention(w, ids, mode, keep, n), reference.self_attention(w, ids, mode, keep, n), dtype)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
 def test_head_kernel(packed, size: str, dtype: torch.dtype) -> None:
@@ -173,6 +180,7 @@ def test_head_kernel(packed, size: str, dtype: torch.dtype) -> None:
         assert torch.equal(out.last, last) and torch.equal(out.unsettled, unsettled) and unsettled.sum() > 0
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("size, dtype, mode", [("64", torch.float16, "causal"), ("odd", torch.float32, "cloze")])
 def test_whole_pass(decoder, packed, size: str, dtype: torch.dtype, mode: str) -> None:
     w, arguments = packed(size, dtype), given(packed(size), 2, mode)
@@ -202,6 +210,7 @@ def test_cuts_do_not_change_the_answer(packed) -> None:
         close(out.logits, plain[-1], torch.float16)
 
 
+@pytest.mark.gpu
 def test_the_largest_supported() -> None:
     largest = Network("largest", d=128, memory=5, image_width=64, text_width=64, image_size=(8, 8),
                       heads=16, steps=32, classes=128, tokens=256)  # fmt: skip
@@ -214,6 +223,7 @@ def test_the_largest_supported() -> None:
     assert torch.equal(out.ids, plain[0]) and torch.equal(out.last, plain[2])
 
 
+@pytest.mark.gpu
 def test_a_word_does_not_depend_on_the_others(packed) -> None:
     w = packed("64", torch.float16)
     ids, keep = given(w, 3, "cloze").values()
@@ -231,6 +241,7 @@ def test_a_word_does_not_depend_on_the_others(packed) -> None:
 # Extremes
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("run", [kernel.self_attention, reference.self_attention])
 def test_garbage_ids_and_keeps(packed, run) -> None:
     w = packed("odd")
@@ -243,6 +254,7 @@ def test_garbage_ids_and_keeps(packed, run) -> None:
     assert torch.equal(*(run(w, wild, "cloze", keep, 2) for keep in keeps))
 
 
+@pytest.mark.gpu
 def test_only_the_start_token_visible(packed) -> None:
     """keep = 0 is the start pass, whatever the ids, and one look-up: the softmax is over one score."""
     w = packed("64")
@@ -270,6 +282,7 @@ def run_head(how: str, w: DecoderWeights, x: Tensor, before: Tensor | None, limi
     return out
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("how", ["triton", "reference"])
 def test_last_and_unsettled_are_the_drivers(packed, how: str) -> None:
     """The rule of core.driver's fixed point, transcribed, on words with none, one or several end tokens."""
@@ -296,6 +309,7 @@ def test_last_and_unsettled_are_the_drivers(packed, how: str) -> None:
     assert np.array_equal(free.last, np.minimum(first_end, steps - 1)) and not free.unsettled.any()
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("how", ["triton", "reference"])
 def test_of_equal_classes_the_lowest(packed, how: str) -> None:
     w = packed("odd")
@@ -309,6 +323,7 @@ def test_of_equal_classes_the_lowest(packed, how: str) -> None:
     assert (run_head(how, dataclasses.replace(flat, head_bias=bias), x, None, None).ids == 4).all()
 
 
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_nan_still_answers_a_class(packed) -> None:
     w = packed("odd")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from device import needs_interpreter
 from torch import Tensor
 
 from clip4str.kernels.crop_resize import crop_resize
@@ -34,6 +35,7 @@ from clip4str.kernels.linear import kernel as linear_kernel
 from clip4str.kernels.shared.variants import Variant
 from clip4str.kernels.tokenize import kernel as tokenize_kernel
 
+pytestmark = needs_interpreter  # recorders take CPU tensors for a kernel's
 VARIANTS = operator_variants(NET, "fp16", (9, 0))  # before kernels are replaced
 KERNELS = (
     (linear_kernel, "linear_kernel"),

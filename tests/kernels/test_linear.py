@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from device import there
 from torch import Tensor
 
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
@@ -21,6 +22,8 @@ from clip4str.kernels.linear import (
 from clip4str.kernels.shared.checks import as_rows
 from clip4str.kernels.shared.tiles import MULTIPROCESSORS, SHARED_LIMIT
 from clip4str.model.network import TowerMLP
+
+activate_, linear, normalize, quick_gelu_ = map(there, (activate_, linear, normalize, quick_gelu_))
 
 # Relative to the largest output: one rounding to the dtype (bfloat16: the interpreter cuts instead of rounding),
 # and float32's sums in another order.
@@ -44,6 +47,7 @@ def arguments(rows: int, K: int, F: int, dtype: torch.dtype) -> dict[str, Tensor
     return {"x": x, "weight": draw(F, K, dtype=dtype, scale=K**-0.5, seed=1), "bias": draw(F, dtype=dtype, seed=2)}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rows,K,F", [(1, 24, 7), (26, 192, 40), (70, 130, 33), (3, 17, 1)])
 @pytest.mark.parametrize("normalized", [False, True])
@@ -67,6 +71,7 @@ def test_every_candidate_computes_the_same(dtype: torch.dtype) -> None:
         close(linear(**given, normalize=True, config=config, implementation="triton"), wanted)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_library_path_computes_the_same(dtype: torch.dtype) -> None:
     given, residual = arguments(30, 48, 24, dtype), draw(30, 24, dtype=dtype, seed=3)
@@ -80,6 +85,7 @@ def test_library_path_computes_the_same(dtype: torch.dtype) -> None:
     close(got, linear(**given, residual=residual, implementation="reference"), factor=2)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_many_rows_take_other_ways_to_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "FUSED_ROWS", 16)
@@ -107,6 +113,7 @@ def test_reference_is_the_towers_mlp() -> None:
         close(linear(x, mlp.c_fc.weight, mlp.c_fc.bias, activation="gelu"), gelu)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("defer", [False, True])
 def test_constant_rows_and_large_means(dtype: torch.dtype, defer: bool) -> None:
@@ -122,6 +129,7 @@ def test_constant_rows_and_large_means(dtype: torch.dtype, defer: bool) -> None:
     close(got, wanted.to(dtype), factor=2 if dtype != torch.float32 else 50)  # 100 +- 1/16 holds 12 bits less
 
 
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
 def test_large_values_stay_finite() -> None:
     x = torch.full((2, 32), 6e4, dtype=torch.float16)
@@ -135,6 +143,7 @@ def test_large_values_stay_finite() -> None:
     close(linear(x, weight, normalize=True, implementation="triton"), x.sign())
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("defer", [False, True])
 def test_a_row_does_not_depend_on_the_batch(defer: bool) -> None:
     given = arguments(3 * 7, 96, 40, torch.float16)
@@ -147,6 +156,7 @@ def test_a_row_does_not_depend_on_the_batch(defer: bool) -> None:
         assert torch.equal(alone, all_rows[first : first + 7])
 
 
+@pytest.mark.gpu
 def test_strided_rows_leading_dimensions_and_out() -> None:
     wide = draw(6, 5, 40)
     x, weight, residual = wide[..., 8:32], draw(9, 24, seed=1), draw(6, 5, 9, seed=2)
@@ -160,6 +170,7 @@ def test_strided_rows_leading_dimensions_and_out() -> None:
     close(residual, wanted)
 
 
+@pytest.mark.gpu
 def test_no_rows() -> None:
     for implementation in ("triton", "reference"):
         assert linear(draw(2, 0, 24), draw(5, 24), implementation=implementation).shape == (2, 0, 5)
@@ -167,6 +178,7 @@ def test_no_rows() -> None:
         assert quick_gelu_(draw(0, 24), implementation=implementation).shape == (0, 24)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rows,K", [(1, 1), (5, 24), (3, 5000), (70, 192)])
 def test_elementwise_kernels(rows: int, K: int, dtype: torch.dtype) -> None:
@@ -227,7 +239,7 @@ def test_bad_input() -> None:
     for error, message, change in wrong:
         for implementation in ("triton", "reference"):
             with pytest.raises(error, match=message):
-                linear(**{"x": x, "weight": w, "implementation": implementation, **change})
+                api.linear(**{"x": x, "weight": w, "implementation": implementation, **change})
     square = draw(24, 24)
     with pytest.raises(LayoutError, match="out: expected memory other than x's"):
         linear(x, square, out=x)
@@ -249,6 +261,6 @@ def test_rows_are_a_view() -> None:
 def test_kernel_is_not_used_on_a_cpu_uninterpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(DeviceError, match="run on CUDA tensors"):
-        linear(draw(1, 4), draw(2, 4), implementation="triton")
+        api.linear(draw(1, 4), draw(2, 4), implementation="triton")
     assert linear(draw(1, 4), draw(2, 4)).shape == (1, 2)
-    assert api.FUSED_ROWS >= 256 * 26 // 8 and package.linear is linear
+    assert api.FUSED_ROWS >= 256 * 26 // 8 and package.linear is api.linear

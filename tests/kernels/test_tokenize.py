@@ -1,4 +1,4 @@
-"""Captions' byte pairs on the device, against CLIP's own tokens and runtime/bpe.py."""
+"""Captions' byte pairs on the device, against CLIP's own tokens and core/bpe.py."""
 
 import random
 import re
@@ -6,17 +6,19 @@ import re
 import numpy as np
 import pytest
 import torch
+from device import ON_GPU, there
 from golden_weights import GOLDEN
 
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.errors import CharsetError, DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.core.text import CHARSET_36, CHARSET_94, Charset
-from clip4str.kernels.tokenize import TokenizeConfig, TokenizerTables, candidates, tokenize
+from clip4str.kernels.tokenize import TokenizeConfig, TokenizerTables, api, candidates
 from clip4str.kernels.tokenize.tables import cuckoo
 
+tokenize = there(api.tokenize)
 STEPS = 26
 BUNDLED = 2562  # the bundled network's shortened vocabulary
-MANY = TokenizeConfig(words=1024)  # the interpreter takes as long for one word as for these
+MANY = None if ON_GPU else TokenizeConfig(words=1024)  # the interpreter takes as long for one word as for these
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 EDGES = [
     "", "a", "7", "1234567890123456789012345", "a" * 25, "a" * 24, "ab" * 12, "aab" * 8, "haha2haha", "banana",
@@ -80,6 +82,7 @@ def kernel(tables: TokenizerTables, ids: torch.Tensor, last: torch.Tensor | None
     return tokenize(tables, ids, last, config=MANY, implementation="triton")
 
 
+@pytest.mark.gpu
 def test_all_golden_words(tables):
     words, tokens = golden()
     assert len(words) > 2900
@@ -96,6 +99,7 @@ def test_a_hundred_thousand_random_words(tables):
     assert_same(words, got, tokenizer(words))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("vocabulary", [49408, BUNDLED, 1026, 514])
 def test_kernel_and_reference(vocabulary):
     charset, tokenizer = Charset(), BytePairTokenizer(vocabulary)
@@ -106,6 +110,7 @@ def test_kernel_and_reference(vocabulary):
     assert_same(words, kernel(tables, ids), want)
 
 
+@pytest.mark.gpu
 def test_a_word_is_tokenized_the_same_in_any_company(tables):
     words = [*EDGES[3:9], *random_words(5, seed=3)]
     ids, want = encode(words), expected(words, BytePairTokenizer(), Charset())
@@ -114,6 +119,7 @@ def test_a_word_is_tokenized_the_same_in_any_company(tables):
     assert_same(words[:1], tokenize(tables, ids[:1], implementation="triton"), want[:1])
 
 
+@pytest.mark.gpu
 def test_equal_letters_merge_from_the_left():
     tokenizer, charset = BytePairTokenizer(), Charset()
     tables = TokenizerTables.build(tokenizer, charset)
@@ -124,6 +130,7 @@ def test_equal_letters_merge_from_the_left():
     assert_same(words, kernel(tables, ids), want)
 
 
+@pytest.mark.gpu
 def test_a_later_merge_of_lower_rank_waits_for_the_rank_at_work():
     """(xyz, x) ranks before (x, yz), yet in "xyzxyz" both (x, yz) merge before it is looked at again."""
 
@@ -142,6 +149,7 @@ def test_a_later_merge_of_lower_rank_waits_for_the_rank_at_work():
     assert_same(words, kernel(tables, ids), want)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("run", [tokenize, kernel])
 def test_where_a_caption_ends(tables, run):
     tokenizer, charset = BytePairTokenizer(), Charset()
@@ -158,6 +166,7 @@ def test_where_a_caption_ends(tables, run):
     assert_same(["abc"], run(tables, ids), tokenizer(["abc"]))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("run", [tokenize, kernel])
 def test_rows_need_not_touch(tables, run):
     words = random_words(12, seed=5)
@@ -168,6 +177,7 @@ def test_rows_need_not_touch(tables, run):
     assert run(tables, wide[:0, :STEPS]).shape == (0, 16)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("characters", "test"),
     [
@@ -188,6 +198,7 @@ def test_other_charsets(characters, test):
     assert_same(words, kernel(tables, ids), want)
 
 
+@pytest.mark.gpu
 def test_a_shorter_context_keeps_the_end():
     tokenizer = BytePairTokenizer(context=5)
     tables = TokenizerTables.build(tokenizer, Charset())
@@ -269,12 +280,12 @@ def int32(*shape: int) -> torch.Tensor:
 )
 def test_arguments_that_do_not_fit(tables, ids, last, error, message, implementation):
     with pytest.raises(error, match=message):
-        tokenize(tables, ids, last, implementation=implementation)
+        api.tokenize(tables, ids, last, implementation=implementation)
 
 
 def test_implementation_names(tables, monkeypatch):
     with pytest.raises(UsageError, match="'cuda'"):
         tokenize(tables, int32(1, 26), implementation="cuda")
-    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(DeviceError, match="implementation='reference'"):
-        tokenize(tables, int32(1, 26), implementation="triton")
+        api.tokenize(tables, int32(1, 26), implementation="triton")

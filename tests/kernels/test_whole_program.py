@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from device import needs_interpreter
 
 from clip4str.core.driver import Decoding, PredictAndRefine
 from clip4str.runtime.backends.pytorch import TorchBackend, make_program
@@ -14,6 +15,7 @@ from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "collapse")
 
 
+@needs_interpreter
 @pytest.mark.slow
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding("nar", branch="visual")])
 def test_reads_what_the_network_reads(decoding, random_model, monkeypatch):

@@ -16,9 +16,9 @@ def driver_of(model, decoding=None):
     return PredictAndRefine(model.charset, model.tokenizer, model.config.steps, decoding or Decoding())
 
 
-def backend_of(model, decoding=None, passes=None, batch_size=64, layer=None, dtype=torch.float32):
+def backend_of(model, decoding=None, passes=None, batch_size=64, layer=None, dtype=torch.float32, device=CPU):
     driver = driver_of(model, decoding)
-    weights = pack(source_of_model(model, "test"), dtype, CPU, driver.decoding.branch == "visual")
+    weights = pack(source_of_model(model, "test"), dtype, device, driver.decoding.branch == "visual")
     program = make_program(weights, driver, Passes(*passes) if passes else None)
     return TorchBackend(weights, program, batch_size, layer), driver
 
