@@ -14,30 +14,33 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from without_torch import PROGRAM
 
 import clip4str
 from clip4str.core.packaged import PACKAGED
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_TORCH = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnx", "safetensors", "triton"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocked())
-from clip4str.core.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+
+
+def tracked() -> list[str]:
+    """The project's files, new ones too."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    return [name for name in listed if os.path.lexists(ROOT / name)]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """The source package, unpacked."""
+    """The source package, unpacked. Made of a copy: setuptools walks all that lies in a folder."""
     pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("source")
-    made = ("-q", "egg_info", "--egg-base", str(folder), "sdist", "-d", str(folder))
-    subprocess.run([sys.executable, "setup.py", *made], cwd=ROOT, check=True, capture_output=True)
+    folder, clone = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("clone")
+    for name in tracked():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name, follow_symlinks=False)
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(folder)]
+    subprocess.run(command, cwd=clone, check=True, capture_output=True)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     return folder / f"clip4str-{clip4str.__version__}"
@@ -61,7 +64,7 @@ def in_wheel(installed: Path, cwd: Path, *code: str) -> subprocess.CompletedProc
 
 def test_the_wheel_reads_from_any_folder_without_torch(installed, tmp_path):
     shutil.copy(ROOT / "export/sample_crops/01-HAPPENINGS.jpg", tmp_path / "crop.jpg")
-    done = in_wheel(installed, tmp_path, WITHOUT_TORCH, "read", "crop.jpg", "--json", "--quiet", "--threads", "1")
+    done = in_wheel(installed, tmp_path, PROGRAM, "read", "crop.jpg", "--json", "--quiet", "--threads", "1")
     assert done.returncode == 0 and json.loads(done.stdout)["text"] == "HAPPENINGS", done.stderr
     assert done.stderr.splitlines() == ["no bundle under ./bundles: taking the packaged network, clip4str-small"]
 
@@ -88,9 +91,5 @@ def test_the_wheel_holds_what_runs_and_its_licences(installed):
 
 def test_the_source_package_is_the_project(source):
     """All that is tracked, rooms where they are, links as links: what is done in a clone can be done in it."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a clone")
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    missing = [name for name in listed if not os.path.lexists(source / name)]
-    assert [name for name in missing if not name.startswith(".git")] == []
+    assert [name for name in tracked() if not os.path.lexists(source / name)] == [".gitignore"]
     assert all((source / "clip4str" / room).is_symlink() for room in clip4str.ROOMS)
