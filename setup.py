@@ -49,7 +49,7 @@ class Sdist(sdist):
         kept = [name for name in files if not name.startswith(linked)]
         super().make_release_tree(base_dir, kept + [name for name in whole if "__pycache__" not in name])
         for room in LINKS:
-            os.symlink(f"../{room}", Path(base_dir) / "clip4str" / room, target_is_directory=True)
+            (Path(base_dir) / "clip4str" / room).symlink_to(f"../{room}", target_is_directory=True)
 
 
 RUNTIME = [

@@ -118,8 +118,8 @@ def build_bundle(
     charset, charset_test, image_size: where the checkpoint does not tell. sample_folder: word crops to compare words
     on, None for the bundled ones. min_agreement: share of words that must agree, None for 0.99, or for int8, which has
     its accuracy gate, for 0. torch_weights: add the network's tensors, for the torch backend. calib_data,
-    max_accuracy_drop: of int8, see export.int8. half_storage: for a checkpoint of float16 safetensors, which becomes the
-    bundle's tensors for the torch backend; the float32 stages read their weights from it.
+    max_accuracy_drop: of int8, see export.int8. half_storage: for a checkpoint of float16 safetensors, which becomes
+    the bundle's tensors for the torch backend; the float32 stages read their weights from it.
 
     The folder appears when everything is done, or not at all. Raises UsageError, CheckpointError, CharsetError,
     ImageError, ParityError, DataError.

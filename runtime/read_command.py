@@ -56,8 +56,8 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bundle",
         metavar="DIR",
-        help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles, else "
-        "the packaged network)",
+        help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles, "
+        "else the packaged network)",
     )
     group.add_argument("--backend", default="auto", help="auto, tensorrt, torch or onnxruntime (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
