@@ -1,20 +1,34 @@
-# make demo: everything from nothing to words read.  make test: everything from nothing to all tests run.
+# make demo: everything from nothing to words read.  make test: everything from nothing to all tests run.  make help: the rest
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 # Python's side alone of TensorRT, JetPack 6's version to the newest, and of CUDA 12: tests check what we use against them
 TENSORRT_BINDINGS := 10.3.0 10.13.3.9 11.4.0.106
-DEMO_BUNDLE := bundles/clip4str-small-fp32
+# what reads words alone: no torch
+DEMO := .venv-demo
+DEMO_STAMP := $(DEMO)/.ready
+PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: demo test test-all lint bench kernels setup clean $(NETWORK)
+.PHONY: help demo test test-all lint bench kernels ship setup clean $(NETWORK)
+
+help:
+	@echo "make demo       the runtime alone into $(DEMO), 0.3 GB; reads the sample crops, shows the latency"
+	@echo "make setup      all of development into $(VENV), 3 GB: torch for CPUs and whatever tests need. Where the package"
+	@echo "                index has torch for CUDA alone it is 8 GB: name another, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
+	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
+	@echo "make bench      the packaged network beside the published way of decoding"
+	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"
+	@echo "make kernels    the GPU operators without Python, for all GPUs: ten minutes, gcc and CMake"
+	@echo "make network-run, -status, -pause, -resume, -stop     the long training run;  make clean"
 
 setup: $(STAMP)
 
 # torch first and alone: whatever asks for torch before it is there drags in gigabytes of CUDA libraries.
 $(STAMP): setup.py pyproject.toml constraints.txt
+	@echo "setting up $(VENV): 3 GB on disk, more where torch comes with CUDA (make help)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
@@ -26,12 +40,15 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	    cuda-bindings==12.9.10 cuda-pathfinder || echo "no CUDA 12 bindings for this platform: not tested with them"
 	@touch $@
 
-demo: $(STAMP) $(DEMO_BUNDLE)/manifest.json
-	$(BIN)/clip4str read --bundle $(DEMO_BUNDLE) export/sample_crops
-	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE) --words export/sample_crops --batch 1 --threads 1 --seconds 20
+demo: $(DEMO_STAMP)
+	$(DEMO)/bin/clip4str read --bundle $(PACKAGED) export/sample_crops
+	$(DEMO)/bin/clip4str bench --bundle $(PACKAGED) --no-published --batch 1 --threads 1 --seconds 10
 
-$(DEMO_BUNDLE)/manifest.json: $(STAMP) model/bundled/clip4str-small.safetensors
-	$(BIN)/python export/build_engine.py --fp32 --output $(DEMO_BUNDLE) --force
+$(DEMO_STAMP): setup.py pyproject.toml constraints.txt
+	@echo "setting up $(DEMO): the runtime alone, 0.3 GB on disk"
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -45,8 +62,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) $(DEMO_BUNDLE)/manifest.json
-	$(BIN)/clip4str bench --bundle $(DEMO_BUNDLE)
+bench: $(STAMP)
+	$(BIN)/clip4str bench --bundle $(PACKAGED)
+
+ship: $(STAMP)
+	$(BIN)/python export/ship.py $(CHECKPOINT)
 
 # libclip4str_kernels.so for all GPUs, tested; ten minutes on two cores the first time, needs gcc and CMake
 kernels: $(STAMP)
@@ -61,4 +81,4 @@ $(NETWORK):
 	    || test "$@,$$?" = network-status,1
 
 clean:
-	rm -rf $(VENV) bundles runs build *.egg-info
+	rm -rf $(VENV) $(DEMO) bundles runs build *.egg-info

@@ -1,21 +1,19 @@
 """Packaging. The import package is the folder clip4str/, whose sub-packages are links to the top-level rooms."""
 
+import os
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
 PACKAGES = find_packages(include=["clip4str", "clip4str.*"])
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("clip4str/__init__.py").read_text()).group(1)
 
 
-NOT_SHIPPED = {
-    "results",
-    "NOTES.md",
-    "rendered-words.jpg",
-    "strengths.png",
-    "training.png",
-}  # for who reads the repository
+LINKS = sorted(path.name for path in Path("clip4str").iterdir() if path.is_symlink())
+FOR_THE_REPOSITORY = {".md", ".png"}  # notes and charts, and the next two; sample crops are .jpg
+NOT_SHIPPED = {"results", "rendered-words.jpg"}
 
 
 def data_files(package: str) -> list[str]:
@@ -25,7 +23,7 @@ def data_files(package: str) -> list[str]:
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if path.is_file()
-        and path.suffix not in (".py", ".pyc")
+        and path.suffix not in {".py", ".pyc", *FOR_THE_REPOSITORY}
         and _package_of(path) == folder
         and not NOT_SHIPPED & set(path.relative_to(folder).parts)
     )
@@ -33,6 +31,25 @@ def data_files(package: str) -> list[str]:
 
 def _package_of(path: Path) -> Path:
     return next(folder for folder in path.parents if (folder / "__init__.py").is_file())
+
+
+def long_description() -> str:
+    """README for an index page, which has none of our files: no pictures and links but those with an address."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[[^\]]*\]\((?!https://)[^)]*\)", "", text)
+    return re.sub(r"\[([^\]]+)\]\((?!https?://|#)[^)]*\)", r"\1", text)
+
+
+class Sdist(sdist):
+    """The project as it is: rooms are top-level folders, whole, and clip4str/ has links to them."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        linked = tuple(f"clip4str{os.sep}{room}{os.sep}" for room in LINKS)
+        whole = [str(path) for room in LINKS for path in Path(room).rglob("*") if path.is_file()]
+        kept = [name for name in files if not name.startswith(linked)]
+        super().make_release_tree(base_dir, kept + [name for name in whole if "__pycache__" not in name])
+        for room in LINKS:
+            (Path(base_dir) / "clip4str" / room).symlink_to(f"../{room}", target_is_directory=True)
 
 
 RUNTIME = [
@@ -80,9 +97,22 @@ setup(
     name="clip4str",
     version=VERSION,
     description="Run trained CLIP4STR scene text recognisers fast, small and with the same answers",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
+    author="clip4str developers",
     license="Apache-2.0",
+    license_files=["LICENSE", "core/data/NOTICE"],
+    keywords="OCR, scene text recognition, CLIP, ONNX, TensorRT, Triton",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    cmdclass={"sdist": Sdist},
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={package: data_files(package) for package in PACKAGES},

@@ -7,7 +7,12 @@ names load on first use.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip4str.core.errors import Clip4StrError
+    from clip4str.model import Clip4Str, load_checkpoint
+    from clip4str.runtime import Recognizer, Word
 
 __version__ = "0.1.0"
 
@@ -22,7 +27,7 @@ _LAZY = {
     "load_checkpoint": "clip4str.model",
     "Clip4Str": "clip4str.model",
 }
-__all__ = ["__version__", *_LAZY]
+__all__ = ["Clip4Str", "Clip4StrError", "Recognizer", "Word", "__version__", "load_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,8 +38,7 @@ def commands() -> dict[str, Command]:
 
 _EPILOG = """\
 a first session:
-  clip4str build                     build the bundled network into bundles/
-  clip4str read photo.jpg crops/     read words with the bundle built last
+  clip4str read photo.jpg crops/     read words, with the bundle built last or the packaged one
   clip4str build my.ckpt --fp16      your own CLIP4STR checkpoint, half precision
   clip4str info bundles/my-fp16      what it is, and how it compared with the original
 every command explains itself: clip4str COMMAND --help

@@ -85,10 +85,14 @@ def merge_heads(g: Graph, x: str, width: int) -> str:
     return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.integers(-1, width))
 
 
-def scaled_queries(weight: np.ndarray, bias: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """A query projection with 1/sqrt(e) in it, so that scores need no scaling (and stay small in half)."""
-    scale = np.float32((weight.shape[0] // heads) ** -0.5)
-    return weight * scale, bias * scale
+def scaled_queries(
+    g: Graph, name: str, weight: np.ndarray, bias: np.ndarray, heads: int
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """A projection (rows, w) whose first w rows make queries, with 1/sqrt(e) in them, so that scores need no scaling
+    (and stay small in half); with its bias and name, as `linear` takes them."""
+    scale = np.ones((len(weight), 1), np.float32)
+    scale[: weight.shape[1]] = (weight.shape[1] // heads) ** -0.5
+    return g.product(f"{name}.weight", weight, scale), bias * scale[:, 0], name
 
 
 def residual_block(
@@ -150,15 +154,14 @@ def self_attention(
 def queries_keys_values(
     g: Graph, x: str, w: Weights, name: str, heads: int, columns: bool, quantization: Quantization | None
 ) -> list[str]:
-    weight, bias = w[f"{name}_weight"].copy(), w[f"{name}_bias"].copy()
-    width = weight.shape[1]
-    weight[:width], bias[:width] = scaled_queries(weight[:width], bias[:width], heads)
+    projection = scaled_queries(g, name, w[f"{name}_weight"], w[f"{name}_bias"], heads)
+    width = projection[0].shape[1]
     if columns:
-        qkv = linear_columns(g, x, weight, bias, name)
+        qkv = linear_columns(g, x, *projection)
     elif quantization is not None and quantization.covers(name) and quantization.splits_attention:
-        return quantization.linear(g, x, weight, bias, name, ("query", "key", "value"))
+        return quantization.linear(g, x, *projection, ("query", "key", "value"))
     else:
-        qkv = linear(g, x, weight, bias, name, quantization)
+        qkv = linear(g, x, *projection, quantization)
     return g.op("Split", qkv, g.integers(width, width, width), outputs=3, axis=0 if columns else 1)
 
 

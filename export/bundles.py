@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,6 +20,7 @@ import clip4str
 from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import BundleError, CheckpointError, UsageError
 from clip4str.core.normalization import NORMALIZATION
+from clip4str.export.half_storage import HalfStorage
 from clip4str.export.kernel_weights import DECODERS_FILE, write_decoders
 from clip4str.export.parity import Parity, measure
 from clip4str.export.parity_images import sample_images
@@ -64,6 +66,7 @@ class Settings:
     torch_weights: bool = False
     calib_data: Path | str | None = None
     max_accuracy_drop: float = 0.3
+    half_storage: bool = False
 
     def check(self) -> None:
         """Raises UsageError."""
@@ -79,6 +82,8 @@ class Settings:
             raise UsageError(f"the accuracy drop allowed is 0 to 100 points, not {self.max_accuracy_drop:g}")
         if self.calib_data is not None and self.precision != "int8":
             raise UsageError(f"--calib-data is for --int8; an {self.precision} bundle is not calibrated")
+        if self.half_storage and self.precision != "fp32":
+            raise UsageError(f"half storage is of fp32 bundles; {self.precision} ones are small already")
 
     def key(self, checkpoint: Path) -> str:
         """Equal where a build would write the same files."""
@@ -113,7 +118,8 @@ def build_bundle(
     charset, charset_test, image_size: where the checkpoint does not tell. sample_folder: word crops to compare words
     on, None for the bundled ones. min_agreement: share of words that must agree, None for 0.99, or for int8, which has
     its accuracy gate, for 0. torch_weights: add the network's tensors, for the torch backend. calib_data,
-    max_accuracy_drop: of int8, see export.int8.
+    max_accuracy_drop: of int8, see export.int8. half_storage: for a checkpoint of float16 safetensors, which becomes
+    the bundle's tensors for the torch backend; the float32 stages read their weights from it.
 
     The folder appears when everything is done, or not at all. Raises UsageError, CheckpointError, CharsetError,
     ImageError, ParityError, DataError.
@@ -121,7 +127,8 @@ def build_bundle(
     how = Settings(**settings)
     how.check()
     source = Path(checkpoint) if checkpoint is not None else _bundled()
-    target = Path(output) if output is not None else Path("bundles") / f"{source.stem}-{how.precision}"
+    name = source.absolute().parent.name if source.name == WEIGHTS_FILE else source.stem
+    target = Path(output) if output is not None else Path("bundles") / f"{name}-{how.precision}"
     target = Path(target.absolute())
     if not force and _is_up_to_date(target, source, how):
         say(f"{target.name} is up to date: same checkpoint, same options, same versions (--force builds it again)")
@@ -140,7 +147,7 @@ def build_bundle(
         agreement = (0 if how.precision == "int8" else MIN_AGREEMENT) if agreement is None else agreement
         parity.check(agreement)
         figures = parity.to_dict()
-        if how.torch_weights:
+        if WEIGHTS in manifest.stages:
             with_torch = check_weights(model, Bundle(folder, manifest), pixels, say)
             with_torch.check(agreement)
             figures["torch"] = with_torch.to_dict()
@@ -160,7 +167,11 @@ def _write_files(
 ) -> Manifest:
     """Everything but the manifest, which is returned."""
     quantization: dict[str, Any] = {}
-    if how.precision == "int8":
+    weights = folder / WEIGHTS_FILE
+    if how.half_storage:
+        shutil.copyfile(source, weights)
+        files = [*write_stages(model, folder, how.precision, say, detail, storage=HalfStorage(weights)), weights]
+    elif how.precision == "int8":
         from clip4str.export.int8 import Int8Options, quantise
 
         calib_data = None if how.calib_data is None else Path(how.calib_data)
@@ -169,9 +180,10 @@ def _write_files(
     else:
         files = write_stages(model, folder, how.precision, say, detail)
     stages = {stage: f"{stage}.onnx" for stage in STAGES}
-    if how.torch_weights:
+    if how.torch_weights and not how.half_storage:
+        files.append(write_weights(model, weights, "fp32" if how.precision == "fp32" else "fp16", say))
+    if weights in files:
         stages[WEIGHTS] = WEIGHTS_FILE
-        files.append(write_weights(model, folder / WEIGHTS_FILE, "fp32" if how.precision == "fp32" else "fp16", say))
     if how.for_gpu and how.precision != "fp32" and (decoders := write_decoders(model, folder / DECODERS_FILE, say)):
         stages[KERNELS] = DECODERS_FILE
         files.append(decoders)
@@ -194,9 +206,10 @@ def _write_files(
 
 
 def _model_card(source: Path, folder: Path) -> list[Path]:
-    """A card beside the checkpoint comes along, but for its pictures."""
-    card = source.with_name(MODEL_CARD)
-    if not card.is_file():
+    """A card beside the checkpoint, or beside the bundle that it lies in, comes along, but for its pictures."""
+    folders = source.absolute().parents[: 2 if source.name == WEIGHTS_FILE else 1]
+    card = next((folder / MODEL_CARD for folder in folders if (folder / MODEL_CARD).is_file()), None)
+    if card is None:
         return []
     lines = card.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     copy = folder / MODEL_CARD

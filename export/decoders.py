@@ -100,7 +100,7 @@ def add_positions(g: Graph, x: str, attend: str, positions: np.ndarray, name: st
 def memory_attention(g: Graph, x: str, batch: str, memory: list[str], w: Weights, c: Config, name: str) -> str:
     """Attention over one or two segments of memory under one softmax: rows (N x T, d) -> rows."""
     weight, bias = (w[f"{name}.in_proj_{part}"][: c.d] for part in ("weight", "bias"))
-    query = (*scaled_queries(weight, bias, c.decoder_heads), f"{name}.query")
+    query = scaled_queries(g, f"{name}.query", weight, bias, c.decoder_heads)
     shape = g.integers(c.decoder_heads, c.d // c.decoder_heads)
     if for_cpu(g):
         q = g.op("Reshape", linear_columns(g, x, *query), g.op("Concat", shape, batch, axis=0))

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from clip4str.core.errors import CheckpointError
+from clip4str.export.half_storage import HalfStorage, external_tensor
 
 OPSET = 17  # the first with LayerNormalization as one operator
 IR_VERSIONS = {17: 8, 19: 9}  # the one that came with an operator set: older runtimes read it too
@@ -38,6 +39,7 @@ class Graph:
         self.name, self.precision, self.opset = name, precision, opset
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
+        self.products: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # what some of the weights are made of
         self.notes: list[str] = []  # what a reader of the build log should know
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -81,6 +83,11 @@ class Graph:
             array = self.halved(name, array)
         return self.constant(name, array)
 
+    def product(self, name: str, array: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """array x factor, which will be the weight `name`: what stores the network's own tensors stores the factor."""
+        self.products[name] = (array, factor)
+        return array * factor
+
     def integers(self, *values: int) -> str:
         """An int64 vector, as shapes and axes are."""
         return self.constant("i64_" + "_".join(map(str, values)).replace("-", "m"), np.array(values, np.int64))
@@ -97,17 +104,24 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, results, path, **attributes))
         return results if outputs > 1 else results[0]
 
-    def save(self, path: Path, metadata: Mapping[str, str], doc: str) -> list[Path]:
-        """Write the model, and NAME.data beside it if it is too large for one file; returns the paths. Checked."""
-        graph = helper.make_graph(self.nodes, self.name, self._inputs, self._outputs, doc_string=doc)
+    def save(self, path: Path, metadata: Mapping[str, str], doc: str, storage: HalfStorage | None = None) -> list[Path]:
+        """Write the model, and NAME.data beside it if it is too large for one file; returns the paths. Checked.
+
+        storage: a file beside it that weights are read from, where they are in it.
+        """
+        stored, restore, weights = [], [], dict(self.weights)
+        for name, array in self.weights.items() if storage is not None else ():
+            if (parts := storage.parts(name, *self.products.get(name, (array,)))) is not None:
+                stored, restore = stored + parts[0], restore + parts[1]
+                del weights[name]
+        graph = helper.make_graph(restore + self.nodes, self.name, self._inputs, self._outputs, stored, doc_string=doc)
         paths = [path]
-        if sum(array.nbytes for array in self.weights.values()) <= MAX_EMBEDDED_BYTES:
-            for name, array in self.weights.items():
-                graph.initializer.append(_tensor(name, array, raw=np.ascontiguousarray(array).tobytes()))
+        if sum(array.nbytes for array in weights.values()) <= MAX_EMBEDDED_BYTES:
+            graph.initializer.extend(_embedded(name, array) for name, array in weights.items())
         else:
             paths.append(path.with_name(path.name + ".data"))
             with paths[1].open("wb") as file:
-                graph.initializer.extend(_external(n, a, file, paths[1].name) for n, a in self.weights.items())
+                graph.initializer.extend(_external(n, a, file, paths[1].name) for n, a in weights.items())
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", self.opset)],
@@ -142,23 +156,17 @@ class Graph:
         return half
 
 
-def _tensor(name: str, array: np.ndarray, raw: bytes | None = None) -> TensorProto:
-    tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
-    if raw is not None:
-        tensor.raw_data = raw
-    return tensor
+def _embedded(name: str, array: np.ndarray) -> TensorProto:
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return TensorProto(name=name, dims=array.shape, data_type=kind, raw_data=np.ascontiguousarray(array).tobytes())
 
 
 def _external(name: str, array: np.ndarray, file: BinaryIO, location: str) -> TensorProto:
     """Append to the data file, one tensor at a time: a network of 4 GB is never in memory twice."""
     if array.nbytes < 1024:  # shapes and the like: checkers want to see their values
-        return _tensor(name, array, raw=np.ascontiguousarray(array).tobytes())
+        return _embedded(name, array)
     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-    tensor = _tensor(name, array)
-    tensor.data_location = TensorProto.EXTERNAL
-    place = {"location": location, "offset": str(file.tell()), "length": str(array.nbytes)}
-    for key, value in place.items():
-        tensor.external_data.add(key=key, value=value)
+    tensor = external_tensor(name, array, location, file.tell())
     np.ascontiguousarray(array).tofile(file)
     return tensor
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import clip4str
 from clip4str.export.decoders import decoder_graph
 from clip4str.export.graph import Graph
+from clip4str.export.half_storage import HalfStorage
 from clip4str.export.towers import image_graph, text_graph
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.bundle import STAGES
@@ -27,10 +28,12 @@ def write_stages(
     say: Say = lambda _: None,
     detail: Say = lambda _: None,
     quantization: Quantization | None = None,
+    storage: HalfStorage | None = None,
 ) -> list[Path]:
     """The stage files of a bundle, checked by the ONNX checker; returns all paths written.
 
     precision: of floating-point values, "fp32" or "fp16". quantization: of the towers' products, None for none.
+    storage: a file of the folder that weights are read from, where they are in it.
     """
     name = precision if quantization is None else "int8"
     metadata = {"clip4str": clip4str.__version__, "precision": name, "charset": model.charset.characters}
@@ -39,7 +42,7 @@ def write_stages(
         start = time.perf_counter()
         graph = stage_graph(model, stage, precision, quantization)
         doc = f"CLIP4STR, {stage} stage, {name}; {describe(model)}"
-        paths = graph.save(folder / f"{stage}.onnx", {**metadata, "stage": stage}, doc)
+        paths = graph.save(folder / f"{stage}.onnx", {**metadata, "stage": stage}, doc, storage)
         written += paths
         megabytes = sum(path.stat().st_size for path in paths) / 1e6
         say(f"{stage:7} {megabytes:8.1f} MB  {time.perf_counter() - start:5.1f} s")

@@ -18,12 +18,13 @@ from clip4str.core.atomic_files import replaced
 from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
 from clip4str.core.driver import Decoding
 from clip4str.core.errors import CheckpointError, UnsafeCheckpointError, first_line
+from clip4str.core.packaged import PACKAGED
 from clip4str.core.safetensors_metadata import read_metadata, write_metadata
 
 from .clip4str import Clip4Str
 from .config import config_from_shapes
 
-BUNDLED = Path(__file__).resolve().parent / "bundled" / "clip4str-small.safetensors"
+BUNDLED = PACKAGED / "weights.safetensors"
 # Published checkpoints hold objects of these beside the weights (hyper-parameters, the schedule). They are read as
 # inert stand-ins: whatever is not listed is refused.
 _INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "hydra.", "strhub.", "torch.optim.")
@@ -89,7 +90,7 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
     path = Path(path)
     if not is_temperature(temperature):
         raise CheckpointError(f"temperature is {temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")
-    if not _is_safetensors(path):
+    if not is_safetensors(path):
         raise CheckpointError(
             f"{path}: not a safetensors file, so it has no place for a temperature; save_checkpoint writes one"
         )
@@ -102,7 +103,7 @@ def write_temperature(path: str | os.PathLike[str], temperature: float) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     magic = _magic(path)
-    if _is_safetensors(path):
+    if is_safetensors(path):
         tensors, said = _read_safetensors(path)
         temperature = said.get("temperature")  # of ours alone: others' hyper-parameters may mean another one by it
         given = {"temperature": temperature} if isinstance(temperature, (int, float)) else {}
@@ -126,7 +127,7 @@ def _magic(path: Path) -> bytes:
     return magic
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     return _magic(path)[8:9] == b"{"
 
 

@@ -11,7 +11,7 @@ from clip4str.core.console import Parser, one_line
 from clip4str.core.errors import BackendError, BundleError
 
 from .bundle import Bundle
-from .recognizer import default_bundle
+from .read_command import announced_bundle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,10 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="clip4str info",
         description="Show what a bundle (folder) or a checkpoint (file) is. A bundle's files are checked on the way.",
     )
-    parser.add_argument("path", nargs="?", help="bundle folder or checkpoint file (default: the newest in ./bundles)")
+    parser.add_argument("path", nargs="?", help="bundle folder or checkpoint file (default: as of read)")
     parser.add_argument("--json", action="store_true", help="everything, as one JSON object")
     args = parser.parse_args(argv)
-    path = Path(args.path) if args.path else default_bundle()
+    path = Path(args.path) if args.path else announced_bundle()
     if not path.exists():
         raise BundleError(f"{path}: no such bundle folder or checkpoint file")
     facts = _checkpoint(path) if path.is_file() else _bundle(path)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from clip4str.core.console import Parser, fail, one_line
 from clip4str.core.driver import Decoding
 from clip4str.core.errors import ImageError, UsageError
+from clip4str.core.packaged import PACKAGED
 
 from .images import ImageLike, load_image
 from .recognizer import Recognizer, Word, default_bundle
@@ -55,7 +56,8 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bundle",
         metavar="DIR",
-        help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)",
+        help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles, "
+        "else the packaged network)",
     )
     group.add_argument("--backend", default="auto", help="auto, tensorrt, torch or onnxruntime (default: auto)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
@@ -87,10 +89,18 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-verify", action="store_true", help="skip the sha256 check of the bundle's files")
 
 
+def announced_bundle() -> Path:
+    """default_bundle's, in one line on stderr where nobody chose it."""
+    folder = default_bundle()
+    if folder == PACKAGED:
+        print(f"no bundle under ./bundles: taking the packaged network, {folder.name}", file=sys.stderr)
+    return folder
+
+
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The Recognizer that add_recognizer_options' arguments describe. Raises Clip4StrError."""
     return Recognizer.load(
-        args.bundle or default_bundle(),
+        args.bundle or announced_bundle(),
         args.backend,
         threads=args.threads,
         providers=args.providers.split(",") if args.providers else None,

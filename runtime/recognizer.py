@@ -16,7 +16,8 @@ from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BundleError, UsageError
+from clip4str.core.errors import UsageError
+from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding, Reading, Stats
 from clip4str.core.text import Charset, first_end
 
@@ -47,7 +48,7 @@ class Word:
 class Recognizer:
     """Reads words over a bundle. Safe to share between threads.
 
-    >>> recognizer = Recognizer.load("bundles/clip4str-small-fp32")
+    >>> recognizer = Recognizer.load()
     >>> [word.text for word in recognizer.read(["photo.jpg"])]
     """
 
@@ -59,7 +60,7 @@ class Recognizer:
     @classmethod
     def load(
         cls,
-        bundle: str | os.PathLike[str],
+        bundle: str | os.PathLike[str] | None = None,
         backend: str = "auto",
         *,
         threads: int | None = None,
@@ -74,7 +75,7 @@ class Recognizer:
         graphs: bool = True,
         passes: Sequence[int] | None = None,
     ) -> Recognizer:
-        """Open a bundle, or with the torch backend a checkpoint file.
+        """Open a bundle, or with the torch backend a checkpoint file; None for default_bundle's.
 
         backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
         "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
@@ -92,11 +93,11 @@ class Recognizer:
         Raises BundleError, CheckpointError, BackendError, CharsetError, UsageError.
         """
         options = Options(threads, batch_size, providers, device, dtype, graphs, passes)
-        path, source = Path(bundle), None
+        path, source = default_bundle() if bundle is None else Path(bundle), None
         if path.is_file():
             opened, source = open_checkpoint(path, backend, options, verify)
         else:
-            opened = Bundle.open(bundle, verify)
+            opened = Bundle.open(path, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
         if threads is not None and not (isinstance(threads, Integral) and 1 <= threads <= 1024):
             raise UsageError(f"threads must be 1 to 1024, not {threads!r}")
@@ -176,7 +177,7 @@ def _rounded(probs: np.ndarray) -> list[Any]:
 
 
 def default_bundle() -> Path:
-    """$CLIP4STR_BUNDLE, else the bundle built last under ./bundles. Raises BundleError saying how to make one."""
+    """$CLIP4STR_BUNDLE, else the bundle built last under ./bundles, else the packaged one."""
     named = os.environ.get(BUNDLE_VARIABLE)
     if named:
         return Path(named)
@@ -185,11 +186,7 @@ def default_bundle() -> Path:
         (p for p in Path("bundles").glob("*/manifest.json") if not p.parent.name.startswith(".")),
         key=lambda p: p.stat().st_mtime,
     )
-    if not built:
-        raise BundleError(
-            f"no bundle under ./bundles; build one with: clip4str build (or name one: --bundle, {BUNDLE_VARIABLE})"
-        )
-    return built[-1].parent
+    return built[-1].parent if built else PACKAGED
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,11 @@ def _candidates(bundle: Bundle, options: Options, source: Any) -> list[str]:
 
 
 def _torch_has_gpu() -> bool:
+    """Importing torch to ask it takes seconds, so NVIDIA's driver is asked for first."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
     try:
         from .pytorch import gpu_is_usable
     except ImportError:

@@ -5,25 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from without_torch import PROGRAM
 
-WITHOUT_TORCH = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "onnx", "safetensors", "lightning", "matplotlib", "lmdb"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocked())
-from clip4str.core.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+CROPS = Path(__file__).resolve().parents[2] / "export" / "sample_crops"
 
 
 def run(*args, stdin=None, cwd=None, env=None):
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *map(str, args)],
+        [sys.executable, "-c", PROGRAM, *map(str, args)],
         input=stdin, capture_output=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=120,
     )  # fmt: skip
 
@@ -76,7 +69,6 @@ def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["read", "x.png"], "build one with: clip4str build"),
         (["read", "--bundle", "nowhere", "x.png"], "nowhere: no such bundle folder"),
         (["read", "empty"], "no images found"),
         (["read", "*.png"], "matches nothing"),
@@ -97,6 +89,22 @@ def test_errors_are_one_line_and_exit_2(args, message, tmp_path):
     assert done.returncode == 2 and done.stdout == b""
     error = done.stderr.decode().strip()
     assert error.startswith(f"clip4str {args[0]}: error: ") and message in error and "\n" not in error
+
+
+def test_without_a_bundle_the_packaged_network_is_taken_and_said(tmp_path):
+    said = b"no bundle under ./bundles: taking the packaged network, clip4str-small\n"
+    read = run("read", CROPS / "01-HAPPENINGS.jpg", "--json", "--quiet", "--threads", 1, cwd=tmp_path)
+    assert (json.loads(read.stdout)["text"], read.stderr) == ("HAPPENINGS", said)
+    info = run("info", "--json", cwd=tmp_path)
+    assert (json.loads(info.stdout)["name"], info.stderr) == ("clip4str-small", said)
+
+
+def test_a_bundle_here_or_a_named_one_comes_first(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "bundles" / "mine")
+    here = run("info", "--json", cwd=tmp_path)
+    assert (json.loads(here.stdout)["bundle"], here.stderr) == ("bundles/mine", b"")
+    named = run("info", "--json", cwd=tmp_path, env={"CLIP4STR_BUNDLE": str(tiny_bundle)})
+    assert json.loads(named.stdout)["bundle"] == str(tiny_bundle)
 
 
 def test_unreadable_folders_and_damaged_bundles(tiny_bundle, tmp_path, crops):

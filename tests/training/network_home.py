@@ -18,9 +18,9 @@ LOG = HEADER + "50,500,10,0.1,2,2,100,\n100,1000,20,0.1,1.5,1.5,110,0.6\n150,150
 def home(folder: Path) -> Places:
     """Places beside each other in the folder, with a bundled network in the checkout."""
     found = places(folder / "project", {})
-    bundled = found.checkout / "model/bundled"
+    bundled = found.checkout / "model/bundled/small"
     bundled.mkdir(parents=True)
-    save_checkpoint(tiny_network(1), bundled / "small.safetensors")
+    save_checkpoint(tiny_network(1), bundled / "weights.safetensors")
     return found
 
 

@@ -41,9 +41,9 @@ def test_places_are_beside_the_project_unless_told(tmp_path):
 
 def test_a_first_run_starts_from_the_bundled_weights(where):
     said = states.begin(where, words_before=700)
-    assert said == ("starts from small.safetensors, 700 words seen before",)
+    assert said == ("starts from small, 700 words seen before",)
     assert load_checkpoint(where.run / states.INIT).config == TINY
-    assert states.read_start(where.run) == states.Start("small.safetensors", 700)
+    assert states.read_start(where.run) == states.Start("small", 700)
 
 
 @pytest.mark.parametrize("how", ["cut", "one bit"])
@@ -70,14 +70,14 @@ def test_with_both_states_damaged_the_averaged_weights_are_the_start(where):
 
 @pytest.mark.parametrize("bundled, goes_on", [(1090, True), (1091, False)])
 def test_whichever_has_seen_more_words_is_the_newest(where, bundled, goes_on):
-    file = where.checkout / "model/bundled/small.safetensors"
+    file = where.checkout / "model/bundled/small/weights.safetensors"
     write_metadata(file, file, {states.WORDS_SEEN: str(bundled)})
     write_run(where, 9, words=1000)
     said = states.begin(where, 0)
     if goes_on:
         assert said == ("goes on from step 9, 90 words (1,090 in all)",)
     else:
-        assert said[0] == "small.safetensors has seen more words (1,091) than the state (1,090)"
+        assert said[0] == "small has seen more words (1,091) than the state (1,090)"
         assert states.read_start(where.run).words == 1091
         assert states.read_state(where.home / "run-1" / states.LAST).step == 9
 
@@ -90,7 +90,7 @@ def test_killed_between_two_renames_nothing_is_lost(where):
 
 
 def test_nothing_to_start_from_is_an_error(where):
-    (where.checkout / "model/bundled/small.safetensors").write_bytes(b"cut")
+    (where.checkout / "model/bundled/small/weights.safetensors").write_bytes(b"cut")
     with pytest.raises(DataError, match="nothing to start from"):
         states.begin(where, 0)
 

@@ -48,9 +48,9 @@ class Project:
         self.folder, self.home = folder / "project", folder / "network"
         for room in ("clip4str", "model", "runtime", "training", "benchmarks"):
             shutil.copytree(ROOT / room, self.folder / room, symlinks=True, ignore=_unneeded)
-        weights = self.folder / "model/bundled"
-        weights.mkdir()
-        save_checkpoint(tiny_network(), weights / "tiny.safetensors")
+        weights = self.folder / "model/bundled/tiny"
+        weights.mkdir(parents=True)
+        save_checkpoint(tiny_network(), weights / "weights.safetensors")
         self.words = write_lmdb(folder / "shared/data/train/real/words", ["stop", "Exit", "24", "taxi"] * 12)
         shutil.copy(Path(__file__).with_name("stand_in.py"), self.folder / "training/train.py")
         (self.folder / "training/provide.py").write_text(PROVIDE)

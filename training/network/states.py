@@ -81,7 +81,8 @@ def begin(places: Places, words_before: int) -> tuple[str, ...]:
     if state and before + state.words >= bundled[0]:
         return (*said, f"goes on from step {state.step:,}, {state.words:,} words ({before + state.words:,} in all)")
     if state:
-        said.append(f"{bundled[1].name} has seen more words ({bundled[0]:,}) than the state ({before + state.words:,})")
+        name = bundled[1].parent.name
+        said.append(f"{name} has seen more words ({bundled[0]:,}) than the state ({before + state.words:,})")
     words, weights = bundled if state else max([bundled, *_other_weights(run, said)])
     if words < 0:
         raise DataError(f"{places.checkout}: no weights in model/bundled, and no state in {run}: nothing to start from")
@@ -121,7 +122,7 @@ def _other_weights(run: Path, said: list[str]) -> list[tuple[int, Path]]:
 def bundled_weights(checkout: Path, words_before: int) -> list[tuple[int, Path]]:
     """(words seen, file) of what the checkout ships."""
     found = []
-    for path in sorted((checkout / "model" / "bundled").glob("*.safetensors")):
+    for path in sorted((checkout / "model" / "bundled").glob("*/*.safetensors")):
         with contextlib.suppress(CheckpointError):
             words = words_seen(path)
             found.append((words_before if words is None else words, path))
@@ -148,12 +149,12 @@ def _newest_state(run: Path) -> tuple[State | None, list[str]]:
 
 def _anew(places: Places, weights: Path, words: int) -> str:
     """A new run from these weights; what is there already is set aside under another name."""
-    run, name = places.run, weights.name
+    run, name = places.run, weights.parent.name if weights.is_relative_to(places.checkout) else weights.name
     fresh = run.with_name(".run.part")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     write_whole(fresh / INIT, weights.read_bytes())
-    write_json(fresh / START, asdict(Start(weights.name, words)))  # last: with it the folder is whole
+    write_json(fresh / START, asdict(Start(name, words)))  # last: with it the folder is whole
     if any((run / part).exists() for part in (LAST, AVERAGED, f"damaged-{LAST}")):
         name += f" (what was there: {set_aside(run).name})"
     else:

@@ -1,0 +1,95 @@
+"""What is published: a source package that holds the project, and a wheel made of it that reads a word from any folder
+without torch."""
+
+from __future__ import annotations
+
+import email
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from without_torch import PROGRAM
+
+import clip4str
+from clip4str.core.packaged import PACKAGED
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tracked() -> list[str]:
+    """The project's files, new ones too."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    return [name for name in listed if os.path.lexists(ROOT / name)]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """The source package, unpacked. Made of a copy: setuptools walks all that lies in a folder."""
+    pytest.importorskip("setuptools")
+    folder, clone = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("clone")
+    for name in tracked():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name, follow_symlinks=False)
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(folder)]
+    subprocess.run(command, cwd=clone, check=True, capture_output=True)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / f"clip4str-{clip4str.__version__}"
+
+
+@pytest.fixture(scope="module")
+def installed(source, tmp_path_factory) -> Path:
+    """The wheel of it, as an installer would leave it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder))
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+def in_wheel(installed: Path, cwd: Path, *code: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "CLIP4STR_BUNDLE"} | {"PYTHONPATH": str(installed)}
+    return subprocess.run([sys.executable, "-c", *code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_the_wheel_reads_from_any_folder_without_torch(installed, tmp_path):
+    shutil.copy(ROOT / "export/sample_crops/01-HAPPENINGS.jpg", tmp_path / "crop.jpg")
+    done = in_wheel(installed, tmp_path, PROGRAM, "read", "crop.jpg", "--json", "--quiet", "--threads", "1")
+    assert done.returncode == 0 and json.loads(done.stdout)["text"] == "HAPPENINGS", done.stderr
+    assert done.stderr.splitlines() == ["no bundle under ./bundles: taking the packaged network, clip4str-small"]
+
+
+def test_python_reads_too_and_is_the_wheels(installed, tmp_path):
+    code = "import clip4str; r = clip4str.Recognizer.load(threads=1); print(r.bundle.folder, clip4str.__file__)"
+    done = in_wheel(installed, tmp_path, code)
+    assert done.stdout.split() == [str(installed / p) for p in ("clip4str/model/bundled/clip4str-small",
+                                                              "clip4str/__init__.py")], done.stderr  # fmt: skip
+
+
+def test_the_wheel_holds_what_runs_and_its_licences(installed):
+    names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
+    rooms = {name.split("/")[1] for name in names if name.startswith("clip4str/") and name.count("/") > 1}
+    assert rooms == set(clip4str.ROOMS) and "clip4str/py.typed" in names
+    assert {f"clip4str/model/bundled/clip4str-small/{p.name}" for p in PACKAGED.iterdir()} <= names
+    assert {Path(n).name for n in names if "/licenses/" in n or n.endswith(("dist-info/LICENSE", "dist-info/NOTICE"))}
+    assert not [n for n in names if n.endswith(".png") or "/results/" in n or n.startswith("tests")]
+    about = email.message_from_bytes(next(installed.glob("*.dist-info/METADATA")).read_bytes())
+    assert about["Author"] and about["Keywords"] and about.get_all("License-File") == ["LICENSE", "core/data/NOTICE"]
+    text = str(about.get_payload())
+    assert "# clip4str" in text and not [line for line in text.splitlines() if "](" in line and "](http" not in line]
+
+
+def test_the_source_package_is_the_project(source):
+    """All that is tracked, rooms where they are, links as links: what is done in a clone can be done in it."""
+    assert [name for name in tracked() if not os.path.lexists(source / name)] == [".gitignore"]
+    assert all((source / "clip4str" / room).is_symlink() for room in clip4str.ROOMS)
