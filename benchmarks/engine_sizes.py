@@ -18,9 +18,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from clip4str.benchmarks.random_weights import scaled
+from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.console import Parser, run_script
 from clip4str.core.machine_info import busy, describe, machine_info
 from clip4str.core.output_files import check_output, write_json
@@ -84,14 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @cache
 def network(name: str) -> Clip4Str:
     """The bundled network, "small", or one of a size with random weights."""
-    if name == "small":
-        return load_checkpoint(BUNDLED)
-    with torch.device("meta"):
-        model = Clip4Str(SIZES[name])
-    generator = torch.Generator().manual_seed(0)
-    state = {k: scaled(k, torch.randn(v.shape, generator=generator)) for k, v in model.state_dict().items()}
-    model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+    return load_checkpoint(BUNDLED) if name == "small" else random_network(SIZES[name]).requires_grad_(False)
 
 
 def quantization(model: Clip4Str, kept: frozenset[str] = frozenset()) -> Quantization:

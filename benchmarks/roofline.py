@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--devices", nargs="+", default=list(DEVICES), metavar="NAME", help=f"of {', '.join(DEVICES)} (default: all)")
     add("--batch", nargs="+", type=int, default=[1, 32], metavar="N", help="words at once (default: 1 32)")
     add("--passes", nargs=2, type=int, default=list(PASSES), metavar=("V", "C"),
-        help="engines: visual and cross-modal passes before the refinement of one pass each (default: 3 1)")  # fmt: skip
+        help="engines: visual and cross-modal passes before refinement by one pass each (default: 3 1)")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write everything")
     add("--chart", type=Path, metavar="FILE", help="draw the engines' predictions: .png, .svg or .pdf")
     return parser
