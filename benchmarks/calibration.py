@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from clip4str.benchmarks.calibration_figures import Figures, Fit, figures, fit_temperature, reliability
 from clip4str.benchmarks.latency_chart import check_chart
-from clip4str.benchmarks.peer_turns import labelled
-from clip4str.benchmarks.peers import choose_sets
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json
+from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.standard_sets import STANDARD
 from clip4str.data.word_lmdb import LmdbWords
@@ -182,7 +181,7 @@ def read_words(
     with LmdbWords(folder) as data:
         bar = tqdm(labelled(data, protocol, limit), desc=name, unit="word", disable=None if progress else True)
         for batch in batches(bar, recognizer.batch_size):
-            opened = [(pixels, label) for pixels, label in batch if pixels is not None]
+            opened = [(word.pixels, word.label) for word in batch if word.pixels is not None]
             unreadable += len(batch) - len(opened)
             if not opened:
                 continue

@@ -12,14 +12,14 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from clip4str.benchmarks.difficult_words import Pen, Picture, draw_rows
-from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.benchmarks.figures import accuracy, markdown
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json, write_whole
 from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import default_bundle
+from clip4str.training.drawing.difficult_words import Pen, Picture, draw_rows
 from clip4str.training.words import WordSampler, dictionary, read_words
 
 PROGRAM = "benchmarks/strengths.py"
@@ -103,9 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = draw_rows(Pen(args.atlas), WordSampler(listed, random.Random(0)), args.count, args.seed)
     report = measure(recognizer, rows)
     print(f"{recognizer.manifest.name} {recognizer.manifest.precision}, {args.count} words of each kind\n")
-    print(f"| {'':24} | plain, % | exact, % |\n| {':---':24} | ---: | ---: |")
-    for row in report:
-        print(f"| {row['name']:24} | {row['plain']['percent']:.1f} | {row['exact']['percent']:.1f} |")
+    lines = [[row["name"], *(f"{row[how]['percent']:.1f}" for how in ("plain", "exact"))] for row in report]
+    print(markdown(("", "plain, %", "exact, %"), lines))
     if args.json:
         rest = [{key: value for key, value in row.items() if key != "examples"} for row in report]
         write_json(args.json, {"kinds": rest, "count": args.count, "seed": args.seed, "machine": machine_info()})

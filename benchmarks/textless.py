@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from clip4str.benchmarks import textless_unseen
-from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.benchmarks.figures import accuracy, markdown, percent
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json, write_whole
 from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import batches, default_bundle
+from clip4str.training.textless import unseen
 from clip4str.training.textless.crops import MADE, Crop, Maker, Textless, measuring_crops
 from clip4str.training.textless.photos import Photos
 from clip4str.training.textless.scripts import MEASURED, script_faces
@@ -27,8 +27,8 @@ from clip4str.training.textless.scripts import MEASURED, script_faces
 PROGRAM = "benchmarks/textless.py"
 SURE = 0.5
 UNSEEN: dict[str, Maker] = {
-    "pattern, unseen": textless_unseen.unseen_pattern, "figure, unseen": textless_unseen.unseen_figure,
-    "other script, unseen": textless_unseen.unseen_script,
+    "pattern, unseen": unseen.unseen_pattern, "figure, unseen": unseen.unseen_figure,
+    "other script, unseen": unseen.unseen_script,
 }  # fmt: skip
 _EPILOG = """\
 examples:
@@ -130,12 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = report(seen)
     manifest = recognizer.manifest
     print(f"{manifest.name} {manifest.precision}, {rows[-1]['crops']} crops without text\n")
-    print(f"| {'':22} | crops | {'read, %':24} | {'surely read, %':24} |\n| {':---':22} | ----: | :--- | :--- |")
-    for row in rows:
-        figures = [
-            f"{s['percent']:5.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in (row["read"], row["surely_read"])
-        ]
-        print(f"| {row['kind']:22} | {row['crops']:5} | {figures[0]:19} | {figures[1]:19} |")
+    lines = [[row["kind"], row["crops"], *(percent(row[how], 2) for how in ("read", "surely_read"))] for row in rows]
+    print(markdown(("", "crops", "read, %", "surely read, %"), lines))
     for note in notes:
         print(note, file=sys.stderr)
     if args.json:

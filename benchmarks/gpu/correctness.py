@@ -18,17 +18,7 @@ def correctness(report: Reporter, tests: Path = _ROOT / "tests") -> None:
     """Every test that fails is a failure of the run, every one that is skipped is listed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-m",
-            "gpu",
-            "-p",
-            "no:cacheprovider",
-            f"--junitxml={file}",
-            str(tests),
-        ]
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={file}", str(tests)]
         environment = {**os.environ, "CLIP4STR_REQUIRE_GPU": "1"}
         try:
             done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True,
