@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,10 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.benchmarks.figures import markdown
 from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
-from clip4str.core.output_files import check_output
+from clip4str.core.output_files import check_output, write_json
 from clip4str.data.labelled_words import LabelledWord, labelled, pick_sets
 from clip4str.data.protocol import Protocol, closeness
 from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong", file=sys.stderr)
     if args.json:
         report = to_json(results, skipped, recognizer, protocol, info, args)
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.json, report)
     if args.errors:
         write_errors(args.errors, results)
     return 0
@@ -180,15 +180,12 @@ def print_tables(results: Sequence[SetResult]) -> None:
         if not group:
             continue
         rows = [*group, combined(group, "Combined", True), combined(group, "Mean over sets", False)]
-        width = max(len(title), *(len(r.dataset) for r in rows))
-        print(f"\n| {title:<{width}} | " + " | ".join(f"{c:>10}" for c in _COLUMNS) + " |")
-        print(f"|:{'-' * width}-|" + "-----------:|" * len(_COLUMNS))
-        for r in rows:
-            speed = r.num_samples / r.seconds if r.seconds else 0.0
-            print(
-                f"| {r.dataset:<{width}} | {r.num_samples:>10} | {r.accuracy:>10.2f} | {r.ned:>10.2f} "
-                f"| {r.confidence:>10.2f} | {speed:>10.1f} |"
-            )
+        lines = [
+            [r.dataset, r.num_samples, *(f"{value:.2f}" for value in (r.accuracy, r.ned, r.confidence)),
+             f"{r.num_samples / r.seconds if r.seconds else 0.0:.1f}"]
+            for r in rows
+        ]  # fmt: skip
+        print(f"\n{markdown((title, *_COLUMNS), lines)}")
 
 
 def _groups(results: Sequence[SetResult]) -> list[tuple[str, list[SetResult]]]:

@@ -18,6 +18,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.console import Parser, run_script
 from clip4str.core.machine_info import busy, describe, machine_info
@@ -59,18 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     version = find_library(TARGET).__version__
     info = machine_info()
     print(f"TensorRT-RTX {version}, compute capability {args.compute_capability}, {describe(info)}")
-    print("| network | precision | stage | ONNX, MB | engine, MB | build, s | launches | fused attentions | products |")
-    print("|---|---|---|---|---|---|---|---|---|")
     rows = []
     for name in args.networks:
         for precision in args.precisions:
             with tempfile.TemporaryDirectory() as folder:
                 bundle = write_bundle(Path(folder), network(name), precision)
                 engines = build_engines(bundle.folder, bundle.manifest, options)
-                for stage in STAGES:
-                    rows.append(_row(name, bundle, stage, engines))
-                    print(_line(rows[-1]), flush=True)
+                rows += [_row(name, bundle, stage, engines) for stage in STAGES]
         network.cache_clear()
+    print(table(rows))
     if busy(info):
         print(f"taken while other work ran (load {info['load_before']}): build times are too long")
     if args.json:
@@ -124,12 +122,16 @@ def _row(name: str, bundle: Bundle, stage: str, engines: dict[str, Any]) -> dict
     }
 
 
-def _line(row: dict[str, Any]) -> str:
-    products = ", ".join(f"{count} {kind.lower()}" for kind, count in row.get("products", {}).items())
-    megabytes = [f"{row[name] / 1e6:.1f}" for name in ("onnx_bytes", "engine_bytes")]
-    counts = [row.get("launches", "?"), row.get("attentions", "?"), products]
-    cells = [row["network"], row["precision"], row["stage"], *megabytes, row["seconds"], *counts]
-    return f"| {' | '.join(map(str, cells))} |"
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        products = ", ".join(f"{count} {kind.lower()}" for kind, count in row.get("products", {}).items())
+        megabytes = (f"{row[name] / 1e6:.1f}" for name in ("onnx_bytes", "engine_bytes"))
+        names, counts = (row[key] for key in ("network", "precision", "stage")), ("launches", "attentions")
+        lines.append([*names, *megabytes, row["seconds"], *(row.get(key, "?") for key in counts), products])
+    heads = ("network", "precision", "stage", "ONNX, MB", "engine, MB", "build, s", "launches", "fused attentions",
+             "products")  # fmt: skip
+    return markdown(heads, lines, texts=3)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from clip4str.benchmarks.figures import accuracy, markdown, percent
@@ -99,9 +99,7 @@ def sheet(false: Sequence[FalseReading], across: int = 8, most: int = 96) -> Ima
     pen = ImageDraw.Draw(canvas)
     for k, reading in enumerate(shown):
         left, top = k % across * wide + 4, k // across * line + 4
-        scale = min((wide - 8) / reading.picture.width, high / reading.picture.height)
-        size = [max(1, round(side * scale)) for side in reading.picture.size]
-        canvas.paste(reading.picture.resize((size[0], size[1]), Image.Resampling.BICUBIC), (left, top))
+        canvas.paste(ImageOps.contain(reading.picture, (wide - 8, high)), (left, top))
         pen.text((left, top + high + 1), f"{reading.text[:14]}  {100 * reading.confidence:.0f}", "#c0262d", font)
         pen.text((left, top + high + 14), reading.kind, "#555", font)
     return canvas

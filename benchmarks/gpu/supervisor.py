@@ -7,7 +7,6 @@ section overruns, and starts another for the sections that are left.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from clip4str.core.output_files import write_json
 
 GRACE = 15.0  # seconds over its share before a section is killed
 
@@ -84,11 +85,8 @@ class Store:
         self.results: dict[str, Any] = {**head, "sections": {}, "failures": [], "skipped": []}
 
     def write(self) -> None:
-        if self.path is None:
-            return
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        if self.path is not None:
+            write_json(self.path, self.results)
 
     def take(self, kind: str, section: str, what: Any) -> None:
         if kind == "values":
