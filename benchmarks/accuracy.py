@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
+from clip4str.benchmarks.figures import markdown
 from clip4str.core.console import Parser
-from clip4str.core.errors import ImageError, UsageError
+from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
-from clip4str.core.output_files import check_output
+from clip4str.core.output_files import check_output, write_json
+from clip4str.data.labelled_words import LabelledWord, labelled, pick_sets
 from clip4str.data.protocol import Protocol, closeness
-from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
+from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets
 from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 from clip4str.runtime import Recognizer
-from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
 from clip4str.runtime.recognizer import batches
 
@@ -94,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args.errors)
     folders = find_lmdb(args.data)
     sets, claims = name_sets(args.data, folders), claimed_sets(args.data, folders)
-    chosen = _choose(sets, args.sets)
+    chosen = pick_sets(sets, args.sets) if args.sets else sets
     skipped = [name for name in STANDARD if name not in sets]
     for name in () if args.sets else skipped:
         if found := claims.get(name):
@@ -118,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong", file=sys.stderr)
     if args.json:
         report = to_json(results, skipped, recognizer, protocol, info, args)
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.json, report)
     if args.errors:
         write_errors(args.errors, results)
     return 0
@@ -134,12 +132,12 @@ def evaluate(
 ) -> SetResult:
     """Read one data set. Every word's answer is the same in any batch: batches are only a matter of speed."""
     result = SetResult(name)
-    total = min(len(words), limit) if limit else len(words)
+    total = min(len(words), limit or len(words))
     began = time.perf_counter()
-    with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=total, desc=name, unit="word", disable=None if progress else True))
-        for batch in batches(_labelled(words, protocol, limit, bar), recognizer.batch_size):
+    with tqdm(total=total, desc=name, unit="word", disable=None if progress else True) as bar:
+        for batch in batches(labelled(words, protocol, limit), recognizer.batch_size):
             _score(recognizer, batch, protocol, result)
+            bar.update((result.num_samples if limit else batch[-1].number) - bar.n)
     result.seconds = time.perf_counter() - began
     if result.num_samples:
         for measure in ("accuracy", "ned", "confidence"):
@@ -147,35 +145,10 @@ def evaluate(
     return result
 
 
-def _labelled(
-    words: LmdbWords, protocol: Protocol, limit: int | None, bar: tqdm
-) -> Iterator[tuple[int, Image.Image | None, str, str]]:
-    """(number, image or None if it cannot be read, label, label as stored) of the words that count."""
-    taken = 0
-    for number, (data, stored) in enumerate(words, 1):
-        label = protocol.label(stored)
-        if label is not None:
-            try:
-                image = load_image(data)
-            except ImageError:
-                image = None
-            yield number, image, label, stored
-            taken += 1
-        if not limit or label is not None:
-            bar.update()
-        if taken == limit:
-            return
-
-
-def _score(
-    recognizer: Recognizer,
-    batch: Sequence[tuple[int, Image.Image | None, str, str]],
-    protocol: Protocol,
-    result: SetResult,
-) -> None:
-    answers = iter(recognizer.read([image for _, image, _, _ in batch if image is not None]))
-    for number, image, label, stored in batch:
-        word = next(answers) if image is not None else None
+def _score(recognizer: Recognizer, batch: Sequence[LabelledWord], protocol: Protocol, result: SetResult) -> None:
+    answers = iter(recognizer.read([word.pixels for word in batch if word.pixels is not None]))
+    for number, pixels, label, stored in batch:
+        word = next(answers) if pixels is not None else None
         text, confidence = (word.text, word.confidence) if word else ("", 0.0)
         prediction = protocol.prediction(text)
         result.num_samples += 1
@@ -207,15 +180,12 @@ def print_tables(results: Sequence[SetResult]) -> None:
         if not group:
             continue
         rows = [*group, combined(group, "Combined", True), combined(group, "Mean over sets", False)]
-        width = max(len(title), *(len(r.dataset) for r in rows))
-        print(f"\n| {title:<{width}} | " + " | ".join(f"{c:>10}" for c in _COLUMNS) + " |")
-        print(f"|:{'-' * width}-|" + "-----------:|" * len(_COLUMNS))
-        for r in rows:
-            speed = r.num_samples / r.seconds if r.seconds else 0.0
-            print(
-                f"| {r.dataset:<{width}} | {r.num_samples:>10} | {r.accuracy:>10.2f} | {r.ned:>10.2f} "
-                f"| {r.confidence:>10.2f} | {speed:>10.1f} |"
-            )
+        lines = [
+            [r.dataset, r.num_samples, *(f"{value:.2f}" for value in (r.accuracy, r.ned, r.confidence)),
+             f"{r.num_samples / r.seconds if r.seconds else 0.0:.1f}"]
+            for r in rows
+        ]  # fmt: skip
+        print(f"\n{markdown((title, *_COLUMNS), lines)}")
 
 
 def _groups(results: Sequence[SetResult]) -> list[tuple[str, list[SetResult]]]:
@@ -257,16 +227,6 @@ def write_errors(path: Path, results: Sequence[SetResult]) -> None:
         writer.writeheader()
         for result in results:
             writer.writerows(result.mistakes)
-
-
-def _choose(sets: dict[str, Path], wanted: Sequence[str] | None) -> dict[str, Path]:
-    if not wanted:
-        return sets
-    names = [name if name in sets else standard_name(Path(name)) or name for name in wanted]
-    unknown = [name for name in names if name not in sets]
-    if unknown:
-        raise UsageError(f"no set named {', '.join(unknown)}; found: {', '.join(sets)}")
-    return {name: sets[name] for name in names}
 
 
 if __name__ == "__main__":

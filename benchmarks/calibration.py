@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from clip4str.benchmarks.calibration_figures import Figures, Fit, figures, fit_temperature, reliability
+from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.latency_chart import check_chart
-from clip4str.benchmarks.peer_turns import labelled
-from clip4str.benchmarks.peers import choose_sets
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json
+from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.standard_sets import STANDARD
 from clip4str.data.word_lmdb import LmdbWords
@@ -182,7 +182,7 @@ def read_words(
     with LmdbWords(folder) as data:
         bar = tqdm(labelled(data, protocol, limit), desc=name, unit="word", disable=None if progress else True)
         for batch in batches(bar, recognizer.batch_size):
-            opened = [(pixels, label) for pixels, label in batch if pixels is not None]
+            opened = [(word.pixels, word.label) for word in batch if word.pixels is not None]
             unreadable += len(batch) - len(opened)
             if not opened:
                 continue
@@ -233,17 +233,15 @@ def print_report(report: dict[str, Any]) -> None:
     print(f"temperature {report['temperature']:.3f} ({report['low']:.3f} to {report['high']:.3f}), fitted on "
           f"{fitted['before']['words']} words of {', '.join(fitted['sets'])}\n")  # fmt: skip
     rows = {**measured["sets"], "all measured": measured["all"], "fitted on": fitted}
-    width = max(map(len, rows))
-    heads = ("confidence, %", "ECE, %", "adaptive, %", "by chance, %", "Brier", "log loss")
-    print(f"| {'':{width}} | words | right, % | " + " | ".join(f"{head:>14}" for head in heads) + " |")
-    print(f"|{'-' * (width + 2)}|------:|---------:|" + "---------------:|" * len(heads))
+    lines = []
     for name, row in rows.items():
         before, after = Figures(**row["before"]), Figures(**row["after"])
         cells = [f"{100 * getattr(before, key):.1f} -> {100 * getattr(after, key):.1f}"
                  for key in ("confidence", "ece", "ece_adaptive", "ece_of_chance")]  # fmt: skip
         cells += [f"{getattr(before, key):.3f} -> {getattr(after, key):.3f}" for key in ("brier", "nll")]
-        print(f"| {name:{width}} | {before.words:5} | {100 * before.accuracy:8.1f} | "
-              + " | ".join(f"{cell:>14}" for cell in cells) + " |")  # fmt: skip
+        lines.append([name, before.words, f"{100 * before.accuracy:.1f}", *cells])
+    heads = ("", "words", "right, %", "confidence, %", "ECE, %", "adaptive, %", "by chance, %", "Brier", "log loss")
+    print(markdown(heads, lines))
 
 
 if __name__ == "__main__":

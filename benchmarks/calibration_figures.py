@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.benchmarks.figures import accuracy
 from clip4str.core.calibration import HIGHEST, LOWEST, calibrated
 from clip4str.core.errors import DataError
 

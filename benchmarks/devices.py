@@ -1,27 +1,34 @@
-"""GPUs that engines may run on, as their makers describe them, and what of that a network may hope for.
+"""GPUs as their makers describe them, and what a kernel should take on one: the one table that every prediction uses.
 
-Peaks are dense: NVIDIA quotes Jetsons' TOPS with 2:1 sparsity and, where there are any, with both DLAs; no graph here
-uses either. Dense INT8 of Orin is SMs x 4096 operations a clock, which is what remains of the datasheets' figures
-(AGX Orin 64GB: 275 TOPS = 170 sparse on the GPU + 105 on the DLAs; 170 / 2 = 85 = 16 x 4096 x 1.3 GHz); half precision
-is half of that, TF32 half of half. All of it at the clock of the power mode named; none of it was measured here.
+Peaks are dense, at the clock of the power mode named; none of it was measured here. Data sheets quote most of them
+with 2:1 sparsity, Jetsons' also with both DLAs, neither of which is used here: dense INT8 of an Orin is SMs x 4096
+operations a clock, which is what remains (AGX Orin 64GB: 275 TOPS = 170 sparse on the GPU + 105 on the DLAs; 170 / 2 =
+85 = 16 x 4096 x 1.3 GHz), and half precision is half of that.
+
+Beside the time of the launch itself, a kernel takes the longest of: its bytes over the memory's bandwidth; what its
+blocks load over the second-level cache's; and, wave after wave of blocks, what one multiprocessor loads and computes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
 
-from clip4str.benchmarks.gpu.predict import BANDWIDTH_SHARE, MATRIX_SHARE, Machine
+from clip4str.benchmarks.launches import Launch
 
-PEAK_MATRIX, PEAK_BANDWIDTH = 0.80, 0.85  # of the datasheet, what one large matrix product, one large copy reach
+PEAK_MATRIX, PEAK_BANDWIDTH = 0.80, 0.85  # of the data sheet: what one large matrix product, one large copy reach
+MATRIX_SHARE, BANDWIDTH_SHARE = 0.75, 0.9  # of these: what tuned kernels reach
 # Bytes a clock from the second-level cache to one multiprocessor (64 at most), and how many of them it feeds at once.
 _BLOCK_BYTES, _CACHE_SHARE = 45, 0.55
 
 
 @dataclass(frozen=True)
 class Device:
-    """int8, fp16, fp32: TOPS and TFLOP/s of dense matrix products; fp32 is TF32 where `tf32`. bandwidth: GB/s. clock:
-    GHz. launch_us: a small kernel within a graph. host: how much slower its CPU runs Python than the machine of the
-    README's figures. bus: GB/s from the host's memory to the GPU's, None where they are one."""
+    """int8, fp16: TOPS and TFLOP/s of dense matrix products. bandwidth: GB/s. clock: GHz. launch_us: a small kernel
+    within a graph (an estimate). host: how much slower its CPU runs Python than the machine of the README's figures
+    (an estimate). bus: GB/s from the host's memory to the GPU's, None where they are one. source: of the figures."""
 
     name: str
     mode: str
@@ -29,55 +36,93 @@ class Device:
     clock: float
     int8: float
     fp16: float
-    fp32: float
     bandwidth: float
     launch_us: float
+    source: str
     host: float = 1.0
     bus: float | None = None
-    tf32: bool = True
 
-    def machine(self, kind: str) -> Machine:
-        """What predict.Machine makes times of, multiplying matrices in `kind`: "int8", "fp16" or "fp32"."""
-        block = _BLOCK_BYTES * self.clock
-        return Machine(
-            name=self.name,
-            multiprocessors=self.multiprocessors,
-            bandwidth=PEAK_BANDWIDTH * self.bandwidth,
-            rate=PEAK_MATRIX * self.peak(kind),
-            launch_us=self.launch_us,
-            cache_gbs=_CACHE_SHARE * self.multiprocessors * block,
-            block_gbs=block,
-        )
+    @property
+    def copy_gbs(self) -> float:
+        """GB/s of a large copy, read and written."""
+        return PEAK_BANDWIDTH * self.bandwidth
 
     def peak(self, kind: str) -> float:
-        """Datasheet: dense TFLOP/s or TOPS."""
-        return {"int8": self.int8, "fp16": self.fp16, "fp32": self.fp32}[kind]
+        """Data sheet: dense TFLOP/s ("fp16") or TOPS ("int8")."""
+        return {"int8": self.int8, "fp16": self.fp16}[kind]
 
-    def floor_us(self, moved: float, flops: dict[str, float]) -> float:
-        """Nothing is faster: bytes over the datasheet's bandwidth, arithmetic over its peaks."""
+    def product_rate(self, kind: str = "fp16") -> float:
+        """TFLOP/s of a large matrix product."""
+        return PEAK_MATRIX * self.peak(kind)
+
+    def memory_us(self, launch: Launch) -> float:
+        """One launch, were its bytes all there is to it."""
+        return launch.bytes / (BANDWIDTH_SHARE * self.copy_gbs * 1e3)
+
+    def blocks_us(self, launch: Launch) -> float:
+        """One launch, were there only its blocks: their arithmetic and what they load from the cache."""
+        rate = MATRIX_SHARE * self.product_rate(launch.kind) * 1e6 / self.multiprocessors
+        block = _BLOCK_BYTES * self.clock * 1e3
+        cache = _CACHE_SHARE * self.multiprocessors * block
+
+        def us(blocks: int, loaded: float, flops: float) -> float:
+            waves = ceil(blocks / self.multiprocessors)
+            return max(waves * flops / rate, waves * loaded / block, blocks * loaded / cache)
+
+        return min(us(cut.blocks, cut.bytes, cut.flops) for cut in launch.cuts)
+
+    def us(self, launch: Launch) -> float:
+        """One launch, launching included, in microseconds."""
+        return self.launch_us + max(self.memory_us(launch), self.blocks_us(launch))
+
+    def floor_us(self, moved: float, flops: Mapping[str, float]) -> float:
+        """Nothing is faster: bytes over the data sheet's bandwidth, arithmetic, by kind, over its peaks."""
         return max(moved / (self.bandwidth * 1e3), sum(n / (self.peak(kind) * 1e6) for kind, n in flops.items()))
 
+    def bound_us(self, moved: float, flops: float) -> float:
+        """No kernel of one's own is faster: bytes over a large copy's rate, arithmetic over a large product's."""
+        return max(moved / (self.copy_gbs * 1e3), flops / (self.product_rate() * 1e6))
 
+    def kernel_us(self, moved: float, flops: float, launches: int = 1) -> float:
+        """A tuned kernel of many blocks."""
+        busy = max(moved / (BANDWIDTH_SHARE * self.copy_gbs * 1e3), flops / (MATRIX_SHARE * self.product_rate() * 1e6))
+        return launches * self.launch_us + busy
+
+    def measured(self, found: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Device:
+        """This device with what the GPU suite found of it: its data sheet is then one that the ceilings agree with."""
+        known = {
+            "name": found.get("name"),
+            "multiprocessors": found.get("multiprocessors"),
+            "bandwidth": ceilings.get("copy_gbs", 0) / PEAK_BANDWIDTH,
+            "fp16": ceilings.get("fp16_tflops", 0) / PEAK_MATRIX,
+            "launch_us": ceilings.get("launch_us"),
+        }
+        return replace(self, **{k: v for k, v in known.items() if v})
+
+
+_HOPPER = "SXM data sheet, with sparsity: 1979 FP16, 3958 INT8, halved; peaks are at 1.83 GHz; PCIe 5.0 x16"
 DEVICES = {
-    # Jetson Orin modules: data sheets and technical brief, with JetPack 6.2's "Super" clocks (67 and 157 sparse TOPS;
-    # 1024 CUDA cores = 8 SMs). Memory 128 bit LPDDR5 at 3200 MHz = 102.4 GB/s; AGX 256 bit = 204.8 GB/s.
-    "orin-nano": Device("Jetson Orin Nano 8GB", "MAXN SUPER", 8, 1.02, 33.4, 16.7, 8.4, 102.0, 3.5, 3.0),
-    "orin-nx": Device("Jetson Orin NX 16GB", "MAXN SUPER", 8, 1.173, 38.4, 19.2, 9.6, 102.0, 3.3, 2.5),
-    "agx-orin": Device("Jetson AGX Orin 64GB", "MAXN", 16, 1.301, 85.0, 42.6, 21.3, 204.8, 3.0, 2.3),
-    # Jetson T5000 data sheet: 2070 FP4 sparse = 1035 FP8 sparse = 517 FP8 dense = 258 FP16 dense; 2560 cores = 20 SMs.
-    # It states no INT8: taken as fast as FP8, as on other Blackwells of that kind (not B300).
-    "thor": Device("Jetson AGX Thor (T5000)", "MAXN, 120 W", 20, 1.575, 517.0, 258.0, 129.0, 273.0, 2.5, 1.3),
-    # T4 data sheet: 65 FP16, 130 INT8, 8.1 FP32 on CUDA cores (Turing has no TF32), 320 GB/s, PCIe 3.0 x16.
-    "t4": Device("T4", "70 W", 40, 1.59, 130.0, 65.0, 8.1, 320.0, 2.5, 1.0, 12.0, tf32=False),
-    # L4 data sheet, without its "with sparsity": 242 FP16 / 2, 485 INT8 / 2, 120 TF32 / 2; 300 GB/s; PCIe 4.0 x16.
-    "l4": Device("L4", "72 W", 58, 2.04, 242.0, 121.0, 60.0, 300.0, 2.0, 1.0, 24.0),
-    # A10 data sheet: 125 FP16, 250 INT8, 62.5 TF32 dense; 600 GB/s; PCIe 4.0 x16.
-    "a10": Device("A10", "150 W", 72, 1.695, 250.0, 125.0, 62.5, 600.0, 2.0, 1.0, 24.0),
-    # H100 SXM5 data sheet, halved to dense: 1979 FP16 / 2, 3958 INT8 / 2, 989 TF32 / 2; 3350 GB/s; PCIe 5.0 x16.
-    "h100": Device("H100 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 494.0, 3350.0, 1.6, 1.0, 48.0),
-}
+    "orin-nano": Device("Jetson Orin Nano 8GB", "MAXN SUPER", 8, 1.02, 33.4, 16.7, 102.0, 3.5,
+                        "JetPack 6.2 data sheet, 67 sparse TOPS; 1024 CUDA cores; 128 bit LPDDR5 at 3200 MHz", 3.0),
+    "orin-nx": Device("Jetson Orin NX 16GB", "MAXN SUPER", 8, 1.173, 38.4, 19.2, 102.0, 3.3,
+                      "JetPack 6.2 data sheet, 157 sparse TOPS with the DLAs; 128 bit LPDDR5 at 3200 MHz", 2.5),
+    "agx-orin": Device("Jetson AGX Orin 64GB", "MAXN", 16, 1.301, 85.0, 42.6, 204.8, 3.0,
+                       "data sheet, 170 sparse TOPS without the DLAs; 256 bit LPDDR5 at 3200 MHz", 2.3),
+    "thor": Device("Jetson AGX Thor (T5000)", "MAXN, 120 W", 20, 1.575, 517.0, 258.0, 273.0, 2.5,
+                   "T5000 data sheet: 2070 FP4 sparse = 517 FP8 dense = 258 FP16 dense, boost clock; states no INT8: "
+                   "taken as fast as FP8", 1.3),
+    "t4": Device("T4", "70 W", 40, 1.59, 130.0, 65.0, 320.0, 2.5,
+                 "data sheet, dense (Turing has no sparsity), boost clock; PCIe 3.0 x16", 1.0, 12.0),
+    "l4": Device("L4", "72 W", 58, 2.04, 242.0, 121.0, 300.0, 2.0,
+                 "data sheet, with sparsity: 242 FP16, 485 INT8, halved; boost clock; PCIe 4.0 x16", 1.0, 24.0),
+    "a10": Device("A10", "150 W", 72, 1.695, 250.0, 125.0, 600.0, 2.0,
+                  "data sheet, dense, boost clock; PCIe 4.0 x16", 1.0, 24.0),
+    "h100": Device("H100 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 3350.0, 1.6, _HOPPER, 1.0, 48.0),
+    "h200": Device("H200 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 4800.0, 1.6, _HOPPER, 1.0, 48.0),
+}  # fmt: skip
 
 
-def attainable() -> tuple[float, float]:
-    """Shares of the datasheet's rate and bandwidth that a tuned kernel is taken to reach at best."""
-    return PEAK_MATRIX * MATRIX_SHARE, PEAK_BANDWIDTH * BANDWIDTH_SHARE
+def device_called(name: str) -> Device:
+    """The device that a driver's name ("NVIDIA H200", "Tesla T4", "Orin") means; an H100 if it is none of the table."""
+    words = name.upper().replace("-", " ").split()
+    return next((d for key, d in DEVICES.items() if key.upper().split("-")[-1] in words), DEVICES["h100"])

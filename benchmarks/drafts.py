@@ -5,26 +5,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from clip4str.benchmarks.peer_turns import labelled
-from clip4str.benchmarks.peers import choose_sets
-from clip4str.benchmarks.word_options import add_word_options, check_word_options
-from clip4str.core.console import Parser, run_script
+from clip4str.benchmarks.figures import between, markdown, quartiles
+from clip4str.benchmarks.peer_adapters import Contender
+from clip4str.benchmarks.peer_turns import race
+from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
+from clip4str.core.console import run_script
 from clip4str.core.driver import Decoding
-from clip4str.core.errors import UsageError
-from clip4str.core.machine_info import busy, describe, machine_info
-from clip4str.core.output_files import write_json
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.machine_info import describe, machine_info
+from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.word_lmdb import LmdbWords
-from clip4str.runtime import Recognizer, Word
+from clip4str.runtime import Recognizer, Stats, Word
 from clip4str.runtime.recognizer import default_bundle
 
 PROGRAM = "benchmarks/drafts.py"
@@ -40,22 +38,11 @@ a first pass from the start token alone. Times are from pixels in memory to text
 WITHOUT, WITH = 0, 1
 
 
-@dataclass
-class Side:
-    """What one way of starting took, word by word."""
-
-    seconds: list[float] = field(default_factory=list)
-    visual: list[int] = field(default_factory=list)
-    cross: list[int] = field(default_factory=list)
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = word_parser(PROGRAM, __doc__, _EPILOG)
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="bundle of a network with a draft head (default: the newest)"
     )
-    add_word_options(parser)
-    add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="bundle of a network with a draft head (default: the newest)")
     return parser
 
 
@@ -76,79 +63,82 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not rows:
         raise UsageError(f"no words to read in {', '.join(sets)}")
     print_table(rows)
-    if busy(info):
-        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
-    if args.json:
-        write_json(args.json, {"sets": rows, "bundle": sides[WITH].manifest.name, "machine": info, "limit": args.limit})
+    finish(args, info, {"sets": rows, "bundle": sides[WITH].manifest.name})
     return 0
 
 
 def measure(
     recognizers: Sequence[Recognizer], name: str, folder: Path, limit: int | None, progress: bool
 ) -> dict[str, Any] | None:
-    """A row of the report; None if the set has no word that can be read. recognizers: WITHOUT and WITH a draft."""
+    """A row of the report; None if the set has no word that can be read. recognizers: WITHOUT and WITH a draft.
+
+    right: percent of drafts that needed one pass. settled: words by number of visual passes, from 0 on. ratio: of the
+    times at the same word, quartiles over words. confidence: the largest difference where words are the same.
+    """
     with LmdbWords(folder) as data:
-        pictures = [pixels for pixels, _ in labelled(data, Protocol(), limit) if pixels is not None]
-    order, sides, changed, confidence = np.random.default_rng(0), (Side(), Side()), [], 0.0
-    for picture in pictures[:10]:
-        for recognizer in recognizers:
-            recognizer.read([picture])
-    for picture in tqdm(pictures, desc=name, unit="word", disable=None if progress else True):
-        words: dict[int, Word] = {}
-        for which in order.permutation(2).tolist():
-            words[which] = _turn(recognizers[which], picture, sides[which])
-        if words[WITHOUT].text != words[WITH].text:
-            changed.append((words[WITHOUT].text, words[WITH].text))
-        else:
-            confidence = max(confidence, abs(words[WITHOUT].confidence - words[WITH].confidence))
-    return _row(name, sides, changed, confidence) if pictures else None
-
-
-def _turn(recognizer: Recognizer, picture: np.ndarray, side: Side) -> Word:
-    recognizer.driver.cache.clear()
-    recognizer.reset_stats()
-    began = time.perf_counter()
-    word = recognizer.read([picture])[0]
-    side.seconds.append(time.perf_counter() - began)
-    side.visual.append(recognizer.stats.visual_passes)
-    side.cross.append(recognizer.stats.cross_passes)
-    return word
-
-
-def _row(name: str, sides: Sequence[Side], changed: list[tuple[str, str]], confidence: float) -> dict[str, Any]:
-    """right: percent of drafts that needed one pass. settled: words by number of visual passes, from 0 on. ratio: of
-    the times at the same word, quartiles over words. confidence: the largest difference where words are the same."""
-    without, drafted = (1000 * np.array(side.seconds) for side in sides)
-    figures = {
-        key: {
-            "visual_passes": round(float(np.mean(side.visual)), 3),
-            "settled": np.bincount(side.visual).tolist(),
-            "cross_passes": round(float(np.mean(side.cross)), 3),
-            "ms_median": round(float(np.median(side.seconds)) * 1000, 3),
+        words = [word for word in labelled(data, Protocol(), limit) if word.pixels is not None]
+    if not words:
+        return None
+    kept: tuple[list[tuple[Word, Stats]], ...] = ([], [])
+    sides = [_side(recognizer, taken) for recognizer, taken in zip(recognizers, kept)]
+    answers = race(sides, words, Protocol(), name, progress=progress)
+    if failed := next((taken.error for taken in answers if taken.failed), None):
+        raise DataError(f"{name}: a word could not be read ({failed})")
+    without, drafted = (taken[-len(words) :] for taken in kept)  # those before were read to warm up
+    pairs = [(before, after) for (before, _), (after, _) in zip(without, drafted)]
+    changed = [(before.text, after.text) for before, after in pairs if before.text != after.text]
+    figures = {}
+    for key, taken, timed in zip(("without", "with"), (without, drafted), answers):
+        figures[key] = {
+            "visual_passes": round(float(np.mean([stats.visual_passes for _, stats in taken])), 3),
+            "settled": np.bincount([stats.visual_passes for _, stats in taken]).tolist(),
+            "cross_passes": round(float(np.mean([stats.cross_passes for _, stats in taken])), 3),
+            "ms_median": round(float(np.median(timed.seconds)) * 1000, 3),
         }
-        for key, side in zip(("without", "with"), sides)
-    }
-    low, middle, high = (round(float(q), 3) for q in np.percentile(drafted / without, (25, 50, 75)))
     return {
-        "set": name, "words": len(drafted), **figures,
-        "right": round(100 * float(np.mean(np.array(sides[WITH].visual) == 1)), 2),
-        "ratio": {"median": middle, "quartile_1": low, "quartile_3": high},
-        "changed": len(changed), "examples": changed[:20], "confidence": confidence,
+        "set": name, "words": len(words), **figures,
+        "right": round(100 * float(np.mean([stats.visual_passes == 1 for _, stats in drafted])), 2),
+        "ratio": quartiles(np.array(answers[WITH].seconds) / answers[WITHOUT].seconds),
+        "changed": len(changed), "examples": changed[:20],
+        "confidence": max((abs(a.confidence - b.confidence) for a, b in pairs if a.text == b.text), default=0.0),
     }  # fmt: skip
+
+
+def _side(recognizer: Recognizer, taken: list[tuple[Word, Stats]]) -> Contender:
+    """Keeps every word that it reads, and what that took, in `taken`."""
+
+    def forget() -> None:
+        recognizer.driver.cache.clear()
+        recognizer.reset_stats()
+
+    def read(pixels: np.ndarray) -> str:
+        word = recognizer.read([pixels])[0]
+        taken.append((word, recognizer.stats))
+        return word.text
+
+    return Contender("", "", [], read, forget=forget)
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """One line a set, as Markdown."""
-    print("\n| set | words | visual passes | with draft | drafts right | ms a word | with draft | ratio | changed |")
-    print("|:---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for row in rows:
-        before, after, ratio = row["without"], row["with"], row["ratio"]
-        print(
-            f"| {row['set']} | {row['words']} | {before['visual_passes']:.2f} | {after['visual_passes']:.2f} "
-            f"| {row['right']:.1f} % | {before['ms_median']:.2f} | {after['ms_median']:.2f} "
-            f"| {ratio['median']:.2f} ({ratio['quartile_1']:.2f} to {ratio['quartile_3']:.2f}) | {row['changed']} |"
-        )
-    print()
+    heads = (
+        "set",
+        "words",
+        "visual passes",
+        "with draft",
+        "drafts right",
+        "ms a word",
+        "with draft",
+        "ratio",
+        "changed",
+    )
+    lines = [
+        [row["set"], row["words"], *(f"{row[key]['visual_passes']:.2f}" for key in ("without", "with")),
+         f"{row['right']:.1f} %", *(f"{row[key]['ms_median']:.2f}" for key in ("without", "with")),
+         f"{row['ratio']['median']:.2f} ({between(row['ratio'])})", row["changed"]]
+        for row in rows
+    ]  # fmt: skip
+    print(f"\n{markdown(heads, lines)}\n")
     words, changed = (sum(row[key] for row in rows) for key in ("words", "changed"))
     for key in ("without", "with"):
         counts = [sum(sum(row[key]["settled"][: most + 1]) for row in rows) for most in range(1, 6)]

@@ -18,9 +18,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from clip4str.benchmarks.random_weights import scaled
+from clip4str.benchmarks.figures import markdown
+from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.console import Parser, run_script
 from clip4str.core.machine_info import busy, describe, machine_info
 from clip4str.core.output_files import check_output, write_json
@@ -61,18 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     version = find_library(TARGET).__version__
     info = machine_info()
     print(f"TensorRT-RTX {version}, compute capability {args.compute_capability}, {describe(info)}")
-    print("| network | precision | stage | ONNX, MB | engine, MB | build, s | launches | fused attentions | products |")
-    print("|---|---|---|---|---|---|---|---|---|")
     rows = []
     for name in args.networks:
         for precision in args.precisions:
             with tempfile.TemporaryDirectory() as folder:
                 bundle = write_bundle(Path(folder), network(name), precision)
                 engines = build_engines(bundle.folder, bundle.manifest, options)
-                for stage in STAGES:
-                    rows.append(_row(name, bundle, stage, engines))
-                    print(_line(rows[-1]), flush=True)
+                rows += [_row(name, bundle, stage, engines) for stage in STAGES]
         network.cache_clear()
+    print(table(rows))
     if busy(info):
         print(f"taken while other work ran (load {info['load_before']}): build times are too long")
     if args.json:
@@ -84,14 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @cache
 def network(name: str) -> Clip4Str:
     """The bundled network, "small", or one of a size with random weights."""
-    if name == "small":
-        return load_checkpoint(BUNDLED)
-    with torch.device("meta"):
-        model = Clip4Str(SIZES[name])
-    generator = torch.Generator().manual_seed(0)
-    state = {k: scaled(k, torch.randn(v.shape, generator=generator)) for k, v in model.state_dict().items()}
-    model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+    return load_checkpoint(BUNDLED) if name == "small" else random_network(SIZES[name]).requires_grad_(False)
 
 
 def quantization(model: Clip4Str, kept: frozenset[str] = frozenset()) -> Quantization:
@@ -133,12 +122,16 @@ def _row(name: str, bundle: Bundle, stage: str, engines: dict[str, Any]) -> dict
     }
 
 
-def _line(row: dict[str, Any]) -> str:
-    products = ", ".join(f"{count} {kind.lower()}" for kind, count in row.get("products", {}).items())
-    megabytes = [f"{row[name] / 1e6:.1f}" for name in ("onnx_bytes", "engine_bytes")]
-    counts = [row.get("launches", "?"), row.get("attentions", "?"), products]
-    cells = [row["network"], row["precision"], row["stage"], *megabytes, row["seconds"], *counts]
-    return f"| {' | '.join(map(str, cells))} |"
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        products = ", ".join(f"{count} {kind.lower()}" for kind, count in row.get("products", {}).items())
+        megabytes = (f"{row[name] / 1e6:.1f}" for name in ("onnx_bytes", "engine_bytes"))
+        names, counts = (row[key] for key in ("network", "precision", "stage")), ("launches", "attentions")
+        lines.append([*names, *megabytes, row["seconds"], *(row.get(key, "?") for key in counts), products])
+    heads = ("network", "precision", "stage", "ONNX, MB", "engine, MB", "build, s", "launches", "fused attentions",
+             "products")  # fmt: skip
+    return markdown(heads, lines, texts=3)
 
 
 if __name__ == "__main__":

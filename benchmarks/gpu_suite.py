@@ -1,7 +1,7 @@
 """Everything there is to know of one GPU, in one command: `python benchmarks/gpu_suite.py`.
 
-Needs torch, triton, numpy and this checkout, no checkpoint and no installation. Whoever has a GPU runs it and commits
-what it writes under benchmarks/results/.
+The tests marked `gpu` first, then times. Weights are random: no checkpoint is needed. Whoever has a GPU runs it and
+commits what it writes under benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -13,41 +13,32 @@ import json
 import re
 import sys
 import time
-import types
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path.insert(0, str(_ROOT))
-try:
-    import PIL  # noqa: F401
-except ImportError:  # the package reads image files with Pillow; the suite reads none, it needs no more than the names
-    _image = type("Image", (), {"Image": type("Image", (), {})})
-    sys.modules["PIL"] = types.ModuleType("PIL")
-    vars(sys.modules["PIL"]).update(Image=_image, ImageOps=None, UnidentifiedImageError=OSError)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from clip4str.benchmarks.gpu.report import summary, targets  # noqa: E402
-from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise  # noqa: E402
-from clip4str.core.console import Parser, run_script  # noqa: E402
-from clip4str.core.errors import DeviceError, UsageError  # noqa: E402
+from clip4str.benchmarks.devices import Device, device_called
+from clip4str.benchmarks.gpu.correctness import correctness
+from clip4str.benchmarks.gpu.report import summary, targets
+from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import DeviceError, UsageError
 
 PROGRAM = "gpu_suite.py"
 BATCHES = (1, 64, 8, 256)  # the most wanted first
 _EPILOG = """\
 examples:
   python benchmarks/gpu_suite.py                     on a GPU, nine minutes; writes benchmarks/results/gpu-NAME.json
-  python benchmarks/gpu_suite.py --only check        correctness alone: sections whose names begin so
-  python benchmarks/gpu_suite.py --predict           what to expect of an H100, from launches, bytes and arithmetic
-  python benchmarks/gpu_suite.py --predict orin --launch-us 4
-  python benchmarks/gpu_suite.py --dry-run           all of it but CUDA, on a CPU, with a tiny network
+  python benchmarks/gpu_suite.py --only correctness  one section: those whose names begin so
+  python benchmarks/gpu_suite.py --dry-run           the timings without CUDA, on a CPU, with a tiny network
   python benchmarks/gpu_suite.py --chart results.json   draw a PNG beside it, on any machine with matplotlib
 
 Weights are random, so pass counts are forced: 3 visual and 2 cross passes here; the published way reads words of 6
-characters. Everything is computed, then the ids are replaced. The exit code is 1 if any answer was wrong or any part
-failed, 2 if there is no GPU. Clocks and power limits are left as they are.
+characters. Everything is computed, then the ids are replaced. The exit code is 1 if a test or a part failed or was left
+out, 2 if there is no GPU. Clocks and power limits are left as they are. What to expect: roofline.py --kernels.
 """
 
 
@@ -64,19 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", metavar="SECTION", help="environment, ceilings, and sections whose names begin so")
     add("--dry-run", action="store_true", help="on a CPU: references, a tiny network, one or two repetitions")
     add("--chart", type=Path, metavar="FILE", help="draw the results in this file, run nothing")
-    add = parser.add_argument_group("predictions").add_argument
-    add("--predict", nargs="?", const="h100", metavar="GPU", help="h100 (default), h200, l4, orin, thor; run nothing")
-    for name in ("multiprocessors", "bandwidth", "rate", "rate32", "launch-us", "host-us", "cache-gbs", "block-gbs"):
-        add(f"--{name}", type=float, metavar="X", help=argparse.SUPPRESS)
     add("--warm-shard", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    if args.predict:
-        print(_predict(args))
-        return 0
     if args.chart:
         return _chart(args.chart)
     if args.warm_shard:
@@ -118,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
     print(summary(store.results))
     if store.path is not None:
         print(f"results: {store.path}")
-    return 1 if store.results["failures"] else 0
+    return 1 if store.results["failures"] or store.results["skipped"] else 0
 
 
 class _Device:
@@ -134,7 +118,7 @@ class _Device:
 
         if not self.dry_run:
             if not torch.cuda.is_available():
-                raise DeviceError("no GPU that torch can use; --dry-run does without one, --predict needs none")
+                raise DeviceError("no GPU that torch can use; --dry-run does without one")
             if importlib.util.find_spec("triton") is None:
                 raise DeviceError("the kernels need triton; pip install triton")
         self.gpu = open_device(self.dry_run)  # type: ignore[assignment]
@@ -146,7 +130,7 @@ class _Device:
 def _sections(device: _Device, dry_run: bool) -> list[Section]:
     """In order of importance; weights are seconds of nine minutes."""
     batches = (1, 2) if dry_run else BATCHES
-    pair, others = batches[:2], batches[:1] if dry_run else batches
+    others = batches[:1] if dry_run else batches
 
     def call(module: str, function: str, **fixed: Any) -> Callable[[Reporter], None]:
         def run(report: Reporter) -> None:
@@ -161,22 +145,19 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
 
     def whole(name: str, batches: Sequence[int]) -> Callable[[Reporter], None]:
         rate = {"rate": lambda report: report.results.get("ceilings", {}).get("fp16_tflops")}
-        return call("end_to_end", "end_to_end", config=config(name), batches=batches, machine=_machine, **rate)
+        return call("end_to_end", "end_to_end", config=config(name), batches=batches, device=_as_measured, **rate)
 
     others_than_attention = ("decode_pass", "linear", "crop_resize", "tokenize", "collapse")
-    operators: dict[str, Any] = {"operators": others_than_attention, "machine": _machine}
-    attention: dict[str, Any] = {"operators": ("cross_attention",), "machine": _machine}
+    operators: dict[str, Any] = {"operators": others_than_attention, "device": _as_measured}
+    attention: dict[str, Any] = {"operators": ("cross_attention",), "device": _as_measured}
     every = ("cross_attention", *others_than_attention)
-    return [
+    chosen = [
         Section("environment", 8, call("ceilings", "environment")),
         Section("ceilings", 14, call("ceilings", "ceilings")),
-        Section("predictions", 6, lambda report: _predictions(report, dry_run)),
         Section("warm", 60, call("kernels", "warm", script=Path(__file__), processes=1 if dry_run else None)),
-        *(Section(f"check_{name}", 15, call("checks", "check", operator=name)) for name in every),
-        Section("check_whole", 55, call("whole", "whole")),
+        Section("correctness", 150, correctness),
         Section("end_to_end_b16", 110, whole("b16", batches)),
         Section("cross_attention", 25, call("kernels", "time_kernels", **attention)),
-        Section("profile", 15, call("end_to_end", "profiles", config=config("b16"), batches=pair)),
         Section("end_to_end_small", 40, whole("small", others)),
         Section("engines", 60, call("engines", "engines")),
         Section("end_to_end_l14", 70, whole("l14", others)),
@@ -184,37 +165,13 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
         Section("compiled", 70, call("end_to_end", "compiled", config=config("b16"), batches=others[:2])),
         Section("sweep", 40, call("kernels", "sweep", operators=every)),
     ]
+    return [section for section in chosen if not dry_run or section.name not in ("correctness", "engines")]
 
 
-def _machine(report: Reporter) -> Any:
-    """The prediction's machine: an H100 with the ceilings that were measured here."""
-    from clip4str.benchmarks.gpu.predict import MACHINES, as_measured
-
+def _as_measured(report: Reporter) -> Device:
+    """The device of the table that this one is called after, with the ceilings that were measured here."""
     found = report.results.get("environment", {})
-    name, count = found.get("name", "unknown"), int(found.get("multiprocessors", 132))
-    return as_measured(MACHINES["h100"], name, count, report.results.get("ceilings", {}))
-
-
-def _predictions(report: Reporter, dry_run: bool) -> None:
-    """As --predict prints them, from the defaults and again from the measured ceilings."""
-    from clip4str.benchmarks.gpu.networks import sizes
-    from clip4str.benchmarks.gpu.predict import MACHINES, predictions
-
-    configs = sizes(dry_run)
-    for name, machine in (("defaults", MACHINES["h100"]), ("measured", _machine(report))):
-        report.values[name] = predictions(machine, configs, sorted(BATCHES))
-
-
-def _predict(args: argparse.Namespace) -> str:
-    from clip4str.benchmarks.gpu.networks import sizes
-    from clip4str.benchmarks.gpu.predict import MACHINES, predictions, table
-
-    if args.predict not in MACHINES:
-        raise UsageError(f"--predict knows {', '.join(MACHINES)}, not {args.predict!r}; give figures for another")
-    machine = MACHINES[args.predict]
-    given = {f.name: getattr(args, f.name, None) for f in fields(machine)}
-    machine = replace(machine, **{name: value for name, value in given.items() if value is not None})
-    return table(predictions(machine, sizes(False), sorted(BATCHES)))
+    return device_called(found.get("name", "")).measured(found, report.results.get("ceilings", {}))
 
 
 def _chart(path: Path) -> int:
@@ -237,7 +194,7 @@ def _warm_shard(args: argparse.Namespace) -> int:
 
 
 def _default_output(device: str) -> Path:
-    return _ROOT / "benchmarks" / "results" / f"gpu-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+    return Path(__file__).parent / "results" / f"gpu-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 if __name__ == "__main__":

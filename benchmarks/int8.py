@@ -4,30 +4,30 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from clip4str.benchmarks.figures import between, markdown, quartiles
 from clip4str.benchmarks.forcing import Forcing
 from clip4str.benchmarks.latency_sides import STAGES, BundleSide, Turn
 from clip4str.benchmarks.peer_adapters import ours
-from clip4str.benchmarks.peers import choose_sets, compare, print_table
-from clip4str.benchmarks.word_images import word_images
-from clip4str.core.console import Parser, run_script
+from clip4str.benchmarks.peers import compare, print_table
+from clip4str.benchmarks.turns import take_turns
+from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
+from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
-from clip4str.core.machine_info import busy, describe, machine_info
-from clip4str.core.output_files import check_output, write_json
+from clip4str.core.machine_info import describe, machine_info
+from clip4str.data.labelled_words import choose_sets
+from clip4str.data.word_images import word_images
 from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import MANIFEST, Bundle, describe_file, write_manifest
@@ -49,45 +49,36 @@ median and quartiles over turns taken side by side.
 Random weights read no words: their words are forced (6 characters, 3 visual and
 3 cross passes), and the gate lets everything through.
 """
-_PAUSE = 0.002  # seconds between turns: one side's threads must not spin on into the next side's
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = word_parser(PROGRAM, __doc__, _EPILOG, data=False)
     add = parser.add_argument
     add("--checkpoint", type=Path, metavar="FILE", help="network (default: the bundled one)")
     add("--random-weights", metavar="SIZE", help="instead: an untrained small, b16, b32, l14 or h14")
     add("--calib-data", type=Path, metavar="DIR", help="word crops to calibrate and check on (default: as in a build)")
-    add("--data", type=Path, nargs="+", metavar="DIR", help="folders with LMDB sets, for word accuracy")
-    add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found)")
-    add("--limit", type=int, metavar="N", help="only the first N words of every set")
     add("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes to time (default: 1 8)")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--repeat", type=int, default=60, metavar="N", help="timed turns of each side (default: 60)")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    for name, value in (("limit", args.limit), ("threads", args.threads), ("repeat", args.repeat), *_batches(args)):
-        if value is not None and value < 1:
+    check_word_options(args)
+    for name, value in (("repeat", args.repeat), ("batch", min(args.batch))):
+        if value < 1:
             raise UsageError(f"--{name} is 1 or more, not {value}")
     if args.random_weights and (args.data or args.checkpoint):
         raise UsageError(
             "--random-weights makes a network of its own, which reads no words: no --checkpoint, no --data"
         )
-    check_output(args.json)
     sets = choose_sets(args.data, args.sets) if args.data else {}
     info = machine_info(args.threads)
     print(describe(info))
     with tempfile.TemporaryDirectory() as scratch:
         folders = build_sides(args, Path(scratch))
         figures: dict[str, Any] = {"network": args.random_weights or (args.checkpoint or Path("small")).stem}
-        figures |= {"machine": info, "sides": {name: side_facts(folder) for name, folder in folders.items()}}
+        figures |= {"sides": {name: side_facts(folder) for name, folder in folders.items()}}
         if sets:
             figures["accuracy"], _ = compare(
                 [replace(ours(folder, args.threads), name=name) for name, folder in folders.items()],
@@ -99,15 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for report in figures["latency"]:
         print_latency(report)
     print(f"\n{verdict(figures['latency'])}")
-    if busy(info):
-        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
-    if args.json:
-        write_json(args.json, figures)
+    finish(args, info, figures)
     return 0
-
-
-def _batches(args: argparse.Namespace) -> list[tuple[str, int]]:
-    return [("batch", batch) for batch in args.batch]
 
 
 def build_sides(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
@@ -154,24 +138,10 @@ def time_sides(args: argparse.Namespace, folders: dict[str, Path], batch: int) -
     """The figures of one batch size. Captions are forgotten before every turn."""
     forcing = Forcing() if args.random_weights else None
     sides = {
-        name: BundleSide(Recognizer.load(folder, "onnxruntime", threads=args.threads, providers=["CPU"]), forcing)
+        name: BundleSide(Recognizer.load(folder, "onnxruntime", threads=args.threads, providers=["CPU"]), forcing).turn
         for name, folder in folders.items()
     }
-    images = word_images(None)
-    turns: dict[str, list[Turn]] = {name: [] for name in sides}
-    gc.collect()
-    gc.disable()
-    try:
-        bar = tqdm(range(-2, args.repeat), f"batch {batch}", unit="turn", leave=False, disable=args.quiet or None)
-        for repetition in bar:
-            chosen = [images[(repetition * batch + i) % len(images)] for i in range(batch)]
-            for name, side in sides.items():
-                turn = side.turn(chosen)
-                if repetition >= 0:
-                    turns[name].append(turn)
-                time.sleep(_PAUSE)
-    finally:
-        gc.enable()
+    turns = take_turns(sides, word_images(None), batch, args.repeat, progress=not args.quiet)
     return latency_report(batch, turns)
 
 
@@ -182,32 +152,26 @@ def latency_report(batch: int, turns: dict[str, list[Turn]]) -> dict[str, Any]:
         whole = [turn.seconds for turn in taken]
         image = [turn.stages["image"] for turn in taken]
         report["sides"][name] = {
-            "ms": _quartiles(1000 * np.array(whole)),
+            "ms": quartiles(1000 * np.array(whole)),
             "stages_ms": {s: round(1000 * float(np.median([turn.stages[s] for turn in taken])), 4) for s in STAGES},
-            "ratio": _quartiles(np.array([turn.seconds for turn in turns[BASE]]) / whole),
-            "image_ratio": _quartiles(np.array([turn.stages["image"] for turn in turns[BASE]]) / image),
+            "ratio": quartiles(np.array([turn.seconds for turn in turns[BASE]]) / whole),
+            "image_ratio": quartiles(np.array([turn.stages["image"] for turn in turns[BASE]]) / image),
         }
     return report
 
 
-def _quartiles(values: np.ndarray) -> dict[str, float]:
-    names = ("quartile_1", "median", "quartile_3")
-    return {name: round(float(v), 4) for name, v in zip(names, np.percentile(values, (25, 50, 75)))}
-
-
 def print_sides(sides: dict[str, dict[str, Any]]) -> None:
-    print("\n| | MB | image MB | text MB | gate: accuracy | agreement | crops | kept |")
-    print("| :-- | --: | --: | --: | --: | --: | --: | :-- |")
+    lines = []
     for name, side in sides.items():
-        row = [name, *(f"{bytes_ / 1e6:.1f}" for bytes_ in (side["bytes"], *_towers(side["files"])))]
-        if gate := side["quantization"].get("gate"):
+        gate, cells = side["quantization"].get("gate"), [""] * 4
+        if gate:
             last = gate["attempts"][-1]
-            accuracy = "-" if last["accuracy"] is None else f"{last['accuracy']:.1f}"
+            reads = "-" if last["accuracy"] is None else f"{last['accuracy']:.1f}"
             kept = ", ".join(side["quantization"]["kept"]) or "none"
-            row += [accuracy, f"{last['agreement']:.1f}", str(gate["crops"]), kept]
-        else:
-            row += [""] * 4
-        print(f"| {' | '.join(row)} |")
+            cells = [reads, f"{last['agreement']:.1f}", str(gate["crops"]), kept]
+        lines.append([name, *(f"{size / 1e6:.1f}" for size in (side["bytes"], *_towers(side["files"]))), *cells])
+    heads = ("", "MB", "image MB", "text MB", "gate: accuracy", "agreement", "crops", "kept")
+    print(f"\n{markdown(heads, lines)}")
 
 
 def _towers(files: dict[str, int]) -> list[int]:
@@ -215,17 +179,14 @@ def _towers(files: dict[str, int]) -> list[int]:
 
 
 def print_latency(report: dict[str, Any]) -> None:
-    print(f"\nbatch {report['batch']}, {report['turns']} turns")
-    print("| | ms | quartiles | image ms | text ms | times float32 | quartiles | image tower | quartiles |")
-    print("| :-- " + "| --: " * 8 + "|")
+    lines = []
     for name, side in report["sides"].items():
-        cells = [name]
-        cells += _with_quartiles(side["ms"]) + [f"{side['stages_ms'][stage]:.2f}" for stage in ("image", "text")]
-        print(f"| {' | '.join(cells + _with_quartiles(side['ratio']) + _with_quartiles(side['image_ratio']))} |")
-
-
-def _with_quartiles(figure: dict[str, float]) -> list[str]:
-    return [f"{figure['median']:.2f}", f"{figure['quartile_1']:.2f} to {figure['quartile_3']:.2f}"]
+        ms, ratio, image = (
+            [f"{side[key]['median']:.2f}", between(side[key])] for key in ("ms", "ratio", "image_ratio")
+        )
+        lines.append([name, *ms, *(f"{side['stages_ms'][stage]:.2f}" for stage in ("image", "text")), *ratio, *image])
+    heads = ("", "ms", "quartiles", "image ms", "text ms", "times float32", "quartiles", "image tower", "quartiles")
+    print(f"\nbatch {report['batch']}, {report['turns']} turns\n{markdown(heads, lines)}")
 
 
 def verdict(reports: Sequence[dict[str, Any]]) -> str:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from clip4str.benchmarks.forcing import Forcing
 from clip4str.benchmarks.latency_chart import check_chart, save_chart
 from clip4str.benchmarks.latency_report import batch_report, print_batch, print_summary
-from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide, Turn
-from clip4str.benchmarks.word_images import word_images
+from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide
+from clip4str.benchmarks.turns import take_turns
 from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import busy, describe, machine_info
-from clip4str.core.output_files import check_output
+from clip4str.core.output_files import check_output, write_json
+from clip4str.data.word_images import word_images
 from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.ort import available_threads
 from clip4str.runtime.bundle import file_sha256
@@ -55,7 +51,6 @@ both sides alike, after everything has been computed. --force-length and
 --force-passes do the same to any bundle; how long a word is, and how often
 clip4str looks at it again, decides what either way costs.
 """
-_PAUSE = 0.01  # seconds between turns: one side's thread pool must not spin into the other side's time
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,16 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         most, largest = recognizer.manifest.max_batch, max(args.batch)
         if largest > most:
             raise UsageError(f"--batch {largest}: the bundle takes at most {most} images")
-        ours, theirs = BundleSide(recognizer, forcing), None
+        ours = BundleSide(recognizer, forcing)
+        sides: dict[str, Any] = {"bundle": ours.turn, "bundle_warm": partial(ours.turn, warm=True)}
         if not args.no_published:
-            theirs = PublishedSide(_checkpoint(recognizer, checkpoint), recognizer, threads, forcing)
+            sides["published"] = PublishedSide(_checkpoint(recognizer, checkpoint), recognizer, threads, forcing).turn
         info, name = machine_info(threads), f"{recognizer.manifest.name} ({recognizer.manifest.precision})"
         print(f"{describe(info)}\n{name}, {len(images)} images, {_threads(threads)}")
         if forcing:
             print(forcing.describe())
         reports = []
         for batch in args.batch:
-            turns = _measure(args, batch, images, ours, theirs)
+            turns = take_turns(sides, images, batch, args.repeat, args.warmup, args.seconds, not args.quiet)
             reports.append(batch_report(batch, turns, forced=forcing is not None))
             print_batch(reports[-1])
     print_summary(reports)
@@ -142,47 +138,12 @@ def _write(
             "forced": asdict(forcing) if forcing else None,
             "batches": reports,
         }
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, figures)
     if args.chart:
         words = f", words of {forcing.length} characters (forced)" if forcing else ""
         title = f"{manifest.name}, {_threads(info['threads'])}{words}\n{info['cpu']}"
         title += " (taken while other work ran: not figures to compare)" if busy(info) else ""
         save_chart(reports, args.chart, title)
-
-
-def _measure(
-    args: argparse.Namespace,
-    batch: int,
-    images: Sequence[np.ndarray],
-    ours: BundleSide,
-    theirs: PublishedSide | None,
-) -> dict[str, list[Turn]]:
-    """Both sides in turn over the same images, which change from one repetition to the next."""
-    turns: dict[str, list[Turn]] = {"bundle": [], "bundle_warm": [], **({"published": []} if theirs else {})}
-    bar = tqdm(total=args.repeat, desc=f"batch {batch}", unit="rep", disable=args.quiet or None, leave=False)
-    deadline = None
-    gc.collect()
-    gc.disable()
-    try:
-        for repetition in range(-args.warmup, args.repeat):
-            if repetition == 0:
-                deadline = time.perf_counter() + args.seconds
-            chosen = [images[(repetition * batch + i) % len(images)] for i in range(batch)]
-            taken = {"bundle": ours.turn(chosen), "bundle_warm": ours.turn(chosen, warm=True)}
-            time.sleep(_PAUSE)
-            if theirs:
-                taken["published"] = theirs.turn(chosen)
-                time.sleep(_PAUSE)
-            if repetition >= 0:
-                for side, turn in taken.items():
-                    turns[side].append(turn)
-                bar.update()
-            if repetition >= 2 and deadline is not None and time.perf_counter() > deadline:
-                break
-    finally:
-        gc.enable()
-        bar.close()
-    return turns
 
 
 def _check(args: argparse.Namespace) -> None:

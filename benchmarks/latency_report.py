@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.latency_sides import STAGES, Turn
 
 AFTER_IMAGE = ("visual", "text", "cross", "host")
@@ -75,16 +76,10 @@ def _same_words(bundle: Sequence[Turn], published: Sequence[Turn]) -> dict[str, 
 
 def print_batch(report: dict[str, Any]) -> None:
     """Latency, stages and passes of one batch size."""
-    sides = [side for side in NAMES if side in report]
-    width = max(len(NAMES[side]) for side in sides)
-    print(f"\nbatch {report['batch']}, {report['repetitions']} repetitions, images in to words out")
-    columns = (*LATENCY, "Throughput qps", "words/s")
-    print(f"{'Latency [ms]':<{width}}  " + "  ".join(f"{name:>8}" for name in columns))
-    for side in sides:
-        row = report[side]
-        values = (*(row[name] for name in LATENCY), row["throughput_qps"], row["words_per_second"])
-        cells = (f"{value:>{max(8, len(name))}.2f}" for name, value in zip(columns, values))
-        print(f"{NAMES[side]:<{width}}  " + "  ".join(cells))
+    print(f"\nbatch {report['batch']}, {report['repetitions']} repetitions, images in to words out\n")
+    keys = (*LATENCY, "throughput_qps", "words_per_second")
+    lines = [[NAMES[side], *(f"{report[side][key]:.2f}" for key in keys)] for side in NAMES if side in report]
+    print(markdown(("Latency [ms]", *LATENCY, "Throughput qps", "words/s"), lines))
     if "ratio" in report:
         same = report["same_words"]
         agreement = f"; {same['same']} of {same['words']} words are the same" if same else ""
@@ -98,19 +93,22 @@ def print_batch(report: dict[str, Any]) -> None:
 
 def _print_stages(report: dict[str, Any]) -> None:
     sides = [side for side in ("bundle", "published") if side in report]
-    print(f"\n{'':10}" + "".join(f"| {NAMES[side]:^44} " for side in sides))
-    columns = f"{'calls':>8}{'ms a batch':>12}{'ms a call':>11}{'% of image':>13}"
-    print(f"{'stage':<10}" + f"| {columns} " * len(sides))
-    for stage in (s for s in STAGES if any(s in report[side]["stages"] for side in sides)):
-        line = f"{stage:<10}"
-        for side in sides:
-            row = report[side]["stages"].get(stage, dict.fromkeys(("calls", "ms", "ms_per_call", "image_percent"), 0.0))
-            calls = f"{row['calls']:g}" if row["calls"] else ""
-            each = f"{row['ms_per_call']:.2f}" if row["calls"] else ""
-            line += f"| {calls:>8}{row['ms']:>12.2f}{each:>11}{row['image_percent']:>12.1f}% "
-        print(line)
-    shares = "".join(f"| {'':31}{report[side]['after_image_percent']:>12.1f}% " for side in sides)
-    print(f"{'after':<10}{shares}")
+    ran = [stage for stage in STAGES if any(stage in report[side]["stages"] for side in sides)]
+    heads, lines = ["stage"], [[stage] for stage in ran]
+    after = ["after"]
+    for side in sides:
+        heads += [f"{NAMES[side]}: calls", "ms a batch", "ms a call", "% of image"]
+        for line, stage in zip(lines, ran):
+            row = report[side]["stages"].get(stage)
+            if row is None:
+                line += ["", "", "", ""]
+                continue
+            each = [f"{row['calls']:g}", f"{row['ms']:.2f}", f"{row['ms_per_call']:.2f}"]
+            line += each if row["calls"] else ["", each[1], ""]
+            line.append(f"{row['image_percent']:.1f}%")
+        after += ["", "", "", f"{report[side]['after_image_percent']:.1f}%"]
+    print(f"
+{markdown(heads, [*lines, after])}")
 
 
 def _times(ratio: dict[str, float]) -> str:

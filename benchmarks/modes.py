@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from clip4str.benchmarks.peer_adapters import Contender, ours
-from clip4str.benchmarks.peers import choose_sets, compare, print_table
-from clip4str.benchmarks.word_options import add_word_options, check_word_options
-from clip4str.core.console import Parser, run_script
+from clip4str.benchmarks.peers import compare, print_table
+from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
+from clip4str.core.console import run_script
 from clip4str.core.driver import Decoding
-from clip4str.core.machine_info import busy, describe, machine_info
-from clip4str.core.output_files import write_json
+from clip4str.core.machine_info import describe, machine_info
+from clip4str.data.labelled_words import choose_sets
 from clip4str.runtime.recognizer import default_bundle
 
 PROGRAM = "benchmarks/modes.py"
@@ -30,10 +30,7 @@ way; the ratios are of its time, word by word. One word at a time, on a CPU.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_word_options(parser)
+    parser = word_parser(PROGRAM, __doc__, _EPILOG)
     add = parser.add_argument
     add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
     add("--refine", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="rounds to try (default: 0 1 2)")
@@ -49,10 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{sides[0].package}, {describe(info)}")
     rows, _ = compare(sides, sets, args.threads, args.limit, not args.quiet)
     print_table(rows)
-    if busy(info):
-        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
-    if args.json:
-        write_json(args.json, {"ways": rows, "machine": info, "limit": args.limit})
+    finish(args, info, {"ways": rows})
     return 0
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from clip4str.runtime.bundle import MANIFEST, WEIGHTS
 
 _BLANK = np.full((32, 100, 3), 255, np.uint8)
 PINNED = {  # as measured; others may do as well
-    "rapidocr": "3.10.0", "rapidocr-onnxruntime": "1.4.4", "azcrawlerpy-recaptcha-text": "1.0.1", "easyocr": "1.7.2",
+    "rapidocr": "3.10.0", "rapidocr-onnxruntime": "1.4.4", "azcrawlerpy-recaptcha-text": "1.0.1",
 }  # fmt: skip
 REFERENCE = "PP-OCRv6 small"  # its time is what the times of all are divided by
 _V6, _V4 = "PP-OCRv6_rec_small.onnx", "ch_PP-OCRv4_rec_infer.onnx"
@@ -45,8 +44,8 @@ class NotInstalledError(Exception):
 class Contender:
     """One recogniser: what it is, and how it reads.
 
-    files: what its recognition loads. bytes: of these files; weight_bytes: of the tensors in them. convert: RGB pixels
-    -> what `read` takes, not timed. read: -> text, timed. forget: drops what it knows of earlier words, not timed.
+    files: what its recognition loads. convert: RGB pixels -> what `read` takes, not timed. read: -> text, timed.
+    forget: drops what it knows of earlier words, not timed.
     """
 
     name: str
@@ -56,12 +55,11 @@ class Contender:
     convert: Callable[[np.ndarray], Any] = lambda pixels: pixels
     forget: Callable[[], object] = lambda: None
     note: str = ""
-    bytes: int = field(init=False)
-    weight_bytes: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.bytes = sum(file.stat().st_size for file in self.files)
-        self.weight_bytes = sum(weight_bytes(file) for file in self.files)
+    @property
+    def bytes(self) -> int:
+        """Size of the files."""
+        return sum(file.stat().st_size for file in self.files)
 
 
 def ours(bundle: Path, threads: int, decoding: Decoding | None = None) -> Contender:
@@ -156,33 +154,10 @@ def svtrv2(threads: int) -> list[Contender]:
     return [Contender("SVTRv2-base", _versioned(package), files, read, Image.fromarray, note=note)]
 
 
-def easyocr(threads: int) -> list[Contender]:
-    """EasyOCR's English recogniser, if its model is on this machine already: nothing is downloaded here."""
-    module = _imported("easyocr")
-    home = Path(
-        os.environ.get("EASYOCR_MODULE_PATH") or os.environ.get("MODULE_PATH") or Path("~/.EasyOCR").expanduser()
-    )
-    model = home / "model" / "english_g2.pth"
-    if not model.is_file():
-        raise NotInstalledError(
-            "its weights (english_g2.pth) are not in its wheel and not on this machine; this downloads them: "
-            "python -c \"import easyocr; easyocr.Reader(['en'], gpu=False, detector=False)\""
-        )
-    importlib.import_module("torch").set_num_threads(threads)
-    reader = module.Reader(["en"], gpu=False, detector=False, download_enabled=False, verbose=False)
-    _opencv_threads(threads)
-
-    def read(pixels: np.ndarray) -> str:
-        return "".join(reader.recognize(pixels, detail=0))
-
-    return [Contender("EasyOCR english_g2", _versioned("easyocr"), [model], read, bgr)]
-
-
 PEERS: Mapping[str, Callable[[int], list[Contender]]] = {
     "rapidocr": rapidocr,
     "rapidocr-onnxruntime": rapidocr_onnxruntime,
     "azcrawlerpy-recaptcha-text": svtrv2,
-    "easyocr": easyocr,
 }
 
 
@@ -223,8 +198,7 @@ def _imported(module: str, package: str | None = None) -> Any:
 
 
 def _install(package: str) -> str:
-    weights = " (and its weights, which are not in its wheel)" if package == "easyocr" else ""
-    return f"pip install {package}=={PINNED[package]}{weights}"
+    return f"pip install {package}=={PINNED[package]}"
 
 
 def _bundled(module: Any, package: str, name: str) -> Path:
@@ -243,50 +217,3 @@ def _versioned(package: str) -> str:
 
 def _opencv_threads(threads: int) -> None:
     importlib.import_module("cv2").setNumThreads(threads)
-
-
-_ONNX = {  # the messages of an ONNX file that lead to tensors: field number -> what lies in it
-    "model": {7: "graph"},
-    "graph": {1: "node", 5: "tensor"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
-    "tensor": dict.fromkeys((4, 5, 7, 9, 10, 11), "data"),
-}
-
-
-def weight_bytes(file: Path) -> int:
-    """Bytes of the tensors stored in an ONNX file, without its graph; of another file all bytes, none of a manifest."""
-    if file.suffix == ".onnx":
-        return _tensor_bytes(memoryview(file.read_bytes()), "model")
-    return 0 if file.name == MANIFEST else file.stat().st_size
-
-
-def _tensor_bytes(message: memoryview, kind: str) -> int:
-    inside = _ONNX[kind]
-    parts = ((inside[number], part) for number, part in _fields(message) if number in inside)
-    return sum(len(part) if what == "data" else _tensor_bytes(part, what) for what, part in parts)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(field number, content) of a protobuf message's length-delimited fields, in order."""
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        key = number()
-        if key & 7 == 2:
-            size = number()
-            yield key >> 3, message[at : at + size]
-            at += size
-        elif key & 7 == 0:
-            number()
-        else:
-            at += 8 if key & 7 == 1 else 4

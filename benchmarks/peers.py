@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clip4str.benchmarks.figures import between, markdown, percent
 from clip4str.benchmarks.latency_chart import check_chart
 from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_peers, ours
-from clip4str.benchmarks.peer_turns import Answers, labelled, race, report
-from clip4str.benchmarks.word_options import add_word_options, check_word_options
-from clip4str.core.console import Parser, run_script
+from clip4str.benchmarks.peer_turns import Answers, race, report
+from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
+from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
-from clip4str.core.machine_info import busy, describe, machine_info
-from clip4str.core.output_files import write_json
+from clip4str.core.machine_info import describe, machine_info
+from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
-from clip4str.data.standard_sets import STANDARD, name_sets, standard_name
-from clip4str.data.word_lmdb import LmdbWords, find_lmdb
+from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime.recognizer import default_bundle
 
 PROGRAM = "benchmarks/peers.py"
@@ -39,13 +39,7 @@ a shared machine differ from run to run; the ratios, taken word by word, less.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=PROGRAM,
-        description="Accuracy, size and time per word beside other recognisers, in the same run over the same words.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_word_options(parser)
+    parser = word_parser(PROGRAM, __doc__, _EPILOG)
     add = parser.add_argument
     add("--bundle", type=Path, nargs="+", metavar="DIR", help="bundles to read with (default: the newest)")
     add("--peers", nargs="*", choices=PEERS, metavar="NAME", help=f"only these of {', '.join(PEERS)}; none: no peer")
@@ -69,13 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(rows)
     for package, why in missing.items():
         print(f"{package}: {why}")
-    if busy(info):
-        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
-    if args.json:
-        write_json(args.json, {
-            "recognisers": rows, "missing": missing, "machine": info, "limit": args.limit,
-            "protocol": {**asdict(Protocol()), "charset": Protocol().charset},
-        })  # fmt: skip
+    protocol = {**asdict(Protocol()), "charset": Protocol().charset}
+    finish(args, info, {"recognisers": rows, "missing": missing, "protocol": protocol})
     if args.chart:
         from clip4str.benchmarks.peer_chart import save_chart
 
@@ -95,7 +84,7 @@ def compare(
         if not words:
             print(f"{name}: has no word that counts", file=sys.stderr)
             continue
-        unreadable = sum(pixels is None for pixels, _ in words)
+        unreadable = sum(word.pixels is None for word in words)
         if unreadable:
             print(f"{name}: {unreadable} images cannot be read and count as wrong", file=sys.stderr)
         if unreadable == len(words):
@@ -113,50 +102,18 @@ def compare(
     return report(kept, {name: [taken[k] for k in able] for name, taken in answers.items()}, reference), broken
 
 
-def choose_sets(folders: Sequence[Path], wanted: Sequence[str] | None) -> dict[str, Path]:
-    """The sets named; with none named the standard ones below `folders`, or all if there is no standard one."""
-    sets: dict[str, Path] = {}
-    for folder in folders:
-        for name, place in name_sets(folder, find_lmdb(folder)).items():
-            if sets.setdefault(name, place).resolve() != place.resolve():
-                raise UsageError(f"two sets are named {name}: {sets[name]} and {place}")
-    if not wanted:
-        return {name: folder for name, folder in sets.items() if name in STANDARD} or sets
-    names = [name if name in sets else standard_name(Path(name)) or name for name in wanted]
-    unknown = [name for name in names if name not in sets]
-    if unknown:
-        raise UsageError(f"no set named {', '.join(unknown)}; found: {', '.join(sets)}")
-    return {name: sets[name] for name in names}
-
-
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """One line a recogniser, as Markdown; then what it is, and what went wrong."""
     several = len(rows[0]["accuracy"]) > 1
-    heads = ["", "MB weights", "MB on disk"]
-    heads += [f"{name} ({value['words']})" for name, value in rows[0]["accuracy"].items()]
+    heads = ["", "MB", *(f"{name} ({value['words']})" for name, value in rows[0]["accuracy"].items())]
     heads += [f"all ({rows[0]['combined']['words']})"] if several else []
     heads += ["ms a word", "quartiles", f"time / {rows[0]['ratio']['to']}'s", "quartiles"]
-    lines = [heads]
+    lines = []
     for row in rows:
-        ms, ratio = row["latency_ms"], row["ratio"]
         accuracies = [*row["accuracy"].values(), *([row["combined"]] if several else [])]
-        lines.append([
-            row["name"], f"{row['weight_bytes'] / 1e6:.1f}", f"{row['bytes'] / 1e6:.1f}",
-            *(f"{value['percent']:.1f} ({value['low']:.1f} to {value['high']:.1f})" for value in accuracies),
-            f"{ms['median']:.2f}", f"{ms['quartile_1']:.2f} to {ms['quartile_3']:.2f}",
-            f"{ratio['median']:.2f}", f"{ratio['quartile_1']:.2f} to {ratio['quartile_3']:.2f}",
-        ])  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ["-" * width for width in widths])
-    print()
-    for number, line in enumerate(lines):
-        cells = [
-            cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths))
-        ]
-        if number == 1:
-            cells = [f":{cells[0][1:]}", *(f"{cell[1:]}:" for cell in cells[1:])]
-        print(f"| {' | '.join(cells)} |")
-    print()
+        times = [cell for key in ("latency_ms", "ratio") for cell in (f"{row[key]['median']:.2f}", between(row[key]))]
+        lines.append([row["name"], f"{row['bytes'] / 1e6:.1f}", *map(percent, accuracies), *times])
+    print(f"\n{markdown(heads, lines)}\n")
     for row in rows:
         notes = [row["package"], row["note"], f"failed at {row['failed']} words" if row["failed"] else ""]
         print(f"{row['name']}: {'; '.join(note for note in notes if note)}")

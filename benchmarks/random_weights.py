@@ -7,22 +7,28 @@ from pathlib import Path
 
 import torch
 
-from clip4str.model import Clip4Str, save_checkpoint
+from clip4str.model import Clip4Str, Config, save_checkpoint
 from clip4str.training.start import SIZES
+
+
+def random_network(config: Config, device: torch.device | str = "cpu", seed: int = 0) -> Clip4Str:
+    """Float32, made on the device. Its parameters ask for gradients as a loaded checkpoint's do: autocast keeps the
+    half-precision copies of no others."""
+    with torch.device("meta"):
+        model = Clip4Str(config)
+    generator = torch.Generator(device).manual_seed(seed)
+    state = {
+        name: scaled(name, torch.randn(tensor.shape, generator=generator, device=device))
+        for name, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def random_checkpoint(size: str, folder: Path, seed: int = 0) -> Path:
     """Write folder/clip4str-SIZE-random.safetensors; returns its path."""
-    with torch.device("meta"):
-        model = Clip4Str(SIZES[size])
-    generator = torch.Generator().manual_seed(seed)
-    state = {
-        name: scaled(name, torch.randn(tensor.shape, generator=generator))
-        for name, tensor in model.state_dict().items()
-    }
-    model.load_state_dict(state, assign=True)
     path = folder / f"clip4str-{size}-random.safetensors"
-    save_checkpoint(model, path)
+    save_checkpoint(random_network(SIZES[size], seed=seed), path)
     return path
 
 

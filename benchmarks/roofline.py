@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""What engines should need on GPUs that nobody has measured them on: `python benchmarks/roofline.py`.
+"""What GPUs should need that nobody has measured, from launches, bytes and arithmetic: `python benchmarks/roofline.py`.
 
-Every kernel of the four engines (engine_launches.py) takes a fixed launch time plus the longest of: its bytes over the
-memory's bandwidth; its blocks, wave by wave, over the multiprocessors' arithmetic; what the blocks load over the
-second-level cache (gpu/predict.py). A word then takes the image stage, passes of both decoders, text, and the
-host between them. Predictions all: a device confirms them or does not.
+For TensorRT engines, stage by stage (engine_launches.py), or with --kernels for the one-shot program over our kernels
+(kernel_launches.py); both on the devices of devices.py, which says how a launch becomes a time. A device confirms
+these predictions or does not: gpu_suite.py prints them beside what it measures.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from clip4str.benchmarks.devices import DEVICES, Device, attainable
-from clip4str.benchmarks.engine_launches import PRECISIONS, STAGES, Kernel, floor, stage_kernels
-from clip4str.benchmarks.gpu import costs
-from clip4str.benchmarks.gpu.predict import BANDWIDTH_SHARE
+from clip4str.benchmarks.devices import DEVICES
+from clip4str.benchmarks.engine_launches import STAGES
+from clip4str.benchmarks.figures import markdown
+from clip4str.benchmarks.predictions import PASSES, kernel_predictions, predictions
 from clip4str.benchmarks.roofline_chart import check_chart, save_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
@@ -34,37 +32,34 @@ from clip4str.runtime.bundle import Bundle
 from clip4str.training.start import SIZES
 
 PROGRAM = "roofline.py"
-CONFIRM = "predicted, to be confirmed on devices"
-# The driver in Python beside the stages: cpu-small.json's "host" is 0.4 to 0.7, 0.9 to 1.1 and 1.9 to 2.3 ms for 1, 8
-# and 32 words in 9, 13 and 15 calls.
-CALL_US, WORD_US = 40.0, 50.0
-PARTS = ("launch_us", "memory_us", "arithmetic_us")  # of the GPU's time; waiting for the cache counts as arithmetic
-PASSES = 3, 1
 MOST_BATCH, MOST_PASSES = 4096, 26
 _EPILOG = """\
 examples:
   python benchmarks/roofline.py                                       small and B/16, batch 1 and 32, every device
   python benchmarks/roofline.py --networks l14 bundles/my-fp16 --devices agx-orin thor
   python benchmarks/roofline.py --batch 32 --passes 9 2               a batch goes on until its hardest word is settled
+  python benchmarks/roofline.py --kernels --networks b16 --devices h100 --batch 1 64
+                                                                      our kernels; of one device, launch by launch
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
-        description="Predicted latency of TensorRT engines, stage by stage, on Jetson boards and server GPUs.",
+        description="Predicted latency of TensorRT engines, or of our kernels, on Jetson boards and server GPUs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--kernels", action="store_true", help="the one-shot program over our kernels instead of TensorRT's engines")
     add("--networks", nargs="+", default=["small", "b16"], metavar="NAME",
         help=f"of {', '.join(SIZES)}, or bundle folders (default: small b16)")  # fmt: skip
     add("--devices", nargs="+", default=list(DEVICES), metavar="NAME", help=f"of {', '.join(DEVICES)} (default: all)")
     add("--batch", nargs="+", type=int, default=[1, 32], metavar="N", help="words at once (default: 1 32)")
     add("--passes", nargs=2, type=int, default=list(PASSES), metavar=("V", "C"),
-        help="visual and cross-modal passes before the refinement of one pass each (default: 3 1)")  # fmt: skip
+        help="engines: visual and cross-modal passes before refinement by one pass each (default: 3 1)")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write everything")
-    add("--chart", type=Path, metavar="FILE", help="draw it: .png, .svg or .pdf")
+    add("--chart", type=Path, metavar="FILE", help="draw the engines' predictions: .png, .svg or .pdf")
     return parser
 
 
@@ -72,8 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _check(args)
     networks = {_label(name): network(name) for name in args.networks}
-    report = predictions(networks, {name: DEVICES[name] for name in args.devices}, args.batch, args.passes)
-    print(table(report))
+    chosen = {name: DEVICES[name] for name in args.devices}
+    if args.kernels:
+        report = kernel_predictions(networks, chosen, args.batch)
+        print(kernel_table(report))
+    else:
+        report = predictions(networks, chosen, args.batch, args.passes)
+        print(table(report))
     if args.json:
         write_whole(args.json, dump(report))
     if args.chart:
@@ -90,6 +90,8 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"--batch is 1 to {MOST_BATCH}, not {batch}")
     if not all(1 <= passes <= MOST_PASSES for passes in args.passes):
         raise UsageError(f"--passes are 1 to {MOST_PASSES}, not {args.passes[0]} and {args.passes[1]}")
+    if args.kernels and (args.chart or args.passes != list(PASSES)):
+        raise UsageError("--kernels has its own passes and no chart: leave out --passes and --chart")
     labels = [_label(name) for name in args.networks]
     for label in labels:
         if labels.count(label) > 1:
@@ -112,114 +114,75 @@ def network(name: str) -> Config:
         raise UsageError(f"{name}: its manifest describes no network that this package knows ({error})") from None
 
 
-def predictions(
-    networks: Mapping[str, Config], devices: Mapping[str, Device], batches: Sequence[int], passes: Sequence[int]
-) -> dict[str, Any]:
-    """All that the table and the chart show. Times in microseconds, of whole batches."""
-    rate, bandwidth = attainable()
-    return {
-        "status": CONFIRM,
-        "assumed": {
-            "rate_share": round(rate, 3), "bandwidth_share": round(bandwidth, 3), "visual_passes": passes[0],
-            "cross_passes": passes[1], "refine_passes": 2, "text_calls": 1, "host_call_us": CALL_US,
-            "host_word_us": WORD_US,
-        },
-        "devices": {name: asdict(device) for name, device in devices.items()},
-        "rows": [
-            {"network": name, "batch": batch, "device": key, "precision": precision}
-            | predict(device, config, batch, precision, passes)
-            for name, config in networks.items()
-            for batch in dict.fromkeys(batches)
-            for key, device in devices.items()
-            for precision in PRECISIONS
-        ],
-    }  # fmt: skip
-
-
-def predict(
-    device: Device, config: Config, batch: int, precision: str, passes: Sequence[int] = (3, 1)
-) -> dict[str, Any]:
-    """One batch, prepared pixels in host memory to words."""
-    calls = {"image": 1, "visual": passes[0] + 1, "text": 1, "cross": passes[1] + 1}
-    stages = {name: stage(device, stage_kernels(config, name, batch, precision)) for name in STAGES}
-    copied = 4.0 * batch * 3 * math.prod(config.image_size) / (device.bus * 1e3) if device.bus else 0.0
-    host = device.host * (CALL_US * sum(calls.values()) + WORD_US * batch) + copied
-    gpu = sum(calls[name] * values["us"] for name, values in stages.items())
-    spent = {part: sum(calls[name] * values.pop(part) for name, values in stages.items()) for part in PARTS}
-    return {
-        "stages": {name: {"calls": calls[name], **values} for name, values in stages.items()},
-        "gpu_us": gpu,
-        **spent,
-        "host_us": host,
-        "total_us": gpu + host,
-        "floor_us": sum(calls[name] * values["floor_us"] for name, values in stages.items()),
-        "words_per_second": 1e6 * batch / (gpu + host),
-        "bound_by": max({**spent, "host_us": host}.items(), key=lambda part: part[1])[0].removesuffix("_us"),
-    }
-
-
-def stage(device: Device, kernels: Sequence[Kernel]) -> dict[str, Any]:
-    """One call: its time, and how much of it goes into launches, waiting for memory, and arithmetic or cache."""
-    spent = dict.fromkeys(PARTS, 0.0)
-    for kernel in kernels:
-        machine, launch = replace(device.machine(kernel.kind), launch_us=0.0), kernel.launch
-        us, memory = machine.us(launch), launch.bytes / (BANDWIDTH_SHARE * machine.bandwidth * 1e3)
-        spent["memory_us" if us <= memory else "arithmetic_us"] += launch.count * us
-        spent["launch_us"] += launch.count * device.launch_us
-    moved, flops = floor(kernels)
-    return {
-        "us": sum(spent.values()),
-        **spent,
-        "floor_us": device.floor_us(moved, flops),
-        "launches": costs.launches([kernel.launch for kernel in kernels]),
-        "mb": moved / 1e6,
-        "gflop": sum(flops.values()) / 1e9,
-    }
-
-
 def table(report: dict[str, Any]) -> str:
     """Markdown: what was assumed, the devices, and a table for every network and batch."""
-    rows, devices = report["rows"], report["devices"]
-    numbers = "SMs | GHz | INT8 TOPS | FP16 TFLOP/s | FP32 TFLOP/s | GB/s | us a launch | host x"
-    lines = [assumptions(report), "", *_head("device | mode", numbers)]
-    for d in devices.values():
-        single = f"{d['fp32']:g}{' (TF32)' if d['tf32'] else ''}"
-        cells = (d["name"], d["mode"], d["multiprocessors"], d["clock"], f"{d['int8']:g}", f"{d['fp16']:g}", single,
-                 f"{d['bandwidth']:g}", d["launch_us"], d["host"])  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    numbers = "image | visual pass | text | cross pass | host | whole batch | floor | words/s"
-    for name, batch in dict.fromkeys((row["network"], row["batch"]) for row in rows):
-        lines += ["", f"{name}, batch {batch}: milliseconds, {report['status']}", ""]
-        lines += _head("device | precision | most time in", numbers)
-        lines += [_line(row, devices) for row in rows if (row["network"], row["batch"]) == (name, batch)]
-    return "\n".join(lines)
+    rows, names = report["rows"], {key: device["name"] for key, device in report["devices"].items()}
+    parts = [assumptions(report), device_table(report["devices"])]
+    for network_name, batch in dict.fromkeys((row["network"], row["batch"]) for row in rows):
+        lines = [
+            [names[row["device"]], row["precision"], row["bound_by"],
+             *(digits(row["stages"][name]["us"] / 1000) for name in STAGES),
+             *(digits(row[key] / 1000) for key in ("host_us", "total_us", "floor_us")),
+             f"{row['words_per_second']:.0f}"]
+            for row in rows if (row["network"], row["batch"]) == (network_name, batch)
+        ]  # fmt: skip
+        parts.append(f"{network_name}, batch {batch}: milliseconds, {report['status']}")
+        heads = ("device", "precision", "most time in", "image", "visual pass", "text", "cross pass", "host",
+                 "whole batch", "floor", "words/s")  # fmt: skip
+        parts.append(markdown(heads, lines, texts=3))
+    return "\n\n".join(parts)
+
+
+def kernel_table(report: dict[str, Any]) -> str:
+    """Markdown: the devices, a row for every prediction, and the launches where there are some."""
+    lines = [
+        [row["network"], report["devices"][row["device"]]["name"], row["batch"], row["launches"],
+         *(digits(row[key] / 1000) for key in ("tower_us", "total_us", "bound_us")), f"{row['times_tower']:.2f}",
+         *(f"{100 * row[key]:.0f}" for key in ("after_share", "rate_share"))]
+        for row in report["rows"]
+    ]  # fmt: skip
+    heads = ("network", "device", "batch", "launches", "image tower, ms", "whole, ms", "bound, ms", "x tower",
+             "after it, %", "of the rate, %")  # fmt: skip
+    parts = [
+        f"{report['status'].capitalize()}. Our kernels in half precision, {report['assumed']['graph_us']:.0f} us times "
+        f"the device's factor for the host. {_reach(report['assumed'])}.",
+        device_table(report["devices"]),
+        markdown(heads, lines, texts=2),
+    ]
+    for row in (row for row in report["rows"] if "parts" in row):
+        parts.append(f"{row['network']}, batch {row['batch']}, launch by launch: microseconds, {report['status']}")
+        cells = [
+            [p["name"], p["count"], *(f"{p[key]:.2f}" for key in ("us", "bound_us", "mb")), f"{p['gflop']:.3f}",
+             f"{p['count'] * p['us']:.1f}"]
+            for p in row["parts"]
+        ]  # fmt: skip
+        parts.append(markdown(("launch", "count", "us each", "bound", "MB", "GFLOP", "us in all"), cells))
+    return "\n\n".join(parts)
+
+
+def device_table(chosen: Mapping[str, Mapping[str, Any]]) -> str:
+    heads = ("device", "mode", "SMs", "GHz", "INT8 TOPS", "FP16 TFLOP/s", "GB/s", "us a launch", "host x")
+    keys = ("name", "mode", "multiprocessors", "clock", "int8", "fp16", "bandwidth", "launch_us", "host")
+    cells = [[f"{d[k]:g}" if isinstance(d[k], float) else d[k] for k in keys] for d in chosen.values()]
+    return "\n".join([markdown(heads, cells, texts=2), "", *(f"{d['name']}: {d['source']}" for d in chosen.values())])
 
 
 def assumptions(report: dict[str, Any]) -> str:
     a = report["assumed"]
     return (
-        f"{report['status'].capitalize()}. Assumed: kernels reach {100 * a['rate_share']:.0f} % of the dense peak and "
-        f"{100 * a['bandwidth_share']:.0f} % of the bandwidth; nothing stays in a cache between kernels; fp32 is TF32 "
-        "where there is TF32; int8 in the towers' blocks, two launches more in each; "
-        "fp32 attention as one kernel, which TensorRT-RTX has not: too fast; "
+        f"{report['status'].capitalize()}. {_reach(a)}; int8 in the towers' blocks, two launches more in each; "
         f"{a['visual_passes']} visual and {a['cross_passes']} cross-modal passes, one more of each to refine, text "
         f"once; host {a['host_call_us']:.0f} us a stage call and {a['host_word_us']:.0f} us a word, times the device's "
-        "factor, and copies of float32 pixels over its bus; images are prepared already; clocks hold. Floor: the "
-        "datasheet's bandwidth and peaks, nothing else."
+        "factor, and copies of float32 pixels over its bus; images are prepared already. Floor: the data sheet's "
+        "bandwidth and peaks, nothing else."
     )
 
 
-def _head(texts: str, numbers: str) -> list[str]:
-    """A table's head: columns of text, then of numbers."""
-    marks = "---|" * (texts.count("|") + 1) + "---:|" * (numbers.count("|") + 1)
-    return [f"| {texts} | {numbers} |", f"|{marks}"]
-
-
-def _line(row: dict[str, Any], devices: dict[str, Any]) -> str:
-    times = [row["stages"][name]["us"] for name in STAGES] + [row["host_us"], row["total_us"], row["floor_us"]]
-    cells = " | ".join(digits(us / 1000) for us in times)
-    name = devices[row["device"]]["name"]
-    return f"| {name} | {row['precision']} | {row['bound_by']} | {cells} | {row['words_per_second']:.0f} |"
+def _reach(a: Mapping[str, float]) -> str:
+    return (
+        f"Assumed: kernels reach {100 * a['rate_share']:.0f} % of the dense peak and {100 * a['bandwidth_share']:.0f} "
+        "% of the bandwidth; nothing stays in a cache between kernels; clocks hold"
+    )
 
 
 def dump(report: dict[str, Any]) -> str:
@@ -232,6 +195,8 @@ def dump(report: dict[str, Any]) -> str:
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

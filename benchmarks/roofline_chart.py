@@ -12,8 +12,7 @@ from clip4str.core.output_files import write_whole
 
 __all__ = ["check_chart", "save_chart"]
 
-_LOOKS = {"fp32": ("#c7c7c7", "float32 (TF32 where there is)"), "fp16": ("#35618f", "float16"),
-          "int8": ("#e28a2b", "int8 in the towers, float16 elsewhere")}  # fmt: skip
+_LOOKS = {"fp16": ("#35618f", "float16"), "int8": ("#e28a2b", "int8 in the towers, float16 elsewhere")}
 _TITLES = {"small": "small", "b16": "B/16", "b32": "B/32", "l14": "L/14", "h14": "H/14"}
 
 
@@ -25,7 +24,7 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     rows = report["rows"]
     networks, batches = (list(dict.fromkeys(row[key] for row in rows)) for key in ("network", "batch"))
     devices = list(report["devices"])
-    size = 1.6 + 5.2 * len(batches), 1.9 + len(networks) * (0.6 + 0.55 * len(devices))
+    size = 1.6 + 5.2 * len(batches), 1.9 + len(networks) * (0.6 + 0.45 * len(devices))
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(networks), len(batches), squeeze=False, sharey=True)
@@ -47,11 +46,11 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
 
 def _panel(axes: Any, rows: list[dict[str, Any]], devices: list[str]) -> None:
     for row in rows:
-        place = devices.index(row["device"]) + 0.27 * (list(_LOOKS).index(row["precision"]) - 1)
+        place = devices.index(row["device"]) + 0.36 * (list(_LOOKS).index(row["precision"]) - 0.5)
         gpu, host = (row[key] / row["batch"] / 1000 for key in ("gpu_us", "host_us"))
         colour, label = _LOOKS[row["precision"]]
-        axes.barh(place, gpu, height=0.25, color=colour, label=label)
-        axes.barh(place, host, left=gpu, height=0.25, color=colour, alpha=0.35)
+        axes.barh(place, gpu, height=0.34, color=colour, label=label)
+        axes.barh(place, host, left=gpu, height=0.34, color=colour, alpha=0.35)
         axes.text(gpu + host, place, f" {_short(gpu + host)}", va="center", fontsize=7.5)
     axes.set_xlim(0, 1.1 * max(row["total_us"] / row["batch"] / 1000 for row in rows))
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)

@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from clip4str.benchmarks.difficult_words import Pen, Picture, draw_rows
-from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.benchmarks.figures import accuracy, markdown
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.data.protocol import Protocol
 from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import default_bundle
+from clip4str.training.drawing.difficult_words import Pen, Picture, draw_rows
 from clip4str.training.words import WordSampler, dictionary, read_words
 
 PROGRAM = "benchmarks/strengths.py"
+_PROTOCOL = Protocol()
 _EPILOG = """\
 examples:
   python training/build_atlas.py --output atlas.safetensors
@@ -40,15 +42,11 @@ def measure(recognizer: Recognizer, rows: dict[str, list[tuple[Picture, str]]]) 
     for name, drawn in rows.items():
         read = recognizer.read([pixels for pixels, _ in drawn])
         exact = [word.text == text for word, (_, text) in zip(read, drawn)]
-        folded = [_fold(word.text) == _fold(text) for word, (_, text) in zip(read, drawn)]
+        folded = [_PROTOCOL.prediction(word.text) == _PROTOCOL.prediction(text) for word, (_, text) in zip(read, drawn)]
         examples = [{"text": text, "read": word.text, "confidence": round(float(word.confidence), 3)}
                     for word, (_, text) in zip(read, drawn)]  # fmt: skip
         report.append({"name": name, "exact": accuracy(exact), "plain": accuracy(folded), "examples": examples})
     return report
-
-
-def _fold(text: str) -> str:
-    return "".join(c for c in text.lower() if c in "0123456789abcdefghijklmnopqrstuvwxyz")
 
 
 def picture(
@@ -66,12 +64,10 @@ def picture(
             (10, top + 28), f"{row['plain']['percent']:.0f} %   exact {row['exact']['percent']:.0f} %", "#555", small
         )
         for n, ((pixels, _), seen) in enumerate(list(zip(rows[row["name"]], row["examples"]))[:across]):
-            image = Image.fromarray(pixels)
-            scale = min((wide - 14) / image.width, high / image.height)
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            sheet.paste(image.resize(size, Image.Resampling.BICUBIC), (left + n * wide, top + (high - size[1]) // 2))
+            image = ImageOps.contain(Image.fromarray(pixels), (wide - 14, high))
+            sheet.paste(image, (left + n * wide, top + (high - image.height) // 2))
             same = seen["read"] == seen["text"]
-            folded = _fold(seen["read"]) == _fold(seen["text"])
+            folded = _PROTOCOL.prediction(seen["read"]) == _PROTOCOL.prediction(seen["text"])
             colour = "#1a7f37" if same else "#9a6700" if folded else "#c0262d"
             draw.text(
                 (left + n * wide, top + high + 3), f"{seen['read'][:22]}  {100 * seen['confidence']:.0f}", colour, small
@@ -103,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = draw_rows(Pen(args.atlas), WordSampler(listed, random.Random(0)), args.count, args.seed)
     report = measure(recognizer, rows)
     print(f"{recognizer.manifest.name} {recognizer.manifest.precision}, {args.count} words of each kind\n")
-    print(f"| {'':24} | plain, % | exact, % |\n| {':---':24} | ---: | ---: |")
-    for row in report:
-        print(f"| {row['name']:24} | {row['plain']['percent']:.1f} | {row['exact']['percent']:.1f} |")
+    lines = [[row["name"], *(f"{row[how]['percent']:.1f}" for how in ("plain", "exact"))] for row in report]
+    print(markdown(("", "plain, %", "exact, %"), lines))
     if args.json:
         rest = [{key: value for key, value in row.items() if key != "examples"} for row in report]
         write_json(args.json, {"kinds": rest, "count": args.count, "seed": args.seed, "machine": machine_info()})

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from clip4str.benchmarks import textless_unseen
-from clip4str.benchmarks.peer_turns import accuracy
+from clip4str.benchmarks.figures import accuracy, markdown, percent
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json, write_whole
 from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import batches, default_bundle
+from clip4str.training.textless import unseen
 from clip4str.training.textless.crops import MADE, Crop, Maker, Textless, measuring_crops
 from clip4str.training.textless.photos import Photos
 from clip4str.training.textless.scripts import MEASURED, script_faces
@@ -27,8 +27,8 @@ from clip4str.training.textless.scripts import MEASURED, script_faces
 PROGRAM = "benchmarks/textless.py"
 SURE = 0.5
 UNSEEN: dict[str, Maker] = {
-    "pattern, unseen": textless_unseen.unseen_pattern, "figure, unseen": textless_unseen.unseen_figure,
-    "other script, unseen": textless_unseen.unseen_script,
+    "pattern, unseen": unseen.unseen_pattern, "figure, unseen": unseen.unseen_figure,
+    "other script, unseen": unseen.unseen_script,
 }  # fmt: skip
 _EPILOG = """\
 examples:
@@ -99,9 +99,7 @@ def sheet(false: Sequence[FalseReading], across: int = 8, most: int = 96) -> Ima
     pen = ImageDraw.Draw(canvas)
     for k, reading in enumerate(shown):
         left, top = k % across * wide + 4, k // across * line + 4
-        scale = min((wide - 8) / reading.picture.width, high / reading.picture.height)
-        size = [max(1, round(side * scale)) for side in reading.picture.size]
-        canvas.paste(reading.picture.resize((size[0], size[1]), Image.Resampling.BICUBIC), (left, top))
+        canvas.paste(ImageOps.contain(reading.picture, (wide - 8, high)), (left, top))
         pen.text((left, top + high + 1), f"{reading.text[:14]}  {100 * reading.confidence:.0f}", "#c0262d", font)
         pen.text((left, top + high + 14), reading.kind, "#555", font)
     return canvas
@@ -130,12 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = report(seen)
     manifest = recognizer.manifest
     print(f"{manifest.name} {manifest.precision}, {rows[-1]['crops']} crops without text\n")
-    print(f"| {'':22} | crops | {'read, %':24} | {'surely read, %':24} |\n| {':---':22} | ----: | :--- | :--- |")
-    for row in rows:
-        figures = [
-            f"{s['percent']:5.2f} ({s['low']:.2f} to {s['high']:.2f})" for s in (row["read"], row["surely_read"])
-        ]
-        print(f"| {row['kind']:22} | {row['crops']:5} | {figures[0]:19} | {figures[1]:19} |")
+    lines = [[row["kind"], row["crops"], *(percent(row[how], 2) for how in ("read", "surely_read"))] for row in rows]
+    print(markdown(("", "crops", "read, %", "surely read, %"), lines))
     for note in notes:
         print(note, file=sys.stderr)
     if args.json:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.benchmarks.figures import markdown
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import machine_info
@@ -88,7 +89,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     often["backward"] = 1 - 1 / args.cross_every
     often["optimiser"] = 1 / args.processes
     rows = [
-        {"part": part, "ms": statistics.median(times[part]) / n, "quartiles": [q / n for q in _quartiles(times[part])],
+        {"part": part, "ms": statistics.median(times[part]) / n,
+         "quartiles": [float(q) / n for q in np.percentile(times[part], (25, 75))],
          "mflop": operations[part] / n / 1e6, "floor_ms": operations[part] / n / rate * 1e3, "weight": often[part]}
         for part in PARTS
     ]  # fmt: skip
@@ -181,21 +183,19 @@ def _rate(precision: str) -> float:
     return 5 * 2 * 2048 * 768 * 768 / (time.perf_counter() - began)
 
 
-def _quartiles(values: list[float]) -> list[float]:
-    return statistics.quantiles(values, n=4)[::2] if len(values) > 1 else values * 2
-
-
 def table(report: dict[str, Any]) -> str:
-    lines = [f"{'':28}{'ms a word':>10}{'quartiles':>18}{'MFLOP':>9}{'floor, ms':>11}{'counts':>8}"]
-    for row in report["rows"]:
-        low, high = row["quartiles"]
-        lines.append(f"{row['part']:28}{row['ms']:10.3f}{f'{low:.3f} to {high:.3f}':>18}{row['mflop']:9.1f}"
-                     f"{row['floor_ms']:11.3f}{row['weight']:8.2f}")  # fmt: skip
+    lines = [
+        [row["part"], f"{row['ms']:.3f}", f"{row['quartiles'][0]:.3f} to {row['quartiles'][1]:.3f}",
+         f"{row['mflop']:.1f}", f"{row['floor_ms']:.3f}", f"{row['weight']:.2f}"]
+        for row in report["rows"]
+    ]  # fmt: skip
     word = report["word"]
-    lines.append(f"{'a word':28}{word['ms']:10.3f}{'':18}{word['mflop']:9.1f}{word['floor_ms']:11.3f}")
-    lines.append(f"{1000 / word['ms']:.0f} words a second and core, {1000 / word['floor_ms']:.0f} by the arithmetic "
-                 f"({report['gflops']:.0f} GFLOP/s in a large product, {report['options']['precision']})")  # fmt: skip
-    return "\n".join(lines)
+    lines.append(["a word", f"{word['ms']:.3f}", "", f"{word['mflop']:.1f}", f"{word['floor_ms']:.3f}", ""])
+    return (
+        f"{markdown(('', 'ms a word', 'quartiles', 'MFLOP', 'floor, ms', 'counts'), lines)}\n"
+        f"{1000 / word['ms']:.0f} words a second and core, {1000 / word['floor_ms']:.0f} by the arithmetic "
+        f"({report['gflops']:.0f} GFLOP/s in a large product, {report['options']['precision']})"
+    )
 
 
 if __name__ == "__main__":

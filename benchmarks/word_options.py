@@ -1,23 +1,30 @@
-"""Options of the benchmarks that read labelled words one at a time."""
+"""What the benchmarks share that read labelled words one at a time: their options, and how they end."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
-from clip4str.core.output_files import check_output
+from clip4str.core.machine_info import busy
+from clip4str.core.output_files import check_output, write_json
 
 
-def add_word_options(parser: argparse.ArgumentParser) -> None:
-    """Which words, on how many threads, and where the figures go."""
+def word_parser(program: str, description: str | None, epilog: str, data: bool = True) -> Parser:
+    """Options of which words, on how many threads, and where the figures go. data: must there be some?"""
+    parser = Parser(
+        prog=program, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with LMDB sets at any depth")
+    add("--data", type=Path, nargs="+", required=data, metavar="DIR", help="folders with LMDB sets at any depth")
     add("--sets", nargs="+", metavar="NAME", help="only these (default: the standard sets found, or all if none)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--limit", type=int, metavar="N", help="only the first N words of every set")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--quiet", action="store_true", help="no progress bars")
+    return parser
 
 
 def check_word_options(args: argparse.Namespace) -> None:
@@ -26,3 +33,11 @@ def check_word_options(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise UsageError(f"--{name} is 1 or more, not {value}")
     check_output(args.json)
+
+
+def finish(args: argparse.Namespace, info: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Say that the machine was busy, if it was; write the figures with the machine's, if they are to be written."""
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
+    if args.json:
+        write_json(args.json, {**figures, "machine": info, "limit": args.limit})

@@ -8,15 +8,10 @@ import gc
 import statistics
 import subprocess
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 Call = Callable[[], Any]
 
@@ -39,7 +34,6 @@ class Gpu:
         self.properties = torch.cuda.get_device_properties(self.device)
         self.l2_bytes = int(getattr(self.properties, "L2_cache_size", 0) or 50e6)
         self.half = torch.float16
-        self.dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
 
     def least(self, seconds: float) -> float:
         """Seconds that must be left for work to be begun."""
@@ -111,18 +105,8 @@ class Gpu:
             taken.append(events[0].elapsed_time(events[1]) / 1000 / inner)
         return taken
 
-    @contextmanager
-    def streams(self) -> Iterator[None]:
-        """Work inside runs on a stream of its own; it is finished on leaving."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            yield
-        stream.synchronize()
-
-    def kernels(self, call: Call) -> tuple[int | None, str]:
-        """How many kernels one call launches, and the profiler's table of its 25 costliest. (None, why) if the
-        profiler saw none, as where counters are not to be had."""
+    def kernels(self, call: Call) -> int | None:
+        """How many kernels one call launches; None if the profiler saw none, as where counters are not to be had."""
         from torch.profiler import ProfilerActivity, profile
 
         call()
@@ -131,10 +115,7 @@ class Gpu:
             call()
             self.sync()
         device = [e for e in seen.events() if str(e.device_type).endswith("CUDA")]
-        names = [e.name for e in device if not e.name.lower().startswith(("memcpy", "memset", "## call", "torch-"))]
-        if not names:
-            return None, "the profiler saw no kernel"
-        return len(names), seen.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=60)
+        return sum(not e.name.lower().startswith(("memcpy", "memset", "## call", "torch-")) for e in device) or None
 
     def alive(self) -> bool:
         """False after an error that the process cannot recover from, such as an illegal address."""
@@ -146,13 +127,13 @@ class Gpu:
 
 
 class StandIn(Gpu):
-    """A CPU in the GPU's place: wall-clock times, no graphs, operations counted instead of kernels."""
+    """A CPU in the GPU's place: wall-clock times, no graphs, no kernels counted."""
 
     kind = "cpu"
 
     def __init__(self) -> None:
         self.device, self.l2_bytes = torch.device("cpu"), 100_000
-        self.half, self.dtypes = torch.bfloat16, (torch.bfloat16, torch.float32)
+        self.half = torch.bfloat16
 
     def least(self, seconds: float) -> float:
         return 0.0
@@ -180,12 +161,8 @@ class StandIn(Gpu):
             taken.append((time.perf_counter() - began) / inner)
         return taken
 
-    @contextmanager
-    def streams(self) -> Iterator[None]:
-        yield
-
-    def kernels(self, call: Call) -> tuple[int | None, str]:
-        return operations(call), "dry run: no profile\n"
+    def kernels(self, call: Call) -> int | None:
+        return None
 
     def alive(self) -> bool:
         return True
@@ -193,48 +170,6 @@ class StandIn(Gpu):
 
 def open_device(dry_run: bool) -> Gpu:
     return StandIn() if dry_run else Gpu()
-
-
-class _Count(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func._schema.is_mutable:
-            self.count += 1
-        elif not str(func).startswith("aten.empty"):
-            given = {_memory(t) for t in tree_leaves(args) if isinstance(t, Tensor)}
-            made = [_memory(t) for t in tree_leaves(out) if isinstance(t, Tensor)]
-            self.count += any(memory not in given for memory in made)
-        return out
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def operations(call: Call) -> int:
-    """Operations that eager torch launches a kernel for: those that write memory of their own. Views are free."""
-    with _Count() as counter:
-        call()
-    return counter.count
-
-
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Memory that torch hands out uninitialised holds NaN, or the largest integer: nothing unwritten goes unseen."""
-    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of operations that may not be deterministic: torch's, in references
-            yield
-    finally:
-        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
 
 
 def _driver() -> dict[str, Any]:

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip4str.benchmarks.gpu import costs
+from clip4str.benchmarks import kernel_launches
+from clip4str.benchmarks.devices import Device
 from clip4str.benchmarks.gpu.device import Gpu, spread
-from clip4str.benchmarks.gpu.networks import PublishedWay, random_network, random_pixels
-from clip4str.benchmarks.gpu.predict import Machine, predict
+from clip4str.benchmarks.gpu.networks import PublishedWay, random_pixels
 from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.benchmarks.launches import total_flops
+from clip4str.benchmarks.predictions import predict_program
+from clip4str.benchmarks.random_weights import random_network
 from clip4str.model import Clip4Str, Config
 
 Side = Callable[[Tensor], Any]
@@ -79,14 +82,15 @@ class Plain:
 
 
 def end_to_end(
-    gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int], machine: Machine, rate: float | None
+    gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int], device: Device, rate: float | None
 ) -> None:
-    """batches: the most wanted first. rate: TFLOP/s measured."""
+    """batches: the most wanted first. device: as measured, to predict with. rate: TFLOP/s measured."""
     networks = Networks(gpu, config)
     report.values["batches"] = {}
     for place, batch in enumerate(batches):
         share = report.clock.left() / (len(batches) - place)
-        values = report.values["batches"][str(batch)] = {"batch": batch, "predicted": predict(machine, config, batch)}
+        predicted = predict_program(device, config, batch)
+        values = report.values["batches"][str(batch)] = {"batch": batch, "predicted": predicted}
         report.attempt(f"batch {batch}", gpu.least(3), _batch, gpu, report, networks, values, share, rate)
         gpu.free()
 
@@ -160,9 +164,7 @@ def _device(gpu: Gpu, side: Any, values: dict[str, Any], name: str) -> None:
 
 
 def _launches(gpu: Gpu, side: Side, pixels: Tensor, values: dict[str, Any], name: str) -> None:
-    count, _ = gpu.kernels(lambda: side(pixels))
-    values.setdefault("launches", {})[name] = count
-    values.setdefault("launches_a_word", {})[name] = None if count is None else round(count / len(pixels), 2)
+    values.setdefault("launches", {})[name] = gpu.kernels(lambda: side(pixels))
 
 
 def summarize(values: dict[str, Any], config: Config, rate: float | None) -> None:
@@ -175,7 +177,7 @@ def summarize(values: dict[str, Any], config: Config, rate: float | None) -> Non
     device = values.get("device", {}).get("ours")
     if device:
         whole, tower = device["whole"]["median"], device["tower"]["median"]
-        flops = costs.total_flops(costs.program(config, values["batch"]))
+        flops = total_flops(kernel_launches.program(config, values["batch"]))
         summary |= {"times_tower": round(whole / tower, 3), "after_share": round((whole - tower) / whole, 4)}
         summary["tflops"] = round(flops / whole / 1e6, 2)
         if rate:
@@ -203,19 +205,4 @@ def compiled(gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int])
 
     for batch in batches:
         report.attempt(f"torch.compile at batch {batch}", gpu.least(30), both, batch)
-        gpu.free()
-
-
-def profiles(gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int]) -> None:
-    """The costliest kernels of one replay, as text beside the results."""
-    networks = Networks(gpu, config)
-
-    def one(batch: int) -> None:
-        graphed = Graphed(gpu, networks, batch)
-        count, text = gpu.kernels(graphed.replay)
-        report.values[str(batch)] = {"kernels": count}
-        report.attach(f"profile-b16-{batch}.txt", text)
-
-    for batch in batches:
-        report.attempt(f"profile at batch {batch}", gpu.least(2), one, batch)
         gpu.free()

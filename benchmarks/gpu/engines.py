@@ -16,7 +16,7 @@ from clip4str.benchmarks.gpu.supervisor import Reporter
 PRECISIONS = ("fp16", "int8")
 BATCHES = (1, 8, 32)
 ROUNDS = 60
-NEEDED = ("onnx", "onnxruntime", "cuda.bindings", "PIL.Image")
+NEEDED = ("onnx", "onnxruntime", "cuda.bindings")
 
 
 def engines(gpu: Gpu, report: Reporter) -> None:
@@ -29,8 +29,8 @@ def engines(gpu: Gpu, report: Reporter) -> None:
     target = _target()
     if target is None:
         missing.append("tensorrt")
-    if missing or target is None or gpu.kind == "cpu":
-        report.skip(what, "no GPU" if gpu.kind == "cpu" else f"not installed: {', '.join(missing)}")
+    if missing or target is None:
+        report.skip(what, f"not installed: {', '.join(missing)}")
         return
     for precision in PRECISIONS:
         report.attempt(f"{what}, {precision}", gpu.least(40), _measure, report, precision, target)

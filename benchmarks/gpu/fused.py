@@ -5,22 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.benchmarks.gpu.predict import CROSS_PASSES, visual_passes
 from clip4str.core.driver import Decoding
 from clip4str.core.text import Charset
 from clip4str.kernels.tokenize import TokenizerTables
 from clip4str.model import Clip4Str
-from clip4str.runtime.backends.pytorch.program import Passes, Program
+from clip4str.runtime.backends.pytorch.program import Program
 from clip4str.runtime.backends.pytorch.towers import image_tower, patch_shape, patch_view
 from clip4str.runtime.backends.pytorch.weights import Weights, pack, source_of_model
 
 
 class FusedProgram:
-    """Ours: the one-shot program of the torch backend at a fixed batch and fixed passes, static buffers."""
+    """Its buffers are static, so that a CUDA graph can hold it."""
 
     def __init__(self, weights: Weights, tables: TokenizerTables, batch: int, charset: Charset) -> None:
         self.config, self.charset = weights.config, charset
-        self.program = Program(weights, tables, Decoding(), Passes(visual_passes(weights.config), CROSS_PASSES))
+        self.program = Program(weights, tables, Decoding())
         device, c = weights.device, weights.config
         self.patches = torch.zeros(batch, *patch_shape(c), dtype=weights.dtype, device=device)
         self.kv = torch.empty(batch, c.memory_tokens, 4 * c.d, dtype=weights.dtype, device=device)

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from clip4str.benchmarks.devices import Device
 from clip4str.benchmarks.gpu.device import Gpu, spread
-from clip4str.benchmarks.gpu.predict import BANDWIDTH_SHARE, MATRIX_SHARE, Machine
 from clip4str.benchmarks.gpu.supervisor import Reporter
 
 NETWORKS, BATCHES = ("b16", "small", "l14"), (1, 64, 8, 256)  # the most wanted first
@@ -36,12 +36,9 @@ def cases_of(operator: str, gpu: Gpu) -> list[Any]:
     module = importlib.import_module(f"clip4str.kernels.{operator}.bench")
     if gpu.kind == "cpu":  # some kernels are no function of their own, so they have no reference
         return [c for c in module.cases() if c.flops + c.bytes < 3e7 and c.function.__name__ not in _NO_REFERENCE][:1]
-    cases = module.cases((gpu.properties.major, gpu.properties.minor)) if _takes_capability(module) else module.cases()
+    takes_capability = bool(module.cases.__code__.co_argcount)
+    cases = module.cases((gpu.properties.major, gpu.properties.minor)) if takes_capability else module.cases()
     return sorted(cases, key=lambda case: _rank(case.name))
-
-
-def _takes_capability(module: Any) -> bool:
-    return bool(module.cases.__code__.co_argcount)
 
 
 def _rank(name: str) -> int:
@@ -52,7 +49,7 @@ def _rank(name: str) -> int:
     return len(_ORDER)
 
 
-def time_kernels(gpu: Gpu, report: Reporter, operators: Sequence[str], machine: Machine) -> None:
+def time_kernels(gpu: Gpu, report: Reporter, operators: Sequence[str], device: Device) -> None:
     """Operators in turn, so that a lack of time cuts the least wanted cases of each."""
     lists: dict[str, list[Any]] = {}
     for operator in operators:
@@ -62,19 +59,17 @@ def time_kernels(gpu: Gpu, report: Reporter, operators: Sequence[str], machine: 
     turns = [(o, case) for cases in rounds for o, case in zip(lists, cases) if case is not None]
     while turns and report.clock.left() >= gpu.least(3):
         operator, case = turns.pop(0)
-        values = report.attempt(f"{operator}: {case.name}", 0, _time, gpu, operator, case, machine)
+        values = report.attempt(f"{operator}: {case.name}", 0, _time, gpu, operator, case, device)
         report.values[operator] += [values] if values else []
         gpu.free()
     if turns:
         report.skip(f"{len(turns)} cases")
 
 
-def _time(gpu: Gpu, operator: str, case: Any, machine: Machine) -> dict[str, Any]:
+def _time(gpu: Gpu, operator: str, case: Any, device: Device) -> dict[str, Any]:
     cold = _measure(gpu, case, case.function)
     warm = _measure(gpu, case, case.function, sets=1)
-    bound = machine.bound_us(case.bytes, case.flops)
-    shares = max(case.bytes / BANDWIDTH_SHARE / machine.bandwidth / 1e3, case.flops / MATRIX_SHARE / machine.rate / 1e6)
-    us = cold["median"]
+    bound, us = device.bound_us(case.bytes, case.flops), cold["median"]
     values = {
         "name": case.name,
         "cold": cold,
@@ -83,7 +78,7 @@ def _time(gpu: Gpu, operator: str, case: Any, machine: Machine) -> dict[str, Any
         "tflops": round(case.flops / us / 1e6, 2),
         "bound_us": round(bound, 3),
         "of_bound": round(bound / us, 4),
-        "predicted_us": round(_LAUNCHES.get(operator, 1) * machine.launch_us + shares, 2),
+        "predicted_us": round(device.kernel_us(case.bytes, case.flops, _LAUNCHES.get(operator, 1)), 2),
     }
     if case.baseline is not None:
         with suppress(Exception):  # what torch has of its own may not take every case
@@ -179,9 +174,9 @@ def warm_shard(gpu: Gpu, shard: int, of: int) -> None:
     """One process's part: call once what will be timed. Errors are left for the sections that report them."""
     cases = sorted((case for o in OPERATORS for case in _quietly(o, gpu)), key=lambda case: _rank(case.name))
     swept = [(case, config) for case in cases if _rank(case.name) < 2 for config in case.configs if config is not None]
-    work: list[Callable[[], Any]] = [*_layers(gpu), *(partial(_call, gpu, case) for case in cases)]
-    programs = itertools.product(NETWORKS, BATCHES)
-    work += [partial(_program, gpu, *which) for which in (list(programs)[:1] if gpu.kind == "cpu" else programs)]
+    programs = [*itertools.product(NETWORKS, BATCHES)][: 1 if gpu.kind == "cpu" else None]
+    work: list[Callable[[], Any]] = [partial(_program, gpu, *which) for which in programs]
+    work += [partial(_call, gpu, case) for case in cases]
     work += [partial(_call, gpu, case, config=config) for case, config in swept]
     for call in work[shard::of]:
         with suppress(Exception), torch.inference_mode():
@@ -193,32 +188,10 @@ def _call(gpu: Gpu, case: Any, **more: Any) -> None:
     case.function(**case.make(gpu.device, gpu.half), **more)
 
 
-def _layers(gpu: Gpu) -> list[Callable[[], Any]]:
-    """The towers' linear layers: most of what a program compiles, and no operator's cases."""
-    from clip4str.benchmarks.gpu.networks import sizes
-    from clip4str.kernels.linear import linear
-
-    def run(rows: int, k: int, f: int, normalize: bool, activation: str, residual: bool) -> None:
-        x, w, b = (torch.zeros(*s, dtype=gpu.half, device=gpu.device) for s in ((rows, k), (f, k), (f,)))
-        add = torch.zeros(rows, f, dtype=gpu.half, device=gpu.device) if residual else None
-        linear(x, w, b, normalize=normalize, activation=activation, residual=add)
-
-    found: list[Callable[[], Any]] = []
-    for c in sizes(gpu.kind == "cpu").values():
-        towers = ((c.memory_tokens, c.image_width, 4 * c.d), (c.context, c.text_width, 2 * c.d))
-        for (tokens, w, kv), batch in itertools.product(towers, BATCHES):
-            rows = batch * tokens
-            found += [
-                partial(run, rows, w, 3 * w, True, "none", False), partial(run, rows, w, w, False, "none", True),
-                partial(run, rows, w, 4 * w, True, "quick_gelu", False), partial(run, rows, w, kv, True, "none", False),
-                partial(run, rows, 4 * w, w, False, "none", True),
-            ]  # fmt: skip
-    return found[:3] if gpu.kind == "cpu" else found
-
-
 def _program(gpu: Gpu, name: str, batch: int) -> None:
     from clip4str.benchmarks.gpu.fused import FusedProgram, fused
-    from clip4str.benchmarks.gpu.networks import random_network, sizes
+    from clip4str.benchmarks.gpu.networks import sizes
+    from clip4str.benchmarks.random_weights import random_network
 
     model = random_network(sizes(gpu.kind == "cpu")[name], gpu.device)
     weights, tables = fused(model, gpu.half, gpu.device)

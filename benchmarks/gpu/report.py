@@ -61,7 +61,7 @@ def summary(results: dict[str, Any]) -> str:
         _compiled(dig(results, "compiled", "batches")),
         _kernels(results),
         _sweep(dig(results, "sweep", "cases") or []),
-        _correctness(results),
+        _correctness(results.get("correctness")),
         _listed("failed", results.get("failures", [])),
         _listed("left out", results.get("skipped", [])),
         _targets(results.get("targets", [])),
@@ -153,17 +153,10 @@ def _sweep(cases: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _correctness(results: dict[str, Any]) -> str:
-    lines = []
-    for section, values in results.items():
-        if section.startswith("check_") and isinstance(values, dict) and "checked" in values:
-            worst = ", ".join(f"{dtype} {error[0]:.1e}" for dtype, error in values["worst"].items())
-            lines.append(f"{section[6:]}: {values['checked']} checks, {values['wrong']} wrong; worst error {worst}")
-    whole = results.get("check_whole", {})
-    for name in ("golden", "bundled"):
-        if name in whole:
-            lines.append(f"words as float32, {name} network: {whole[name]}")
-    return "\n".join(lines)
+def _correctness(found: dict[str, Any] | None) -> str:
+    if not found or "tests" not in found:
+        return ""
+    return f"correctness: {found['tests']} tests, {found['failed']} failed, {found['skipped']} skipped"
 
 
 def _listed(title: str, items: Sequence[dict[str, Any]]) -> str:

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip4str.benchmarks.forcing import ForcedStages, ForcedWords
-from clip4str.benchmarks.gpu.networks import FORCING
-from clip4str.benchmarks.gpu.predict import CROSS_PASSES, VISUAL_PASSES, WORD
+from clip4str.benchmarks.gpu.networks import CROSS_PASSES, FORCING, VISUAL_PASSES, WORD
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass, Stages

@@ -7,7 +7,6 @@ section overruns, and starts another for the sections that are left.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from clip4str.core.output_files import write_json
 
 GRACE = 15.0  # seconds over its share before a section is killed
 
@@ -55,15 +56,12 @@ class Reporter:
         self._connection.send(("values", self.name, self.values))
 
     def fail(self, what: str, why: str) -> None:
-        """An answer was wrong, or could not be had: listed, and the exit code is 1."""
+        """An answer was wrong, or could not be had."""
         self._connection.send(("failures", self.name, {"section": self.name, "what": what, "why": why}))
 
     def skip(self, what: str, why: str = "no time left") -> None:
+        """Something was left out. Like a failure it is listed, and the exit code is 1."""
         self._connection.send(("skipped", self.name, {"section": self.name, "what": what, "why": why}))
-
-    def attach(self, suffix: str, text: str) -> None:
-        """Text to be written beside the results."""
-        self._connection.send(("attach", self.name, {"suffix": suffix, "text": text}))
 
     def attempt(self, what: str, least: float, work: Callable[..., Any], *given: Any) -> Any:
         """work(*given), unless fewer than `least` seconds are left; an exception is a failure, not the end."""
@@ -87,20 +85,14 @@ class Store:
         self.results: dict[str, Any] = {**head, "sections": {}, "failures": [], "skipped": []}
 
     def write(self) -> None:
-        if self.path is None:
-            return
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        if self.path is not None:
+            write_json(self.path, self.results)
 
     def take(self, kind: str, section: str, what: Any) -> None:
         if kind == "values":
             self.results[section] = what
             if section == "environment" and self.path is None and self._path_of and "name" in what:
                 self.path = self._path_of(what["name"])
-        elif kind == "attach":
-            if self.path is not None:
-                self.path.with_name(f"{self.path.stem}-{what['suffix']}").write_text(what["text"], encoding="utf-8")
         else:
             self.results[kind].append(what)
 
@@ -171,8 +163,7 @@ def _follow(
                 return pending
         else:
             store.take(kind, name, what)
-            if kind != "attach":
-                store.write()
+            store.write()
 
 
 def _child(

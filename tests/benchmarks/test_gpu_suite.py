@@ -14,49 +14,30 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from clip4str.benchmarks.gpu import checks, costs
-from clip4str.benchmarks.gpu.device import Gpu, StandIn, operations, poisoned, spread
+from clip4str.benchmarks import kernel_launches
+from clip4str.benchmarks.gpu.correctness import correctness
+from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
 from clip4str.benchmarks.gpu.end_to_end import summarize, take_turns
 from clip4str.benchmarks.gpu.fused import FusedProgram, fused
-from clip4str.benchmarks.gpu.networks import (
-    PublishedWay,
-    golden_network,
-    narrow_config,
-    narrow_network,
-    random_network,
-    random_pixels,
-)
-from clip4str.benchmarks.gpu.predict import MACHINES, Machine, predict, published_launches
+from clip4str.benchmarks.gpu.networks import TINY, PublishedWay, random_pixels
 from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary, targets
 from clip4str.benchmarks.gpu.sides import CompiledReference, PlainProgram
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
 from clip4str.benchmarks.gpu_suite import main
+from clip4str.benchmarks.launches import total_flops
+from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.errors import DeviceError, UsageError
 from clip4str.model import Clip4Str, Config
-from clip4str.training.start import SIZES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_suite.py"
 CPU = torch.device("cpu")
-ABSENT = ("PIL", "safetensors", "onnx", "onnxruntime", "tqdm", "lmdb", "matplotlib", "lightning", "pytorch_lightning")
 
 
-def start(*arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """The suite in a process of its own, as a script, with some packages hidden."""
-    hide = f"""
-import runpy, sys
-class Hidden:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        return None if name.split(".")[0] in {without!r} else self.finder.find_spec(name, path, target)
-sys.meta_path[:] = map(Hidden, sys.meta_path)
-sys.argv = {[str(SCRIPT), *arguments]!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-    command = [sys.executable, *(["-c", hide] if without else [str(SCRIPT), *arguments])]
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The suite in a process of its own, as a script."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0"}
+    command = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
 
 
@@ -70,25 +51,18 @@ def dry_run(tmp_path_factory) -> SimpleNamespace:
 def test_dry_run_does_everything(dry_run):
     results = dry_run.results
     assert {s["state"] for s in results["sections"].values()} == {"done"}, dry_run.done.stdout
-    assert not results["failures"] and dry_run.done.returncode == 0
-    assert len(results["sections"]) >= 17 and results["ceilings"]["copy_gbs"] > 0
-    for operator in checks.NAMES:
-        assert results[f"check_{operator}"]["checked"] > 1 and results[f"check_{operator}"]["wrong"] == 0
-    assert results["check_whole"]["golden"]["published"] == {"words": 4, "same": 4}
-    assert results["check_whole"]["bundled"]["float32"] == 1
+    assert not results["failures"] and not results["skipped"] and dry_run.done.returncode == 0
+    assert len(results["sections"]) == 10 and results["ceilings"]["copy_gbs"] > 0
     for name, batches in (("b16", "12"), ("small", "1"), ("l14", "1")):
         for batch in batches:
             values = results[f"end_to_end_{name}"]["batches"][batch]
             assert values["sides"].keys() == {"ours", "published_fp16", "published_fp32", "plain"}
             assert values["device"]["ours"]["tower"]["median"] < values["device"]["ours"]["whole"]["median"]
-            assert values["launches"]["published_fp16"] > values["launches"]["published_fp32"] > 100
             assert values["predicted"]["total_us"] > 0
     assert results["compiled"]["batches"]["1"]["sides"].keys() == {"compiled", "ours"}
     assert all(case["best"]["us"] > 0 for case in results["sweep"]["cases"])
     assert results["cross_attention"]["cross_attention"][0]["times_torch"] > 0
-    assert results["predictions"]["defaults"]["machine"]["name"] == "H100"
     assert not results["warm"]["crashed"] and not results["warm"]["unfinished"]
-    assert (dry_run.path.parent / "dry-profile-b16-1.txt").read_text()
 
 
 def test_what_is_printed_last_is_short(dry_run):
@@ -106,16 +80,6 @@ def test_chart_of_results(dry_run, capsys):
     assert "chart: " in capsys.readouterr().out
 
 
-def test_torch_and_numpy_suffice(tmp_path):
-    path = tmp_path / "r.json"
-    only = ("check_tokenize", "check_whole", "end_to_end_small")
-    done = start("--dry-run", "--minutes", "20", "--output", str(path), "--only", *only, without=ABSENT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads(path.read_text())
-    assert results["check_tokenize"]["checked"] == 2
-    assert [s["what"] for s in results["skipped"]] == ["the bundled network on its sample crops"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,7 +87,6 @@ def test_torch_and_numpy_suffice(tmp_path):
         (("--minutes", "0"), "--minutes is more than 0"),
         (("--output", "nowhere/a.json"), "its folder does not exist"),
         (("--chart", "nowhere.json"), "not results of this suite"),
-        (("--predict", "abacus"), "--predict knows h100"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
@@ -221,13 +184,11 @@ def test_what_the_start_raises_ends_the_run(store):
 def test_results_are_named_after_the_device(tmp_path):
     store = Store(None, {}, lambda name: tmp_path / f"{name}.json")
     store.take("values", "environment", {"name": "x1"})
-    store.take("attach", "profile", {"suffix": "profile.txt", "text": "table"})
     store.write()
     assert json.loads((tmp_path / "x1.json").read_text())["environment"] == {"name": "x1"}
-    assert (tmp_path / "x1-profile.txt").read_text() == "table"
 
 
-# --- checks that find what is wrong
+# --- correctness
 
 
 class Kept(Reporter):
@@ -237,51 +198,54 @@ class Kept(Reporter):
         super().__init__("check", 1e6, SimpleNamespace(send=lambda what: self.sent.append(what)), {})  # type: ignore[arg-type]
         self.sent: list = []
 
-    @property
-    def failures(self) -> list[str]:
-        return [what["why"] for kind, _, what in self.sent if kind == "failures"]
+    def of(self, kind: str) -> list[tuple[str, str]]:
+        return [(what["what"], what["why"]) for sent, _, what in self.sent if sent == kind]
 
 
-def check_with(monkeypatch, kernel) -> Kept:
-    """The check of `linear`, with another function in its place."""
-    from clip4str.kernels import linear as package
-
-    right = package.linear
-
-    def linear(x, weight, bias=None, *, implementation="auto", **options):
-        out = right(x, weight, bias, **options)
-        return out if implementation == "reference" else kernel(out)
-
-    monkeypatch.setattr(package, "linear", linear)
+def test_correctness_is_what_pytest_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    (tmp_path / "test_some.py").write_text("""
+import os, pytest
+@pytest.mark.gpu
+def test_right(): assert os.environ["CLIP4STR_REQUIRE_GPU"] == "1"
+@pytest.mark.gpu
+def test_wrong(): assert 1 == 2
+@pytest.mark.gpu
+@pytest.mark.skip(reason="no such kernel here")
+def test_left_out(): pass
+def test_of_something_else(): assert False
+""")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     report = Kept()
-    checks.check(StandIn(), report, "linear")
-    return report
+    correctness(report, tmp_path)
+    assert report.values == {"tests": 3, "failed": 1, "skipped": 1}
+    ((failed, why),) = report.of("failures")
+    assert failed.endswith("test_some::test_wrong") and "assert 1 == 2" in why
+    ((left_out, why),) = report.of("skipped")
+    assert left_out.endswith("test_some::test_left_out") and "no such kernel here" in why
 
 
-@pytest.mark.parametrize(
-    ("kernel", "why"),
-    [
-        (lambda out: out * 1.1, "differs from its reference by"),
-        (lambda out: torch.empty_like(out), "differs from its reference by 1e+09"),
-        (lambda out: torch.cat((out[:-1], torch.empty_like(out[-1:]))), "differs from its reference by 1e+09"),
-        (lambda out: out + 1e-7 * torch.rand(()), "two runs on the same input differ"),
-    ],
-    ids=["wrong", "unwritten", "last row unwritten", "race"],
-)
-def test_wrong_kernels_are_found(monkeypatch, kernel, why):
-    report = check_with(monkeypatch, kernel)
-    assert report.values["wrong"] and any(why in failure for failure in report.failures)
+def test_no_tests_are_a_failure_and_so_are_slow_ones(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    report = Kept()
+    correctness(report, tmp_path)
+    assert report.values["tests"] == 0 and "pytest ended with 5" in report.of("failures")[0][1]
+    (tmp_path / "test_slow.py").write_text("import time; time.sleep(60)")
+    report = Kept()
+    report.clock.deadline = time.monotonic() + 1
+    correctness(report, tmp_path)
+    assert report.of("failures")[0][1].startswith("not finished after 1 s")
 
 
-def test_right_kernels_pass(monkeypatch):
-    report = check_with(monkeypatch, lambda out: out.clone())
-    assert not report.failures and report.values["checked"] == 14
+def test_what_was_left_out_makes_the_exit_code_1(tmp_path, monkeypatch, capsys):
+    from clip4str.benchmarks import gpu_suite
 
-
-def test_poisoned_memory():
-    with poisoned():
-        assert torch.empty(5).isnan().all() and (torch.empty(5, dtype=torch.int32) == 2**31 - 1).all()
-    assert not torch.are_deterministic_algorithms_enabled()
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(gpu_suite, "_sections", lambda *given: [Section("a", 1, lambda report: None)])
+    assert main(["--dry-run", "--output", str(path)]) == 0
+    monkeypatch.setattr(gpu_suite, "_sections", lambda *given: [Section("a", 1, lambda report: report.skip("b", "c"))])
+    assert main(["--dry-run", "--output", str(path)]) == 1
+    assert "left out: 1\n  a, b: c" in capsys.readouterr().out
 
 
 # --- the ways of decoding
@@ -289,14 +253,7 @@ def test_poisoned_memory():
 
 @pytest.fixture(scope="module")
 def narrow() -> Clip4Str:
-    return narrow_network(2, 2)
-
-
-def test_golden_network_is_the_published_one():
-    model, golden = golden_network("tiny")
-    images = torch.from_numpy(golden["images"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    words = [model.charset.decode(row) for row in model.read(images).ids]
-    assert words == golden["text"].tolist()
+    return random_network(replace(TINY, image_layers=2, text_layers=2))
 
 
 def test_plain_and_fused_programs_agree(narrow):
@@ -322,84 +279,10 @@ def test_every_way_reads_words_of_six_characters(narrow, monkeypatch):
 
 
 def test_random_networks_are_repeatable_and_pixels_vary():
-    a, b = (random_network(narrow_config(1, 1), CPU, seed=3) for _ in range(2))
+    a, b = (random_network(TINY, CPU, seed=3) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
     pixels = random_pixels(a.config, 2, CPU)
     assert pixels.abs().max() <= 1 and not torch.equal(pixels[0], pixels[1])
-
-
-# --- predictions
-
-
-@pytest.mark.parametrize("size", ["b16", "l14", "small"])
-def test_arithmetic_is_what_torch_counts(size):
-    """The image tower's and a decoder pass's, counted by torch on tensors without data."""
-    config = SIZES[size]
-    with torch.device("meta"):
-        model = Clip4Str(config)
-        tokens, attend = torch.zeros(2, 26, dtype=torch.long), torch.ones(26, 26, dtype=torch.bool)
-        with FlopCounterMode(display=False) as tower:
-            memory = model.clip_model.visual(torch.zeros(2, 3, *config.image_size))
-        kv = model.visual_decoder.project_memory(memory)
-        with FlopCounterMode(display=False) as decoder:
-            model.visual_decoder(tokens, attend, kv)
-        with FlopCounterMode(display=False) as text:
-            model.clip_model.encode_text(torch.zeros(2, config.context, dtype=torch.long))
-    ends = 2 * 2 * config.memory_tokens * config.image_width * 4 * config.d  # proj and both K/V projections are one
-    counted = costs.total_flops(costs.image_tower(config, 2)) - ends
-    plain = tower.get_total_flops() - 2 * 2 * config.memory_tokens * config.image_width * config.d
-    assert counted == pytest.approx(plain, rel=0.01)
-    # the tables of a pass replace content keys, values and two projections: less, never more
-    parts = costs.decode_pass(config, 2, 0)
-    assert 0.4 < costs.total_flops(parts) / decoder.get_total_flops() < 1
-    assert costs.total_flops(costs.text_tower(config, 2)) == pytest.approx(text.get_total_flops(), rel=0.1)
-
-
-def test_bytes_hold_the_weights_once():
-    """At batch 1 a program must read every weight of the image tower: 2 bytes each."""
-    with torch.device("meta"):
-        model = Clip4Str(Config())
-    weights = 2 * sum(p.numel() for p in model.clip_model.visual.transformer.parameters())
-    assert weights < costs.total_bytes(costs.image_tower(Config(), 1)) < 1.6 * weights
-
-
-def test_predictions_follow_the_machine():
-    config, h100 = Config(), MACHINES["h100"]
-    one, large = (predict(h100, config, n) for n in (1, 64))
-    assert one["bound_us"] < one["total_us"] and large["bound_us"] < large["total_us"]
-    assert one["launches"] <= large["launches"]
-    free = Machine(launch_us=0, graph_us=0, bandwidth=1e9, cache_gbs=1e9, block_gbs=1e9)
-    assert predict(free, config, 64)["rate_share"] == pytest.approx(0.75, abs=0.1)  # waves are not whole
-    slow = predict(Machine(launch_us=101.6), config, 1)
-    assert slow["total_us"] - one["total_us"] == pytest.approx(100 * one["launches"])
-
-
-def test_a_draft_takes_the_place_of_the_start_pass_and_of_another():
-    config, h100 = Config(), MACHINES["h100"]
-    drafting = replace(config, draft_frames=3)
-    before, after = predict(h100, config, 1), predict(h100, drafting, 1)
-    a_pass = len(costs.decode_pass(config, 1, 0))
-    assert after["tower_launches"] == before["tower_launches"] + 4
-    assert after["launches"] == before["launches"] + 4 - a_pass
-    assert after["total_us"] < before["total_us"]
-
-
-def test_launches_of_the_published_way():
-    assert published_launches(2, 2, False) < published_launches(2, 2, True) < published_launches(3, 2, True)
-
-
-def test_operations_are_counted_but_views_are_not():
-    x, w = torch.randn(4, 4), torch.randn(4, 4)
-    assert operations(lambda: (x.t() @ w.view(4, 4)).relu_()[None]) == 2
-    assert operations(lambda: torch.empty(3).reshape(3, 1).expand(3, 5)) == 0
-    assert operations(lambda: x.to(torch.bfloat16).to(torch.bfloat16)) == 1
-
-
-def test_predict_prints_a_table(capsys):
-    assert main(["--predict", "orin", "--launch-us", "4"]) == 0
-    out = capsys.readouterr().out
-    assert "4.0 us a small kernel" in out and "Jetson AGX Orin" in out and "| b16 | 64 |" in out
-    assert "b16 batch 1, launch by launch:" in out
 
 
 # --- figures and targets
@@ -423,7 +306,7 @@ def test_turns_and_figures():
     assert values["summary"]["times_tower"] == 1.5 and values["summary"]["after_share"] == pytest.approx(
         1 / 3, abs=1e-4
     )
-    flops = costs.total_flops(costs.program(Config(), 1))
+    flops = total_flops(kernel_launches.program(Config(), 1))
     assert values["summary"]["rate_share"] == pytest.approx(flops / 90e-6 / 1e15, rel=0.01)
 
 
@@ -510,19 +393,11 @@ def test_gpu_against_stand_ins(gpu):
     assert len(calls) == 3 and replay().tolist() == [0, 1, 2] and len(calls) == 3
     assert gpu.seconds(call, 4, inner=5) == [pytest.approx(0.001)] * 4
     assert len(gpu.seconds(call, 100, limit=0)) == 2
-    with gpu.streams():
-        pass
     gpu.free()
     assert gpu.memory_left() == 7 and gpu.alive() and gpu.least(3) == 3
     info = gpu.info()
     assert info["name"] == "Fake" and info["capability"] == "9.0" and info["multiprocessors"] == 132
-    count, text = gpu.kernels(lambda: torch.ones(3) + 1)
-    assert count is None and "no kernel" in text
-
-
-def test_engines_are_skipped_where_they_cannot_run(dry_run):
-    (skipped,) = [s for s in dry_run.results["skipped"] if s["section"] == "engines"]
-    assert skipped["what"] == "engines of the bundled network" and skipped["why"] == "no GPU"
+    assert gpu.kernels(lambda: torch.ones(3) + 1) is None  # the profiler sees no kernel here
 
 
 def test_engines_are_read_with_compared_and_timed(monkeypatch, tmp_path):

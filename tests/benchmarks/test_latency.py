@@ -16,9 +16,9 @@ from clip4str.benchmarks.latency import main
 from clip4str.benchmarks.latency_chart import save_chart
 from clip4str.benchmarks.latency_sides import STAGES
 from clip4str.benchmarks.random_weights import SIZES
-from clip4str.benchmarks.word_images import word_images
 from clip4str.core.cli import main as run_command
 from clip4str.core.text import Charset
+from clip4str.data.word_images import word_images
 from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.model import Config
 from clip4str.runtime import Recognizer

@@ -14,14 +14,16 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from clip4str.benchmarks import peer_turns
-from clip4str.benchmarks.peer_adapters import PEERS, Contender, open_peers, weight_bytes
-from clip4str.benchmarks.peer_turns import accuracy, race, report
+from clip4str.benchmarks.figures import accuracy
+from clip4str.benchmarks.peer_adapters import PEERS, Contender, open_peers
+from clip4str.benchmarks.peer_turns import race, report
 from clip4str.benchmarks.peers import main
 from clip4str.core.errors import UsageError
+from clip4str.data.labelled_words import LabelledWord
 from clip4str.data.protocol import Protocol
 
 ROW = {
-    "name", "package", "note", "files", "bytes", "weight_bytes", "failed", "accuracy", "combined", "latency_ms", "ratio"
+    "name", "package", "note", "files", "bytes", "failed", "accuracy", "combined", "latency_ms", "ratio"
 }  # fmt: skip
 
 
@@ -142,7 +144,6 @@ def test_peers_beside_ours(data, tiny_bundle, words, installed, know, tmp_path, 
     assert values["missing"] == {
         "rapidocr-onnxruntime": "not installed: pip install rapidocr-onnxruntime==1.4.4",
         "azcrawlerpy-recaptcha-text": "not installed: pip install azcrawlerpy-recaptcha-text==1.0.1",
-        "easyocr": "not installed: pip install easyocr==1.7.2 (and its weights, which are not in its wheel)",
     }
     out = capsys.readouterr().out
     assert all(f"\n{package}: {why}\n" in out for package, why in values["missing"].items())
@@ -159,7 +160,6 @@ def test_a_broken_peer_stops_no_other(data, tiny_bundle, words, installed, know,
     def fails(**settings):
         raise OSError("no\n such file")
 
-    installed("easyocr", Reader=None)
     installed("rapidocr", ["models/PP-OCRv6_rec_small.onnx"], RapidOCR=v6(know(broken={0, 1}), []))
     installed("rapidocr-onnxruntime", ["models/ch_PP-OCRv4_rec_infer.onnx"], RapidOCR=fails)
     installed("azcrawlerpy-recaptcha-text", ["svtrv2.onnx"])
@@ -221,26 +221,6 @@ def test_svtrv2_picks_a_size_and_reads_ctc(installed, monkeypatch):
     assert asked[0]["shape"] == pytest.approx(np.array([[2.0, np.log(10)]]))  # ten times as wide as high: at most 8 / 4
 
 
-def test_easyocr_is_never_asked_to_download(installed, know, words, monkeypatch, tmp_path):
-    class Reader:
-        def __init__(self, languages, **settings):
-            assert settings["download_enabled"] is settings["detector"] is settings["gpu"] is False
-
-        def recognize(self, pixels, detail):
-            return [know()(pixels)]
-
-    monkeypatch.setenv("EASYOCR_MODULE_PATH", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=lambda threads: None))
-    installed("easyocr", Reader=Reader)
-    found, missing = open_peers(1, ["easyocr"])
-    assert not found and "not in its wheel" in missing["easyocr"] and "\n" not in missing["easyocr"]
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "english_g2.pth").write_bytes(bytes(77))
-    ((side,), missing) = open_peers(1, ["easyocr"])
-    assert side.bytes == side.weight_bytes == 77 and not missing
-    assert side.read(side.convert(words[0][0])) == words[0][1].upper()
-
-
 def test_ratio_is_taken_word_by_word_whatever_else_runs(monkeypatch, tmp_path):
     """A clock that runs ten times as fast at every second word: medians move, ratios at the same word do not."""
     clock, turns = [0.0], []
@@ -255,7 +235,7 @@ def test_ratio_is_taken_word_by_word_whatever_else_runs(monkeypatch, tmp_path):
         return Contender(name, "x", [], read)
 
     sides = [side("slow", 0.03), side("reference", 0.01), side("fast", 0.005)]
-    words = [(np.full((8, 8, 3), number, np.uint8), "word") for number in range(40)]
+    words = [LabelledWord(n + 1, np.full((8, 8, 3), n, np.uint8), "word", "word") for n in range(40)]
     answers = race(sides, words, Protocol(), "set")
     rows = report(sides, {"set": answers}, reference=1)
     assert [row["ratio"]["median"] for row in rows] == [3.0, 1.0, 0.5]
@@ -276,18 +256,6 @@ def test_wilson(right, words, low, high):
     found = accuracy([True] * right + [False] * (words - right))
     assert (found["right"], found["words"], found["percent"]) == (right, words, round(100 * right / words, 2))
     assert (found["low"], found["high"]) == (low, high)
-
-
-def test_weight_bytes(tiny_bundle, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    file = tiny_bundle / "image.onnx"
-    tensors = onnx.load(file).graph.initializer
-    assert weight_bytes(file) == sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in tensors)
-    constant = onnx.helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.ones(5), "c"))
-    graph = onnx.helper.make_graph([constant], "g", [], [onnx.helper.make_tensor_value_info("c", 11, [5])])
-    onnx.save(onnx.helper.make_model(graph), tmp_path / "constant.onnx")
-    assert weight_bytes(tmp_path / "constant.onnx") == 40 < (tmp_path / "constant.onnx").stat().st_size
-    assert weight_bytes(tiny_bundle / "manifest.json") == 0
 
 
 def test_sets_and_numbers_that_cannot_be(data, tiny_bundle, words, write_lmdb, tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip4str.benchmarks import difficult_words as difficult
 from clip4str.benchmarks.strengths import main, measure, picture
 from clip4str.core.errors import UsageError
+from clip4str.training.drawing import difficult_words as difficult
 from clip4str.training.words import WordSampler
 
 RULES = {

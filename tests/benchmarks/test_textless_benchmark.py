@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip4str.benchmarks import textless_unseen
 from clip4str.benchmarks.textless import FalseReading, main, measure, report, sheet
-from clip4str.benchmarks.unlabelled_text import news
 from clip4str.core.errors import UsageError
+from clip4str.training.textless import unseen
 from clip4str.training.textless.crops import MADE, SHARES, Crop, measuring_crops
 from clip4str.training.textless.photos import SAME, Photos
+from clip4str.training.textless.unlabelled_text import news
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_half_of_the_crops_are_pieces_of_all_photos_alike(photos):
 
 
 @pytest.mark.parametrize("maker", [
-    textless_unseen.halftone, textless_unseen.zigzag, textless_unseen.weave, textless_unseen.maze,
-    textless_unseen.rings, textless_unseen.moire, textless_unseen.chart, textless_unseen.bubbles,
-    textless_unseen.branches, textless_unseen.lights, textless_unseen.confetti,
+    unseen.halftone, unseen.zigzag, unseen.weave, unseen.maze,
+    unseen.rings, unseen.moire, unseen.chart, unseen.bubbles,
+    unseen.branches, unseen.lights, unseen.confetti,
 ])  # fmt: skip
 def test_unseen_kinds_are_pictures_that_vary(maker):
     drawn = [maker(np.random.default_rng(k), (30, 80)) for k in range(25)]

@@ -30,8 +30,8 @@ class Photos:
     """Photos below a folder, in one of two parts by a hash of their names.
 
     words: boxes around the words of each photo: left, top, right, bottom, [n, 4]; those of its list, and where
-    benchmarks/unlabelled_text.py found more (unlabelled.tsv; unlabelled=False: without). Raises DataError if there is
-    no photo, one is no picture, or its list is not as above.
+    unlabelled_text.py found more (unlabelled.tsv; unlabelled=False: without). Raises DataError if there is no photo,
+    one is no picture, or its list is not as above.
     """
 
     def __init__(self, folder: str | os.PathLike[str], measured: bool = False, unlabelled: bool = True) -> None:

@@ -19,7 +19,7 @@ from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output, write_whole
 from clip4str.training.textless.photos import Photos
 
-PROGRAM = "benchmarks/unlabelled_text.py"
+PROGRAM = "training/textless/unlabelled_text.py"
 SIDE = 800  # pixels that the shorter side is scaled to: small text counts, too
 SURE = 0.3  # half the detector's own threshold: a wall that is left out costs nothing, a word that is not, does
 COVERED = 0.5  # share of a box that lies in a labelled word's, from which on it is no news

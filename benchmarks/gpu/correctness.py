@@ -1,0 +1,42 @@
+"""Correctness on this GPU: the tests marked `gpu`, run by pytest in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from clip4str.benchmarks.gpu.supervisor import Reporter
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def correctness(report: Reporter, tests: Path = _ROOT / "tests") -> None:
+    """Every test that fails is a failure of the run, every one that is skipped is listed."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={file}", str(tests)]
+        environment = {**os.environ, "CLIP4STR_REQUIRE_GPU": "1"}
+        try:
+            done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True,
+                                  timeout=report.clock.left())  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+            report.fail("the tests", f"not finished after {error.timeout:.0f} s: {said[-300:]}")
+            return
+        cases = [*ElementTree.parse(file).iter("testcase")] if file.is_file() else []
+    counts = {"tests": len(cases), "failed": 0, "skipped": 0}
+    for case in cases:
+        name = f"{case.get('classname')}::{case.get('name')}"
+        for bad in (*case.iter("failure"), *case.iter("error")):
+            counts["failed"] += 1
+            report.fail(name, (bad.get("message") or "")[:400])
+        for left_out in case.iter("skipped"):
+            counts["skipped"] += 1
+            report.skip(name, (left_out.get("message") or "")[:200])
+    report.values |= counts
+    if done.returncode and not counts["failed"]:  # 5: there was no test; others: pytest could not run
+        report.fail("the tests", f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-400:]}")
