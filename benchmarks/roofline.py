@@ -25,7 +25,8 @@ from clip4str.benchmarks.devices import DEVICES, Device, attainable
 from clip4str.benchmarks.engine_launches import PRECISIONS, STAGES, Kernel, floor, stage_kernels
 from clip4str.benchmarks.gpu import costs
 from clip4str.benchmarks.gpu.predict import BANDWIDTH_SHARE
-from clip4str.benchmarks.roofline_chart import check_chart, save_chart
+from clip4str.benchmarks.roofline_chart import save_chart
+from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output, write_whole
