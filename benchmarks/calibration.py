@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from clip4str.benchmarks.calibration_figures import Figures, Fit, figures, fit_temperature, reliability
 from clip4str.benchmarks.figures import markdown
-from clip4str.benchmarks.latency_chart import check_chart
+from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
@@ -129,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from clip4str.benchmarks.calibration_chart import save_chart
 
         whole = report["measured"]["all"]
-        title = f"{manifest.name}: {whole['before']['words']} words of {', '.join(to_measure)}"
-        save_chart(whole, report["temperature"], args.chart, title)
+        save_chart(whole, report["temperature"], args.chart, manifest.name, ", ".join(to_measure))
     if args.write:
         from clip4str.model.checkpoint import write_temperature
 

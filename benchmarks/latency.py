@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.forcing import Forcing
-from clip4str.benchmarks.latency_chart import check_chart, save_chart
+from clip4str.benchmarks.latency_chart import save_chart
 from clip4str.benchmarks.latency_report import batch_report, print_batch, print_summary
 from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide
 from clip4str.benchmarks.turns import take_turns
+from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import busy, describe, machine_info
@@ -141,7 +142,7 @@ def _write(
         write_json(args.json, figures)
     if args.chart:
         words = f", words of {forcing.length} characters (forced)" if forcing else ""
-        title = f"{manifest.name}, {_threads(info['threads'])}{words}\n{info['cpu']}"
+        title = f"{manifest.name}, {_threads(info['threads'])}{words}, {info['cpu']}"
         title += " (taken while other work ran: not figures to compare)" if busy(info) else ""
         save_chart(reports, args.chart, title)
 

@@ -107,8 +107,7 @@ def _print_stages(report: dict[str, Any]) -> None:
             line += each if row["calls"] else ["", each[1], ""]
             line.append(f"{row['image_percent']:.1f}%")
         after += ["", "", "", f"{report[side]['after_image_percent']:.1f}%"]
-    print(f"
-{markdown(heads, [*lines, after])}")
+    print(f"\n{markdown(heads, [*lines, after])}")
 
 
 def _times(ratio: dict[str, float]) -> str:

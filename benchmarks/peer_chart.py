@@ -1,134 +1,130 @@
-"""Accuracy against time as a picture: a point a recogniser, as large as its files, a panel a set and one for all."""
+"""Accuracy against time as a picture: a point a recogniser, as large as its files, over the words of all sets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_COLOURS = ("#2f5f93", "#d9812b", "#b5485d", "#5f9e64", "#7d6ca8", "#8a8a8a", "#3a9ca6", "#a8743a")  # by package
+from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, new_figure, save, tidy
+
+_COLOURS = (BLUE, ORANGE, RED, GREEN, VIOLET, GREY, "#3a9ca6", "#a8743a")  # by package
 _PER_MB = 8.0  # square points of area a megabyte
-_MOST = 3  # panels of single sets; with more sets only the one for all is drawn
+_SOURCE = (
+    "point: median time and accuracy over all words; its area: size on disk (MB in brackets); bars: quartiles of the\n"
+    "time, 95 % interval of the accuracy; joined: one recogniser in several settings. Measured by benchmarks/peers.py"
+)
 
 
 def save_chart(rows: Sequence[dict[str, Any]], path: Path, machine: str) -> None:
-    """rows: as peer_turns.report gives them. Points of one set of files are joined. Needs matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    sets = list(rows[0]["accuracy"])
-    panels = [(name, [row["accuracy"][name] for row in rows]) for name in sets] if len(sets) <= _MOST else []
-    if len(sets) > 1:
-        panels.append(("all sets", [row["combined"] for row in rows]))
-    figure = Figure(figsize=(1.2 + 4.9 * len(panels), 5.6), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.04))
-    canvas = FigureCanvasAgg(figure)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    every = [value for _, values in panels for value in values]
-    reach = min(value["low"] for value in every), max(value["high"] for value in every)
-    for axes, (name, values) in zip(grid, panels):
-        _panel(axes, rows, values, reach)
-        axes.set_title(f"{name}, {values[0]['words']} words", fontsize=11, loc="left")
-    grid[0].set_ylabel("word accuracy, percent")
-    figure.supxlabel(
-        f"milliseconds a word on {machine}\n"
-        "point: median over all words, area: size on disk; bars: quartiles of the time, 95 % interval of the accuracy",
-        fontsize=10,
-    )
-    canvas.draw()  # places everything, so that the labels' room is known
-    for axes, (_, values) in zip(grid, panels):
-        _labels(axes, rows, values)
-    figure.savefig(path)
+    """rows: as peer_turns.report gives them. Needs matplotlib."""
+    sets = ", ".join(f"{name} ({value['words']})" for name, value in rows[0]["accuracy"].items())
+    below = f"words of {sets}; {machine}"
+    figure = new_figure(9.6, 6.4, "Accuracy against time: left is faster, up is better", below, _SOURCE, legend=False)
+    axes = figure.subplots()
+    _points(axes, rows)
+    axes.set_ylabel("words right, %")
+    axes.set_xlabel("milliseconds a word (logarithmic)")
+    figure.canvas.draw()  # places everything, so that the labels' room is known
+    _labels(axes, rows)
+    save(figure, path)
 
 
-def _panel(
-    axes: Any, rows: Sequence[dict[str, Any]], values: Sequence[dict[str, float]], reach: tuple[float, float]
-) -> None:
-    colours = _colours(rows)
-    for files in {(row["package"], *row["files"]): None for row in rows}:
-        same = [k for k, row in enumerate(rows) if (row["package"], *row["files"]) == files]
-        same.sort(key=lambda k: rows[k]["latency_ms"]["median"])
-        medians = [rows[k]["latency_ms"]["median"] for k in same]
-        axes.plot(medians, [values[k]["percent"] for k in same], color=colours[same[0]], linewidth=1.2, zorder=1)
-    for row, value, colour in zip(rows, values, colours):
-        ms, percent = row["latency_ms"], value["percent"]
+def _points(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    for line, colour in _lines(rows):
+        axes.plot(*zip(*line), color=colour, linewidth=1.2, zorder=1)
+    for row, colour in zip(rows, _colours(rows)):
+        ms, value = row["latency_ms"], row["combined"]
         bars = {
             "xerr": [[ms["median"] - ms["quartile_1"]], [ms["quartile_3"] - ms["median"]]],
-            "yerr": [[percent - value["low"]], [value["high"] - percent]],
+            "yerr": [[value["percent"] - value["low"]], [value["high"] - value["percent"]]],
         }
-        axes.errorbar(ms["median"], percent, **bars, fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.55, zorder=2)
-        area = _PER_MB * row["bytes"] / 1e6
-        axes.scatter(ms["median"], percent, s=area, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
+        at = ms["median"], value["percent"]
+        axes.errorbar(*at, **bars, fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.55, zorder=2)
+        axes.scatter(*at, s=_PER_MB * row["bytes"] / 1e6, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
     axes.set_xscale("log")
-    times = [row["latency_ms"] for row in rows]
-    low, high = min(ms["quartile_1"] for ms in times), max(ms["quartile_3"] for ms in times)
-    axes.set_xlim(low / 1.5, high * 1.5)
     ticks = [step * 10.0**power for power in range(-3, 6) for step in (1, 2, 5)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_xlim(low / 1.5, high * 1.5)
-    room = max(0.08 * (reach[1] - reach[0]), 1.5)
-    axes.set_ylim(reach[0] - room, min(reach[1] + room, 101))
-    axes.grid(color="#e8e8e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    for edge in ("top", "right"):
-        axes.spines[edge].set_visible(False)
+    times, values = [row["latency_ms"] for row in rows], [row["combined"] for row in rows]
+    axes.set_xlim(min(ms["quartile_1"] for ms in times) / 1.5, max(ms["quartile_3"] for ms in times) * 1.5)
+    low, high = min(value["low"] for value in values), max(value["high"] for value in values)
+    room = max(0.08 * (high - low), 1.5)
+    axes.set_ylim(low - room, min(high + room, 101))
+    tidy(axes)
 
 
-def _labels(axes: Any, rows: Sequence[dict[str, Any]], values: Sequence[dict[str, float]]) -> None:
-    """Each point's name beside it, on the first side where nothing lies in the way."""
-    from matplotlib.patheffects import withStroke
+def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[list[tuple[float, float]], str]]:
+    """Points of one set of files in several settings, by time, and their colour."""
+    same: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    colours = {}
+    for row, colour in zip(rows, _colours(rows)):
+        key = (row["package"], *row["files"])
+        same.setdefault(key, []).append((row["latency_ms"]["median"], row["combined"]["percent"]))
+        colours[key] = colour
+    yield from ((sorted(line), colours[key]) for key, line in same.items())
+
+
+def _labels(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Each point's name near it where nothing lies in the way, with a line that leads to it."""
     from matplotlib.transforms import Bbox
 
-    renderer, scale, inside = axes.figure.canvas.get_renderer(), axes.figure.dpi / 72, axes.get_window_extent()
-    taken = []
-    for row, value in zip(rows, values):
-        ms, radius = row["latency_ms"], _radius(row) * scale
-        x, y = axes.transData.transform((ms["median"], value["percent"]))
-        left, bottom = axes.transData.transform((ms["quartile_1"], value["low"]))
-        right, top = axes.transData.transform((ms["quartile_3"], value["high"]))
-        taken += [
-            Bbox.from_extents(x - radius, y - radius, x + radius, y + radius),
-            Bbox.from_extents(left, y - scale, right, y + scale), Bbox.from_extents(x - scale, bottom, x + scale, top),
-        ]  # fmt: skip
-    for row, value, colour in zip(rows, values, _colours(rows)):
-        tried: list[tuple[float, int, Any, Any]] = []
-        for dx, dy, across, down in _sides(_radius(row) + 2):
-            label = axes.annotate(
-                row["name"], (row["latency_ms"]["median"], value["percent"]), (dx, dy), textcoords="offset points",
-                ha=across, va=down, fontsize=8, color=colour, zorder=4,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-                fontweight="bold" if row["package"].startswith("clip4str") else "normal",
-            )  # fmt: skip
-            box = label.get_window_extent(renderer)
-            outside = max(inside.x0 - box.x0, 0) + max(box.x1 - inside.x1, 0)
-            outside += max(inside.y0 - box.y0, 0) + max(box.y1 - inside.y1, 0)
-            tried.append((sum(_common(box, other) for other in taken) + outside * box.height, len(tried), label, box))
-        best = min(tried, key=lambda one: one[:2])
-        for one in tried:
-            if one is not best:
-                one[2].remove()
-        taken.append(best[3])
+    renderer, dot, inside = axes.figure.canvas.get_renderer(), axes.figure.dpi / 72, axes.get_window_extent()
+    place = axes.transData.transform
+    taken, lines = [], []
+    for row in rows:
+        ms, value, radius = row["latency_ms"], row["combined"], _radius(row) * dot
+        x, y = place((ms["median"], value["percent"]))
+        taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
+        lines.append((place((ms["quartile_1"], value["percent"])), place((ms["quartile_3"], value["percent"]))))
+        lines.append((place((ms["median"], value["low"])), place((ms["median"], value["high"]))))
+    for line, _ in _lines(rows):
+        lines += [(place(a), place(b)) for a, b in zip(line, line[1:])]
+    for row, colour in zip(rows, _colours(rows)):
+        at = row["latency_ms"]["median"], row["combined"]["percent"]
+        start = place(at)
+        label = axes.annotate(
+            f"{row['name']} ({row['bytes'] / 1e6:.0f})", at, (0, 0), textcoords="offset points", ha="center",
+            va="center", fontsize=8.5, color=colour, zorder=4, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.7},
+            fontweight="bold" if row["package"].startswith("clip4str") else "normal",
+        )  # fmt: skip
+        box = label.get_window_extent(renderer).padded(2 * dot)
+        tried = []
+        for dx, dy in _offsets(_radius(row) * dot, box.width, box.height, dot):
+            moved, leader = box.translated(dx, dy), (start, (start[0] + dx, start[1] + dy))
+            cost = sum(_common(moved, other) for other in taken)
+            cost += 40 * dot * sum(_meet(line, moved) for line in lines)
+            cost += 90 * dot * sum(_meet(leader, other) for other in taken if not other.contains(*start))
+            cost += 1e6 * (moved.x0 < inside.x0 or moved.x1 > inside.x1 or moved.y0 < inside.y0 or moved.y1 > inside.y1)
+            tried.append((cost + math.hypot(dx, dy), dx, dy, moved, leader))
+        _, dx, dy, moved, leader = min(tried, key=lambda one: one[:3])
+        label.set_position((dx / dot, dy / dot))
+        taken.append(moved)
+        lines.append(leader)
 
 
-def _sides(far: float) -> list[tuple[float, float, str, str]]:
-    """Places around a point, the better first: offset in points, and which edge of the label is put there."""
-    near = [(far, 0.0, "left", "center"), (-far, 0.0, "right", "center")]
-    near += [(0.0, -far, "center", "top"), (0.0, far, "center", "bottom")]
-    near += [(x, y, "left" if x > 0 else "right", "top" if y < 0 else "bottom")
-             for y in (-far / 2, far / 2) for x in (far, -far)]  # fmt: skip
-    return near + [(x + (14 if x > 0 else -14) * (x != 0), y + (12 if y > 0 else -12) * (y != 0), across, down)
-                   for x, y, across, down in near]  # fmt: skip
+def _offsets(radius: float, width: float, height: float, dot: float) -> Iterator[tuple[float, float]]:
+    """From a point to the middle of its label, in pixels: round the point, further and further out, and never straight
+    up or down, where a line to it would lie on the bars."""
+    for far in range(4, 90, 8):
+        for turn in range(24):
+            x, y = math.cos(math.tau * (turn + 0.5) / 24), math.sin(math.tau * (turn + 0.5) / 24)
+            yield x * (radius + far * dot + width / 2), y * (radius + far * dot + height / 2)
+
+
+def _meet(line: Sequence[Any], box: Any) -> bool:
+    (x0, y0), (x1, y1) = line
+    return any(box.contains(x0 + (x1 - x0) * k / 32, y0 + (y1 - y0) * k / 32) for k in range(33))
+
+
+def _common(a: Any, b: Any) -> float:
+    return max(min(a.x1, b.x1) - max(a.x0, b.x0), 0) * max(min(a.y1, b.y1) - max(a.y0, b.y0), 0)
 
 
 def _colours(rows: Sequence[dict[str, Any]]) -> list[str]:
     packages = list(dict.fromkeys(row["package"] for row in rows))
     return [_COLOURS[packages.index(row["package"]) % len(_COLOURS)] for row in rows]
-
-
-def _common(a: Any, b: Any) -> float:
-    return max(min(a.x1, b.x1) - max(a.x0, b.x0), 0) * max(min(a.y1, b.y1) - max(a.y0, b.y0), 0)
 
 
 def _radius(row: dict[str, Any]) -> float:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.figures import between, markdown, percent
-from clip4str.benchmarks.latency_chart import check_chart
 from clip4str.benchmarks.peer_adapters import PEERS, REFERENCE, Contender, open_peers, ours
 from clip4str.benchmarks.peer_turns import Answers, race, report
 from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
+from clip4str.core.charts import check_chart
 from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info

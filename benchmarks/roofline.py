@@ -23,7 +23,8 @@ from clip4str.benchmarks.devices import DEVICES
 from clip4str.benchmarks.engine_launches import STAGES
 from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.predictions import PASSES, kernel_predictions, predictions
-from clip4str.benchmarks.roofline_chart import check_chart, save_chart
+from clip4str.benchmarks.roofline_chart import save_chart
+from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output, write_whole

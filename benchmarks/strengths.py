@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import io
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 
 from clip4str.benchmarks.figures import accuracy, markdown
+from clip4str.benchmarks.word_sheet import Read, plain, save, sheet
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
-from clip4str.core.output_files import check_output, write_json, write_whole
-from clip4str.data.protocol import Protocol
+from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
 from clip4str.runtime.recognizer import default_bundle
 from clip4str.training.drawing.difficult_words import Pen, Picture, draw_rows
 from clip4str.training.words import WordSampler, dictionary, read_words
 
 PROGRAM = "benchmarks/strengths.py"
-_PROTOCOL = Protocol()
 _EPILOG = """\
 examples:
   python training/build_atlas.py --output atlas.safetensors
@@ -42,7 +40,7 @@ def measure(recognizer: Recognizer, rows: dict[str, list[tuple[Picture, str]]]) 
     for name, drawn in rows.items():
         read = recognizer.read([pixels for pixels, _ in drawn])
         exact = [word.text == text for word, (_, text) in zip(read, drawn)]
-        folded = [_PROTOCOL.prediction(word.text) == _PROTOCOL.prediction(text) for word, (_, text) in zip(read, drawn)]
+        folded = [plain(word.text) == plain(text) for word, (_, text) in zip(read, drawn)]
         examples = [{"text": text, "read": word.text, "confidence": round(float(word.confidence), 3)}
                     for word, (_, text) in zip(read, drawn)]  # fmt: skip
         report.append({"name": name, "exact": accuracy(exact), "plain": accuracy(folded), "examples": examples})
@@ -53,26 +51,13 @@ def picture(
     report: Sequence[dict[str, Any]], rows: dict[str, list[tuple[Picture, str]]], across: int = 6
 ) -> Image.Image:
     """A row of examples for each difficulty: the first ones, right or wrong, as they came."""
-    left, wide, high, line = 250, 178, 52, 80
-    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
-    sheet = Image.new("RGB", (left + across * wide, line * len(report) + 8), "white")
-    draw = ImageDraw.Draw(sheet)
-    for k, row in enumerate(report):
-        top = k * line + 8
-        draw.text((10, top + 6), row["name"], "black", font)
-        draw.text(
-            (10, top + 28), f"{row['plain']['percent']:.0f} %   exact {row['exact']['percent']:.0f} %", "#555", small
-        )
-        for n, ((pixels, _), seen) in enumerate(list(zip(rows[row["name"]], row["examples"]))[:across]):
-            image = ImageOps.contain(Image.fromarray(pixels), (wide - 14, high))
-            sheet.paste(image, (left + n * wide, top + (high - image.height) // 2))
-            same = seen["read"] == seen["text"]
-            folded = _PROTOCOL.prediction(seen["read"]) == _PROTOCOL.prediction(seen["text"])
-            colour = "#1a7f37" if same else "#9a6700" if folded else "#c0262d"
-            draw.text(
-                (left + n * wide, top + high + 3), f"{seen['read'][:22]}  {100 * seen['confidence']:.0f}", colour, small
-            )
-    return sheet
+    lines = []
+    for row in report:
+        seen = list(zip(rows[row["name"]], row["examples"]))[:across]
+        crops = [Read(Image.fromarray(pixels), e["text"], e["read"], e["confidence"]) for (pixels, _), e in seen]
+        right = f"right {row['plain']['percent']:.0f} %, exactly {row['exact']['percent']:.0f} %"
+        lines.append((row["name"], right, crops))
+    return sheet(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,10 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rest = [{key: value for key, value in row.items() if key != "examples"} for row in report]
         write_json(args.json, {"kinds": rest, "count": args.count, "seed": args.seed, "machine": machine_info()})
     if args.picture:
-        few = picture(report, rows).quantize(200, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        buffer = io.BytesIO()
-        few.save(buffer, "PNG", optimize=True)  # a fifth of the size with few colours
-        write_whole(args.picture, buffer.getvalue())
+        save(picture(report, rows), args.picture)
     return 0
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from clip4str.core import charts
 from clip4str.core.atomic_files import replaced
 from clip4str.core.driver import Decoding
 from clip4str.model import Clip4Str, save_checkpoint
@@ -222,31 +223,38 @@ def _drop_rows_after(path: Path, step: int, columns: Sequence[str]) -> None:
 
 def chart(log: Path, target: Path) -> None:
     """Losses and held-out word accuracy over the words seen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, ScalarFormatter
 
     rows = read_log(log)
 
-    def series(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    def series(name: str) -> tuple[list[float], list[float]]:
         points = [(float(r["words"]), float(r[name])) for r in rows if r.get(name)]
         return [x for x, _ in points], [y for _, y in points]
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
-    for name in ("visual", "cross", "ctc"):
-        left.plot(*series(name), label=name)
-    left.set(xlabel="words", ylabel="loss", ylim=(0, None))
-    for branch in ("visual", "cross"):
-        x, y = series(f"validation_{branch}")
-        right.plot(x, [100 * v for v in y], label=branch, marker=".")
-    right.set(xlabel="words", ylabel="held-out words right, %", ylim=(0, 100))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    words, minutes = series("minutes")
+    below = f"{words[-1]:,.0f} words seen in {minutes[-1]:.0f} minutes" if words else ""
+    source = "losses are of the training words, averaged between two rows of log.csv; validation reads held-out words"
+    figure = charts.new_figure(10, 4.6, "Training", below, source, legend=False)
+    left, right = figure.subplots(1, 2)
+    colours = {"visual": charts.BLUE, "cross": charts.ORANGE, "ctc": charts.GREEN}
+    labels = {"visual": "visual decoder", "cross": "cross-modal decoder", "ctc": "auxiliary CTC head"}
+    for name, label in labels.items():
+        x, y = series(name)
+        if y:
+            left.plot(x, y, label=label, color=colours[name], linewidth=1.2)
+    left.set_yscale("log")  # the first steps would flatten all that follows
+    left.set(xlabel="training words seen", ylabel="loss (logarithmic)")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter(ScalarFormatter())
+    left.yaxis.set_minor_formatter(NullFormatter())
+    for name in ("visual", "cross"):
+        x, y = series(f"validation_{name}")
+        if y:
+            right.plot(x, [100 * v for v in y], label=f"{labels[name]}'s words", color=colours[name], marker=".")
+    right.set(xlabel="training words seen", ylabel="held-out words right, %")
+    for axes, corner in ((left, "upper right"), (right, "lower right")):
+        charts.tidy(axes)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.legend()
-    figure.tight_layout()
-    with replaced(target, durable=False) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    pyplot.close(figure)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc=corner, frameon=False, fontsize=9)
+    charts.save(figure, target)

@@ -1,0 +1,31 @@
+"""Draws the charts of benchmarks/results anew from the figures beside them, without measuring anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from clip4str.benchmarks import calibration_chart, latency_chart, peer_chart, roofline_chart
+from clip4str.core.console import run_script
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main(argv: object = None, folder: Path = RESULTS) -> int:
+    def figures(name: str) -> dict:
+        return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+    latency, peers, calibration = figures("cpu-small"), figures("peers-small"), figures("calibration-before")
+    machine = f"1 thread, {latency['machine']['cpu']}"
+    latency_chart.save_chart(latency["batches"], folder / "cpu-small.png", f"{latency['bundle']}, {machine}")
+    peer_chart.save_chart(peers["recognisers"], folder / "peers-small.png", f"{machine}, one word at a time")
+    measured, sets = calibration["measured"]["all"], ", ".join(calibration["measured"]["sets"])
+    temperature, name = calibration["temperature"], calibration["bundle"]["name"]
+    calibration_chart.save_chart(measured, temperature, folder / "calibration-before.png", name, sets)
+    roofline_chart.save_chart(figures("roofline"), folder / "roofline.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script("benchmarks/redraw.py", main))

@@ -1,0 +1,69 @@
+"""What every chart shares: how it looks and how it is written. matplotlib is loaded when one is drawn, not before."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .output_files import check_output, write_whole
+
+SUFFIXES = (".png", ".svg", ".pdf")
+BLUE, ORANGE, GREEN, RED, VIOLET, PALE, GREY = (
+    "#2f5f93", "#d9812b", "#5f9e64", "#b5485d", "#7d6ca8", "#c7c7c7", "#6a6a6a",
+)  # fmt: skip
+_TITLE, _LINE = 0.34, 0.18  # inches that the title takes, and every line below it or at the bottom
+
+
+def check_chart(path: Path | None) -> None:
+    """Raises UsageError if no chart can be written there, or none can be drawn: matplotlib is missing."""
+    check_output(path, SUFFIXES)
+    if path is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("a chart needs matplotlib: pip install 'clip4str[bench]'")
+
+
+def new_figure(width: float, height: float, title: str, below: str = "", source: str = "", legend: bool = True) -> Any:
+    """An empty figure, inches. below: what the title leaves out; source: where the figures come from, at the bottom;
+    both may have several lines. legend: keep room for `add_legend`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    left = 0.12 / width
+    head = _TITLE + _LINE * (len(below.splitlines()))
+    foot = 0.06 + _LINE * len(source.splitlines()) + 0.26 * legend
+    figure.text(left, 1 - 0.08 / height, title, va="top", fontsize=12, fontweight="bold")
+    figure.text(left, 1 - (0.08 + 0.24) / height, below, va="top", fontsize=9, color=GREY)
+    figure.text(left, 0.05 / height, source, va="bottom", fontsize=8, color=GREY)
+    figure.get_layout_engine().set(rect=(0, foot / height, 1, 1 - (head + foot) / height))
+    return figure
+
+
+def add_legend(figure: Any, source: str = "", columns: int = 6) -> None:
+    """What all axes have labelled, once each, between them and the source."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            handles.setdefault(label, handle)
+    bottom = (0.06 + _LINE * len(source.splitlines())) / figure.get_figheight()
+    figure.legend(list(handles.values()), list(handles), loc="lower center", bbox_to_anchor=(0.5, bottom),
+                  ncols=columns, frameon=False, fontsize=9, borderaxespad=0)  # fmt: skip
+
+
+def tidy(axes: Any, grid: str = "both") -> None:
+    """A pale grid behind what is drawn, and no frame. grid: "x", "y" or "both"."""
+    axes.grid(axis=grid, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for edge in ("top", "right", *(("left",) if grid == "x" else ())):
+        axes.spines[edge].set_visible(False)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a PNG, SVG or PDF, as the suffix says, whole or not at all. Raises UsageError."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower())
+    write_whole(path, content.getvalue())
