@@ -25,7 +25,8 @@ from clip4str.runtime.backends.pytorch.graphs import CudaGraphs
 
 pytestmark = pytest.mark.gpu
 NAME = "base16" if ON_GPU else "tiny"
-MARGINS = {torch.float32: 0.01, torch.float16: 0.15, torch.bfloat16: 1.0}  # of logits
+MARGINS = {torch.float32: 1e-3, torch.float16: 0.1}  # of logits: some ten times what they differ by. bfloat16: too wide
+CLEAR = {torch.float32: 0.7, torch.float16: 0.05}  # the least share of words with such margins
 
 
 class Reader:
@@ -53,9 +54,9 @@ def network(golden) -> Clip4Str:
 
 @pytest.fixture(scope="module")
 def pixels(golden, network) -> Tensor:
-    """The golden images, then smooth shades and strokes about as rough as a photographed word: 128 in all, or 16."""
+    """The golden images, then smooth shades and strokes about as rough as a photographed word: 128 in all, or 12."""
     images = torch.from_numpy(golden(NAME)["images"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    generator, count = torch.Generator().manual_seed(0), (128 if ON_GPU else 16) - len(images)
+    generator, count = torch.Generator().manual_seed(0), (128 if ON_GPU else 12) - len(images)
 
     def noise(height: int, width: int) -> Tensor:
         field = torch.randn(count, 3, height, width, generator=generator)
@@ -96,34 +97,31 @@ def words_and_margins(model: Clip4Str, pixels: Tensor) -> tuple[np.ndarray, np.n
     return np.array(words), np.array(margins)
 
 
-def hold(words: list[str], reference: tuple[np.ndarray, np.ndarray], margin: float, least: float) -> None:
-    """least: the share of words that must have been decided clearly, or nothing is shown."""
-    wanted, margins = reference
-    clear = margins > margin
-    assert clear.mean() >= least
+def hold(words: list[str], wanted: np.ndarray, margins: np.ndarray, dtype: torch.dtype) -> None:
+    clear = margins > MARGINS[dtype]
+    assert clear.mean() >= CLEAR[dtype], "nothing is shown"
     wrong = clear & (np.array(words) != wanted)
     assert not wrong.any(), [(words[i], wanted[i], margins[i]) for i in np.flatnonzero(wrong)[:3]]
 
 
 def test_the_float32_network_reads_what_the_published_code_did(golden, reference):
     published = golden(NAME)["text"].tolist()
-    words, margins = (part[: len(published)] for part in reference)
-    hold(published, (words, margins), MARGINS[torch.float32], 0.8)
+    hold(published, *(part[: len(published)] for part in reference), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", MARGINS, ids=str)
 def test_words_are_the_float32_networks(dtype, network, pixels, reference):
     words, probs = Reader(network, dtype)(pixels)
     assert np.isfinite(probs).all()
-    hold(words, reference, MARGINS[dtype], {torch.float32: 0.8, torch.float16: 0.4, torch.bfloat16: 0.02}[dtype])
+    hold(words, *reference, dtype)
 
 
 @pytest.mark.parametrize("batch", [1, 64])
 def test_batches_read_like_the_whole(batch, half, pixels, reference):
     """Kernels are chosen by the number of rows, so words that are not clear may differ."""
-    some = pixels[: 2 * batch]
+    some = pixels[: max(8, 2 * batch)]
     words = [word for part in some.split(batch) for word in half(part)[0]]
-    hold(words, tuple(part[: len(some)] for part in reference), MARGINS[torch.float16], 0.4 if batch > 1 else 0.0)
+    hold(words, *(part[: len(some)] for part in reference), torch.float16)
 
 
 def test_a_row_does_not_depend_on_its_place(half, pixels):
