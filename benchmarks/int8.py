@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from clip4str.benchmarks.figures import between, markdown, quartiles
 from clip4str.benchmarks.forcing import Forcing
-from clip4str.benchmarks.latency_sides import STAGES, BundleSide, Turn
+from clip4str.benchmarks.latency_sides import BundleSide, Turn
 from clip4str.benchmarks.peer_adapters import ours
 from clip4str.benchmarks.peers import compare, print_table
 from clip4str.benchmarks.turns import take_turns
@@ -153,7 +153,7 @@ def latency_report(batch: int, turns: dict[str, list[Turn]]) -> dict[str, Any]:
         image = [turn.stages["image"] for turn in taken]
         report["sides"][name] = {
             "ms": quartiles(1000 * np.array(whole)),
-            "stages_ms": {s: round(1000 * float(np.median([turn.stages[s] for turn in taken])), 4) for s in STAGES},
+            "stages_ms": {s: round(1000 * float(np.median([t.stages[s] for t in taken])), 4) for s in taken[0].stages},
             "ratio": quartiles(np.array([turn.seconds for turn in turns[BASE]]) / whole),
             "image_ratio": quartiles(np.array([turn.stages["image"] for turn in turns[BASE]]) / image),
         }

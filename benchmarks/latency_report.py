@@ -94,18 +94,13 @@ def print_batch(report: dict[str, Any]) -> None:
 def _print_stages(report: dict[str, Any]) -> None:
     sides = [side for side in ("bundle", "published") if side in report]
     ran = [stage for stage in STAGES if any(stage in report[side]["stages"] for side in sides)]
-    heads, lines = ["stage"], [[stage] for stage in ran]
-    after = ["after"]
+    heads, lines, after = ["stage"], [[stage] for stage in ran], ["after"]
     for side in sides:
         heads += [f"{NAMES[side]}: calls", "ms a batch", "ms a call", "% of image"]
         for line, stage in zip(lines, ran):
             row = report[side]["stages"].get(stage)
-            if row is None:
-                line += ["", "", "", ""]
-                continue
-            each = [f"{row['calls']:g}", f"{row['ms']:.2f}", f"{row['ms_per_call']:.2f}"]
-            line += each if row["calls"] else ["", each[1], ""]
-            line.append(f"{row['image_percent']:.1f}%")
+            calls = (f"{row['calls']:g}", f"{row['ms_per_call']:.2f}") if row and row["calls"] else ("", "")
+            line += [calls[0], f"{row['ms']:.2f}", calls[1], f"{row['image_percent']:.1f}%"] if row else [""] * 4
         after += ["", "", "", f"{report[side]['after_image_percent']:.1f}%"]
     print(f"\n{markdown(heads, [*lines, after])}")
 
