@@ -10,6 +10,7 @@ Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
@@ -52,7 +53,8 @@ def text(c: Config, images: int, precision: str) -> list[Launch]:
 
 def tower(name: str, images: int, tokens: int, width: int, layers: int, heads: int, precision: str) -> list[Launch]:
     """The residual blocks."""
-    rows, apart, product = images * tokens, list[Launch](), linear
+    rows, apart = images * tokens, list[Launch]()
+    product: Callable[..., Launch] = linear
     normalize = stream(f"{name}.normalize", rows * width)
     if precision == "int8":
         normalize = stream(f"{name}.normalize", rows * width, passes=3, size=1)  # half in, 8 bits out

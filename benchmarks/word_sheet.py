@@ -53,7 +53,7 @@ def sheet(rows: Sequence[tuple[str, str, Sequence[Read]]]) -> Image.Image:
         draw.text((14, top + 38), line, "#555", small)
         for n, crop in enumerate(crops):
             scale = min((_WIDE - 18) / crop.image.width, _HIGH / crop.image.height)
-            size = tuple(max(1, round(scale * edge)) for edge in crop.image.size)
+            size = max(1, round(scale * crop.image.width)), max(1, round(scale * crop.image.height))
             at = left + n * _WIDE
             picture.paste(crop.image.resize(size, Image.Resampling.BICUBIC), (at, top + (_HIGH - size[1]) // 2))
             exact, folded = crop.read == crop.text, plain(crop.read) == plain(crop.text)

@@ -66,8 +66,9 @@ def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
 
 def tables(decoder: Decoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Queries (1, h, T, e) by position, scaled; keys and values (T x tokens, h, e) by position and token."""
-    queries, keys, values = content_tables(decoder)
-    return queries[None].numpy(), *(table.transpose(0, 1).contiguous().numpy() for table in (keys, values))
+    queries, *tables = content_tables(decoder)
+    keys, values = (table.transpose(0, 1).contiguous().numpy() for table in tables)
+    return queries[None].numpy(), keys, values
 
 
 def content_attention(g: Graph, tokens: str, attend: str, table: tuple[np.ndarray, ...], w: Weights, name: str) -> str:

@@ -109,9 +109,11 @@ class Graph:
 
         storage: a file beside it that weights are read from, where they are in it.
         """
-        stored, restore, weights = [], [], dict(self.weights)
-        for name, array in self.weights.items() if storage is not None else ():
-            if (parts := storage.parts(name, *self.products.get(name, (array,)))) is not None:
+        stored: list[Any] = []
+        restore: list[Any] = []
+        weights = dict(self.weights)
+        for name, array in self.weights.items():
+            if storage is not None and (parts := storage.parts(name, *self.products.get(name, (array,)))) is not None:
                 stored, restore = stored + parts[0], restore + parts[1]
                 del weights[name]
         graph = helper.make_graph(restore + self.nodes, self.name, self._inputs, self._outputs, stored, doc_string=doc)
