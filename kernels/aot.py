@@ -9,9 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if (
-    __name__ == "__main__"
-):  # as a script: this folder, where `tokenize` is an operator, must not hide the standard library's
+if __name__ == "__main__":  # a script's folder comes first: here `tokenize` would hide the standard library's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse

@@ -60,6 +60,7 @@ def load_columns(w, row_w, start, K: tl.constexpr, BLOCK_K: tl.constexpr):
 
 @triton.jit
 def multiply_add(a, b, sums, UPCAST: tl.constexpr):
+    """a b + sums in float32, without TF32. UPCAST: see `upcast`."""
     if UPCAST:
         a = a.to(tl.float32)
         b = b.to(tl.float32)

@@ -76,7 +76,7 @@ def _characters(tokenizer: BytePairTokenizer, charset: Charset) -> np.ndarray:
         if not _CHARACTER.fullmatch(caption):
             raise CharsetError(
                 f"the test charset makes {charset.characters[i - 1]!r} into {caption!r}; on the device it is a letter "
-                "or digit of ASCII or nothing: use runtime.bpe.BytePairTokenizer"
+                "or digit of ASCII or nothing: use core.bpe.BytePairTokenizer"
             )
         symbol = caption.lower()  # as the tokenizer does
         if symbol:
