@@ -46,7 +46,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder / "project", folder / "network"
-        for room in ("clip4str", "model", "runtime", "training", "benchmarks"):
+        for room in ("clip4str", "core", "data", "model", "runtime", "training", "benchmarks"):
             shutil.copytree(ROOT / room, self.folder / room, symlinks=True, ignore=_unneeded)
         weights = self.folder / "model/bundled/tiny"
         weights.mkdir(parents=True)
