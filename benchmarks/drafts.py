@@ -16,9 +16,9 @@ from clip4str.benchmarks.peer_adapters import Contender
 from clip4str.benchmarks.peer_turns import race
 from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
 from clip4str.core.console import run_script
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import describe, machine_info
+from clip4str.core.reading import Decoding
 from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.word_lmdb import LmdbWords

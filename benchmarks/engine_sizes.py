@@ -30,8 +30,8 @@ from clip4str.export.int8.arithmetic import Range
 from clip4str.export.int8.plan import products_of, units_of
 from clip4str.export.stage_files import write_stages
 from clip4str.model import Clip4Str, load_checkpoint
+from clip4str.model.sizes import SIZES, size_name
 from clip4str.runtime.bundle import PRECISIONS, STAGES, Bundle, Manifest, describe_file, write_manifest
-from clip4str.training.start import SIZES
 
 PROGRAM = "engine_sizes.py"
 TARGET = "tensorrt-rtx"
@@ -43,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Sizes, build times and fused layers of engines in every precision, built by TensorRT-RTX.",
     )
     add = parser.add_argument
-    add("--networks", nargs="+", default=["small", "b16"], metavar="NAME", choices=list(SIZES),
-        help=f"of {', '.join(SIZES)}; all but small have random weights (default: small b16)")  # fmt: skip
+    add("--networks", nargs="+", default=["small", "base16"], metavar="NAME", type=size_name, choices=list(SIZES),
+        help=f"of {', '.join(SIZES)}; all but small have random weights (default: small base16)")  # fmt: skip
     add("--precisions", nargs="+", default=list(PRECISIONS), metavar="NAME", choices=PRECISIONS,
         help=f"of {', '.join(PRECISIONS)} (default: all)")  # fmt: skip
     add("--compute-capability", default="8.6", metavar="CC", help="GPU to build for (default: 8.6)")

@@ -156,13 +156,13 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
         Section("ceilings", 14, call("ceilings", "ceilings")),
         Section("warm", 60, call("kernels", "warm", script=Path(__file__), processes=1 if dry_run else None)),
         Section("correctness", 150, correctness),
-        Section("end_to_end_b16", 110, whole("b16", batches)),
+        Section("end_to_end_base16", 110, whole("base16", batches)),
         Section("cross_attention", 25, call("kernels", "time_kernels", **attention)),
         Section("end_to_end_small", 40, whole("small", others)),
         Section("engines", 60, call("engines", "engines")),
-        Section("end_to_end_l14", 70, whole("l14", others)),
+        Section("end_to_end_large", 70, whole("large", others)),
         Section("kernels", 50, call("kernels", "time_kernels", **operators)),
-        Section("compiled", 70, call("end_to_end", "compiled", config=config("b16"), batches=others[:2])),
+        Section("compiled", 70, call("end_to_end", "compiled", config=config("base16"), batches=others[:2])),
         Section("sweep", 40, call("kernels", "sweep", operators=every)),
     ]
     return [section for section in chosen if not dry_run or section.name not in ("correctness", "engines")]

@@ -38,7 +38,7 @@ BASE = "float32"
 _EPILOG = """\
 examples:
   python benchmarks/int8.py --data data/test --sets SVT CUTE80 --json int8.json
-  python benchmarks/int8.py --random-weights b16 --batch 1 8
+  python benchmarks/int8.py --random-weights base16 --batch 1 8
 
 int8: ranges fixed by calibration; int8-dynamic: found anew in every batch. Both
 behind the accuracy gate, as clip4str build makes them, with the crops that it
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = word_parser(PROGRAM, __doc__, _EPILOG, data=False)
     add = parser.add_argument
     add("--checkpoint", type=Path, metavar="FILE", help="network (default: the bundled one)")
-    add("--random-weights", metavar="SIZE", help="instead: an untrained small, b16, b32, l14 or h14")
+    add("--random-weights", metavar="SIZE", help="instead: an untrained small, base16, base32, large or huge")
     add("--calib-data", type=Path, metavar="DIR", help="word crops to calibrate and check on (default: as in a build)")
     add("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes to time (default: 1 8)")
     add("--repeat", type=int, default=60, metavar="N", help="timed turns of each side (default: 60)")

@@ -35,7 +35,7 @@ examples:
                                           your word crops, one thread
   clip4str bench --bundle bundles/mine --checkpoint mine.ckpt
                                           your own network
-  clip4str bench --random-weights b16 --chart b16.png
+  clip4str bench --random-weights base16 --chart base16.png
                                           a size you have no checkpoint of
 
 What is compared: `clip4str` is the bundle as Recognizer runs it; `published
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("what to time").add_argument
     add("--bundle", metavar="DIR", help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)")
     add("--checkpoint", metavar="FILE", help="what the bundle was built from (default: the bundled network)")
-    add("--random-weights", metavar="SIZE", help="no bundle: an untrained small, b16, b32, l14 or h14")
+    add("--random-weights", metavar="SIZE", help="no bundle: an untrained small, base16, base32, large or huge")
     add("--precision", choices=("fp32", "fp16"), default="fp32", help="with --random-weights (default: fp32)")
     add("--keep", type=Path, metavar="DIR", help="with --random-weights: keep what was built here, and reuse it")
     add("--words", type=Path, metavar="DIR", help="word crops, or an LMDB set of them (default: the bundled crops)")
@@ -177,15 +177,17 @@ def _forcing(args: argparse.Namespace) -> Forcing | None:
 
 
 def _random(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
-    from clip4str.benchmarks.random_weights import SIZES, random_bundle, random_checkpoint
+    from clip4str.benchmarks.random_weights import random_bundle, random_checkpoint
+    from clip4str.model.sizes import SIZES, size_name
 
+    args.random_weights = size_name(args.random_weights)
     if args.random_weights not in SIZES:
         raise UsageError(f"--random-weights is one of {', '.join(SIZES)}, not {args.random_weights!r}")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"clip4str-{args.random_weights}-random.safetensors"
     bundle = folder / f"{checkpoint.stem}-{args.precision}"
     if not (checkpoint.is_file() and (bundle / "manifest.json").is_file()):
-        print(f"building a random {args.random_weights} network, about a minute for b16 ...", flush=True)
+        print(f"building a random {args.random_weights} network, about a minute for base16 ...", flush=True)
         random_bundle(random_checkpoint(args.random_weights, folder), folder, args.precision, max(32, *args.batch))
     return bundle, str(checkpoint)
 

@@ -12,8 +12,8 @@ from clip4str.benchmarks.peer_adapters import Contender, ours
 from clip4str.benchmarks.peers import compare, print_table
 from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
 from clip4str.core.console import run_script
-from clip4str.core.driver import Decoding
 from clip4str.core.machine_info import describe, machine_info
+from clip4str.core.reading import Decoding
 from clip4str.data.labelled_words import choose_sets
 from clip4str.runtime.recognizer import default_bundle
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clip4str.core.driver import Decoding
+from clip4str.core.reading import Decoding
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import MANIFEST, WEIGHTS
 

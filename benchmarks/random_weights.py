@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from clip4str.core.errors import UsageError
 from clip4str.model import Clip4Str, Config, save_checkpoint
-from clip4str.training.start import SIZES
+from clip4str.model.sizes import SIZES, size_name
 
 
 def random_network(config: Config, device: torch.device | str = "cpu", seed: int = 0) -> Clip4Str:
@@ -26,7 +27,9 @@ def random_network(config: Config, device: torch.device | str = "cpu", seed: int
 
 
 def random_checkpoint(size: str, folder: Path, seed: int = 0) -> Path:
-    """Write folder/clip4str-SIZE-random.safetensors; returns its path."""
+    """Write folder/clip4str-SIZE-random.safetensors; returns its path. Raises UsageError for a size that is none."""
+    if (size := size_name(size)) not in SIZES:
+        raise UsageError(f"--random-weights is one of {', '.join(SIZES)}, not {size!r}")
     path = folder / f"clip4str-{size}-random.safetensors"
     save_checkpoint(random_network(SIZES[size], seed=seed), path)
     return path

@@ -29,17 +29,17 @@ from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output, write_whole
 from clip4str.model import Config
+from clip4str.model.sizes import SIZES, size_name
 from clip4str.runtime.bundle import Bundle
-from clip4str.training.start import SIZES
 
 PROGRAM = "roofline.py"
 MOST_BATCH, MOST_PASSES = 4096, 26
 _EPILOG = """\
 examples:
   python benchmarks/roofline.py                                       small and B/16, batch 1 and 32, every device
-  python benchmarks/roofline.py --networks l14 bundles/my-fp16 --devices agx-orin thor
+  python benchmarks/roofline.py --networks large bundles/my-fp16 --devices agx-orin thor
   python benchmarks/roofline.py --batch 32 --passes 9 2               a batch goes on until its hardest word is settled
-  python benchmarks/roofline.py --kernels --networks b16 --devices h100 --batch 1 64
+  python benchmarks/roofline.py --kernels --networks base16 --devices h100 --batch 1 64
                                                                       our kernels; of one device, launch by launch
 """
 
@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--kernels", action="store_true", help="the one-shot program over our kernels instead of TensorRT's engines")
-    add("--networks", nargs="+", default=["small", "b16"], metavar="NAME",
-        help=f"of {', '.join(SIZES)}, or bundle folders (default: small b16)")  # fmt: skip
+    add("--networks", nargs="+", default=["small", "base16"], metavar="NAME",
+        help=f"of {', '.join(SIZES)}, or bundle folders (default: small base16)")  # fmt: skip
     add("--devices", nargs="+", default=list(DEVICES), metavar="NAME", help=f"of {', '.join(DEVICES)} (default: all)")
     add("--batch", nargs="+", type=int, default=[1, 32], metavar="N", help="words at once (default: 1 32)")
     add("--passes", nargs=2, type=int, default=list(PASSES), metavar=("V", "C"),
@@ -103,8 +103,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def network(name: str) -> Config:
     """A size that training knows, or what a bundle's manifest says. Raises UsageError, BundleError."""
-    if name in SIZES:
-        return SIZES[name]
+    if (size := size_name(name)) in SIZES:
+        return SIZES[size]
     if not Path(name).is_dir():
         raise UsageError(f"--networks knows {', '.join(SIZES)} and bundle folders, not {name!r}")
     config = Bundle.open(name, verify=False).manifest.config
@@ -207,7 +207,8 @@ def digits(value: float) -> str:
 
 
 def _label(name: str) -> str:
-    return name if name in SIZES else Path(name).resolve().name
+    size = size_name(name)
+    return size if size in SIZES else Path(name).resolve().name
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.core.charts import BLUE, ORANGE, add_legend, new_figure, save, tidy
+from clip4str.model.sizes import TITLES
 
 _LOOKS = {"fp16": (BLUE, "float16"), "int8": (ORANGE, "int8 in the towers, float16 elsewhere")}
-_TITLES = {"small": "small", "b16": "B/16", "base16": "B/16", "b32": "B/32", "base32": "B/32",
-           "l14": "L/14", "large": "L/14", "h14": "H/14", "huge": "H/14"}  # fmt: skip
 _SOURCE = (
     "full colour: time on the GPU; pale end of a bar: on the host, and copies to the GPU. Worked out from arithmetic,\n"
     "bytes and launches by benchmarks/roofline.py; no such device has been measured"
@@ -30,7 +29,7 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
         for batch, axes in zip(batches, line):
             _panel(axes, [row for row in rows if (row["network"], row["batch"]) == (name, batch)], devices)
             words = "one word at a time" if batch == 1 else f"batches of {batch}"
-            axes.set_title(f"{_TITLES.get(name, name)}, {words}", fontsize=11, loc="left")
+            axes.set_title(f"{TITLES.get(name, name)}, {words}", fontsize=11, loc="left")
         line[0].set_yticks(range(len(devices)), [report["devices"][key]["name"] for key in devices])
     grid[0][0].invert_yaxis()
     add_legend(figure, _SOURCE)

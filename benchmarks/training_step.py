@@ -106,12 +106,13 @@ class Step:
         import torch
 
         from clip4str.model.draft import frames_per_column
+        from clip4str.model.sizes import SIZES
         from clip4str.training import start
         from clip4str.training.data import encode_words
         from clip4str.training.module import Settings, Training
         from clip4str.training.psm import draw_orders
 
-        config = replace(start.SIZES["small"], image_layers=args.layers)
+        config = replace(SIZES["small"], image_layers=args.layers)
         config = replace(config, draft_frames=frames_per_column(config.grid))
         settings = Settings(lr=7e-4, decoder_lr=1, muon_lr=2e-3, weight_decay=0.05, dropout=0, freeze_text=-1, ctc=0.5)
         torch.manual_seed(0)

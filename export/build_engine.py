@@ -1,6 +1,6 @@
 """Checkpoint -> bundle: `python export/build_engine.py [CHECKPOINT]`, or `clip4str build`.
 
-bundles.py makes ONNX bundles of checkpoints, and needs torch; finishing.py adds TensorRT engines, and does not.
+bundles.py makes ONNX bundles of checkpoints, and needs torch; add_engines.py adds TensorRT engines, and does not.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
     if o.no_engines:
         print(f"engines left out; on the machine that will run them: {done[1]}")
         return
-    from clip4str.export.finishing import finish_bundle
+    from clip4str.export.add_engines import finish_bundle
 
     finish_bundle(folder, engines, sample_folder=o.sample_images, min_agreement=o.min_agreement, force=o.force,
                   say=_print, detail=detail)  # fmt: skip

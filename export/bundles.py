@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle of ONNX files, verified. finishing.py adds engines to it."""
+"""Checkpoint -> bundle of ONNX files, verified. add_engines.py adds engines to it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import clip4str
 from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import BundleError, CheckpointError, UsageError
 from clip4str.core.normalization import NORMALIZATION
+from clip4str.export.atomic_folder import atomic_folder, check_target
 from clip4str.export.half_storage import HalfStorage
 from clip4str.export.kernel_weights import DECODERS_FILE, write_decoders
 from clip4str.export.parity import Parity, measure
 from clip4str.export.parity_images import sample_images
 from clip4str.export.stage_files import describe, write_stages
-from clip4str.export.staging import atomic_folder, check_target
 from clip4str.export.torch_weights import WEIGHTS_FILE, check_weights, write_weights
 from clip4str.model.checkpoint import BUNDLED, load_checkpoint
 from clip4str.model.clip4str import Clip4Str

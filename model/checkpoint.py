@@ -16,9 +16,9 @@ from torch import Tensor
 
 from clip4str.core.atomic_files import replaced
 from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import CheckpointError, UnsafeCheckpointError, first_line
 from clip4str.core.packaged import PACKAGED
+from clip4str.core.reading import Decoding
 from clip4str.core.safetensors_metadata import read_metadata, write_metadata
 
 from .clip4str import Clip4Str

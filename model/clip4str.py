@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip4str.core.bpe import BytePairTokenizer
-from clip4str.core.driver import Decoding, Pass, PredictAndRefine, Reading
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import ImageError
 from clip4str.core.masks import Rule
+from clip4str.core.reading import Decoding, Pass, Reading
 from clip4str.core.text import END, Charset
 
 from .config import Config

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from clip4str.core.console import Parser, fail, one_line
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import ImageError, UsageError
 from clip4str.core.packaged import PACKAGED
+from clip4str.core.reading import Decoding
 
 from .images import ImageLike, load_image
 from .recognizer import Recognizer, Word, default_bundle

@@ -11,9 +11,9 @@ from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
 from clip4str.model import Config
 from clip4str.model.draft import frames_per_column
+from clip4str.model.sizes import SIZES, size_name
 
 from .schedule import SCHEDULES
-from .start import SIZES
 
 # fmt: off
 
@@ -75,7 +75,8 @@ def parser(description: str) -> Parser:
     run("--seed", type=int, default=0)
 
     net = p.add_argument_group("network").add_argument
-    net("--size", choices=tuple(SIZES), default="small", help="small: the bundled one, 32x128 input (default)")
+    net("--size", type=size_name, choices=tuple(SIZES), default="small",
+        help="small: the bundled one, 32x128 input (default)")
     net("--network", default="", metavar="FIELD=VALUE,...",
         help="change the size: fields of model.Config, for example image_layers=9,patch_size=8x4")
     net("--init", default=None, metavar="START",

@@ -164,7 +164,7 @@ def _reading(network: Any, held: Any) -> dict[str, float]:
     """Percent of words right, and of characters predicted right from those before them."""
     import torch
 
-    from clip4str.core.driver import Decoding
+    from clip4str.core.reading import Decoding
     from clip4str.training.data import encode_words
     from clip4str.training.module import word_accuracy
     from clip4str.training.psm import draw_orders, psm_losses

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from clip4str.core import charts
 from clip4str.core.atomic_files import replaced
-from clip4str.core.driver import Decoding
+from clip4str.core.reading import Decoding
 from clip4str.model import Clip4Str, save_checkpoint
 
 from .augment import resize

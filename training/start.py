@@ -14,20 +14,8 @@ from clip4str.model import Config, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.network import Attention
 
-_SMALL = Config(
-    image_size=(32, 128), patch_size=(32, 4), image_width=192, image_layers=6,
-    text_width=128, text_layers=3, text_positions=16, vocabulary=2562, d=192, decoder_mlp=768,
-)  # fmt: skip
-SIZES = {
-    "small": _SMALL,
-    "b16": Config(),
-    "b32": Config(patch_size=(32, 32)),
-    "l14": Config(patch_size=(14, 14), image_width=1024, image_layers=24, text_width=768, d=768, decoder_mlp=3072),
-    "h14": Config(patch_size=(14, 14), image_width=1280, image_layers=32, text_width=1024, text_layers=24, d=1024,
-                  decoder_mlp=4096),
-}  # fmt: skip
-OPEN_CLIP = {"b16": ("ViT-B-16", "datacomp_xl_s13b_b90k"), "b32": ("ViT-B-32", "datacomp_xl_s13b_b90k"),
-             "l14": ("ViT-L-14", "datacomp_xl_s13b_b90k"), "h14": ("ViT-H-14-quickgelu", "dfn5b")}  # fmt: skip
+OPEN_CLIP = {"base16": ("ViT-B-16", "datacomp_xl_s13b_b90k"), "base32": ("ViT-B-32", "datacomp_xl_s13b_b90k"),
+             "large": ("ViT-L-14", "datacomp_xl_s13b_b90k"), "huge": ("ViT-H-14-quickgelu", "dfn5b")}  # fmt: skip
 
 
 @torch.no_grad()

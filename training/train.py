@@ -6,7 +6,7 @@ Examples:
   python training/build_atlas.py --output atlas.safetensors
   python training/train.py --data words/train/real --render 0.75 --render-atlas atlas.safetensors --words words.txt \\
       --output runs/small --minutes 18 --batch 1024 --compile
-  python training/train.py --size b16 --init clip --data words/train/real --output runs/b16 \\
+  python training/train.py --size base16 --init clip --data words/train/real --output runs/base16 \\
       --batch 128 --accumulate 8 --steps 51600 --devices 8 --strategy ddp --precision bf16-mixed
 
 A draft head, with which a frozen checkpoint reads the same words sooner, is learned from unlabelled crops in minutes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from clip4str.core.charts import BLUE, GREEN, ORANGE, PALE, VIOLET, add_legend, check_chart, new_figure, save, tidy
 from clip4str.core.errors import UsageError
+from clip4str.model.sizes import TITLES
 
 _LOOKS = {  # side: (colour, label)
     "published_fp32": (PALE, "published way, float32"),
@@ -15,14 +16,13 @@ _LOOKS = {  # side: (colour, label)
     "plain": (ORANGE, "clip4str without kernels"),
     "ours": (BLUE, "clip4str"),
 }
-_TITLES = {"small": "small", "b16": "B/16", "l14": "L/14"}
 _SOURCE = "bars: median, thin lines: quartiles. Measured by benchmarks/gpu_suite.py, all sides taking turns"
 
 
 def save_chart(results: dict[str, Any], path: Path) -> Path:
     """Write a PNG; returns its path. Raises UsageError if matplotlib is missing or there is nothing to draw."""
     check_chart(path)
-    networks = {name: rows for name in _TITLES if (rows := bars(results, name))}
+    networks = {name: rows for name in TITLES if (rows := bars(results, name))}
     if not networks:
         raise UsageError(f"{path}: no end-to-end times in these results")
     marked = "" if not results.get("failures") else " (some answers were wrong or missing)"
@@ -31,7 +31,7 @@ def save_chart(results: dict[str, Any], path: Path) -> Path:
     figure = new_figure(1 + 4.4 * len(networks), 6.8, f"Time to read a word on {device}", below, _SOURCE)
     for axes, (name, rows) in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks.items()):
         _draw(axes, rows)
-        axes.set_title(_TITLES[name], fontsize=11, loc="left")
+        axes.set_title(TITLES[name], fontsize=11, loc="left")
     add_legend(figure, _SOURCE, columns=2 * len(networks) - 1)
     save(figure, path)
     return path
@@ -42,7 +42,7 @@ def bars(results: dict[str, Any], name: str) -> list[tuple[int, str, float, floa
     rows = []
     for key, values in results.get(f"end_to_end_{name}", {}).get("batches", {}).items():
         sides = dict(values.get("sides", {}))
-        if name == "b16":
+        if name == "base16":
             compiled = results.get("compiled", {}).get("batches", {}).get(key, {}).get("sides", {}).get("compiled")
             sides |= {"compiled": compiled} if compiled else {}
         batch = int(key)

@@ -44,9 +44,9 @@ def _target() -> str | None:
 
 
 def _measure(report: Reporter, precision: str, target: str) -> None:
+    from clip4str.export.add_engines import finish_bundle
     from clip4str.export.bundles import build_bundle
     from clip4str.export.engines import EngineOptions
-    from clip4str.export.finishing import finish_bundle
     from clip4str.export.parity_images import sample_images
     from clip4str.runtime import Recognizer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip4str.core.driver import Decoding
+from clip4str.core.reading import Decoding
 from clip4str.core.text import Charset
 from clip4str.kernels.tokenize import TokenizerTables
 from clip4str.model import Clip4Str

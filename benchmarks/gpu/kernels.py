@@ -22,7 +22,7 @@ from clip4str.benchmarks.devices import Device
 from clip4str.benchmarks.gpu.device import Gpu, spread
 from clip4str.benchmarks.gpu.supervisor import Reporter
 
-NETWORKS, BATCHES = ("b16", "small", "l14"), (1, 64, 8, 256)  # the most wanted first
+NETWORKS, BATCHES = ("base16", "small", "large"), (1, 64, 8, 256)  # the most wanted first
 OPERATORS = ("cross_attention", "decode_pass", "linear", "crop_resize", "tokenize", "collapse")
 _LAUNCHES = {"cross_attention": 2, "decode_pass": 6}
 _ORDER = (("base16", 64), ("base16", 1), ("small", 64), ("small", 1), ("large", 64), ("large", 1), ("base16", 8))

@@ -13,8 +13,8 @@ from torch import Tensor
 from clip4str.benchmarks.forcing import ForcedWords, Forcing
 from clip4str.benchmarks.published import Published
 from clip4str.model import Clip4Str, Config
+from clip4str.model.sizes import SIZES
 from clip4str.runtime.backends.pytorch.program import FIRST
-from clip4str.training.start import SIZES
 
 WORD, VISUAL_PASSES, CROSS_PASSES = 6, FIRST.visual, FIRST.cross
 FORCING = Forcing(WORD, VISUAL_PASSES, CROSS_PASSES, text_calls=1)
@@ -26,7 +26,7 @@ TINY = Config(
 
 def sizes(dry_run: bool) -> dict[str, Config]:
     """The networks to time, by name. A dry run gives the names to a tiny one."""
-    return {name: TINY if dry_run else SIZES[name] for name in ("b16", "small", "l14")}
+    return {name: TINY if dry_run else SIZES[name] for name in ("base16", "small", "large")}
 
 
 def random_pixels(config: Config, images: int, device: torch.device, seed: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ def dig(values: Any, *keys: Any) -> Any:
 
 def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The goals for B/16 on one H100, each with its figure: met, missed, or not measured."""
-    batches = dig(results, "end_to_end_b16", "batches") or {}
+    batches = dig(results, "end_to_end_base16", "batches") or {}
     one, large = (dig(batches, n) for n in ("1", "64"))
     found = [
         _target("batch 1: times faster than the published way in float16", one, "published_fp16_over_ours", 25, 40),
@@ -57,7 +57,7 @@ def summary(results: dict[str, Any]) -> str:
     """What a person wants to see, in at most 11,500 characters."""
     parts = [
         _environment(results),
-        *(_end_to_end(name, dig(results, f"end_to_end_{name}", "batches")) for name in ("b16", "small", "l14")),
+        *(_end_to_end(name, dig(results, f"end_to_end_{name}", "batches")) for name in ("base16", "small", "large")),
         _compiled(dig(results, "compiled", "batches")),
         _kernels(results),
         _sweep(dig(results, "sweep", "cases") or []),
@@ -108,7 +108,7 @@ def _end_to_end(name: str, batches: dict[str, Any] | None) -> str:
 
 def _compiled(batches: dict[str, Any] | None) -> str:
     lines = [
-        f"torch.compile, b16 batch {batch}: {_spread(dig(values, 'sides', 'compiled'))} us, ours in turn "
+        f"torch.compile, base16 batch {batch}: {_spread(dig(values, 'sides', 'compiled'))} us, ours in turn "
         f"{_spread(dig(values, 'sides', 'ours'))} us ({values.get('compile_seconds')} s to compile)"
         for batch, values in (batches or {}).items()
     ]

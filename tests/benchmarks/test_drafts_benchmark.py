@@ -9,8 +9,8 @@ import pytest
 
 from clip4str.benchmarks import drafts
 from clip4str.benchmarks.forcing import ForcedBackend, Forcing
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import UsageError
+from clip4str.core.reading import Decoding
 from clip4str.export.bundles import build_bundle
 from clip4str.model import save_checkpoint
 from clip4str.runtime import Recognizer

@@ -53,7 +53,7 @@ def test_dry_run_does_everything(dry_run):
     assert {s["state"] for s in results["sections"].values()} == {"done"}, dry_run.done.stdout
     assert not results["failures"] and not results["skipped"] and dry_run.done.returncode == 0
     assert len(results["sections"]) == 10 and results["ceilings"]["copy_gbs"] > 0
-    for name, batches in (("b16", "12"), ("small", "1"), ("l14", "1")):
+    for name, batches in (("base16", "12"), ("small", "1"), ("large", "1")):
         for batch in batches:
             values = results[f"end_to_end_{name}"]["batches"][batch]
             assert values["sides"].keys() == {"ours", "published_fp16", "published_fp32", "plain"}
@@ -317,7 +317,7 @@ def test_targets_are_met_or_missed():
             "64": {"summary": {"after_share": after, "rate_share": 0.55}},
         }
         cases = [{"name": "base16 text 16 batch 64", "of_bound": bound, "times_torch": 1.5}]
-        return {"end_to_end_b16": {"batches": batches}, "cross_attention": {"cross_attention": cases}}
+        return {"end_to_end_base16": {"batches": batches}, "cross_attention": {"cross_attention": cases}}
 
     good = [t["state"] for t in targets(results(41, 1.5, 0.19, 0.7))]
     assert good == ["moonshot met", "met", "met", "met", "not measured", "not measured", "met", "met"]
@@ -403,7 +403,7 @@ def test_gpu_against_stand_ins(gpu):
 def test_engines_are_read_with_compared_and_timed(monkeypatch, tmp_path):
     """With a build and a backend that need no GPU in place of TensorRT's."""
     from clip4str.benchmarks.gpu import engines
-    from clip4str.export import finishing
+    from clip4str.export import add_engines
     from clip4str.runtime import Recognizer
 
     said = {"target": "tensorrt", "version": "10.3", "build_seconds": {}, "layers": {}, "parity": {}}
@@ -418,7 +418,7 @@ def test_engines_are_read_with_compared_and_timed(monkeypatch, tmp_path):
             )
         return recognizer
 
-    monkeypatch.setattr(finishing, "finish_bundle", lambda *args, **options: None)
+    monkeypatch.setattr(add_engines, "finish_bundle", lambda *args, **options: None)
     monkeypatch.setattr(Recognizer, "load", classmethod(read))
     monkeypatch.setattr(engines, "ROUNDS", 6)
     for wrong in ("", "scrambled"):

@@ -63,7 +63,7 @@ def test_a_whole_run(tmp_path, capsys):
     "arguments, message",
     [
         (["--batch", "0"], "--batch is 1 or more"),
-        (["--random-weights", "b16", "--data", "x"], "no --data"),
+        (["--random-weights", "base16", "--data", "x"], "no --data"),
         (["--json", "nowhere/x.json"], "its folder does not exist"),
     ],
 )

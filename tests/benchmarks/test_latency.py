@@ -15,12 +15,12 @@ from clip4str.benchmarks.forcing import ForcedBackend, ForcedWords, Forcing
 from clip4str.benchmarks.latency import main
 from clip4str.benchmarks.latency_chart import save_chart
 from clip4str.benchmarks.latency_sides import STAGES
-from clip4str.benchmarks.random_weights import SIZES
 from clip4str.core.cli import main as run_command
 from clip4str.core.text import Charset
 from clip4str.data.word_images import word_images
 from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.model import Config
+from clip4str.model.sizes import SIZES
 from clip4str.runtime import Recognizer
 
 ONCE = ("--repeat", "1", "--warmup", "0", "--threads", "1", "--quiet")
@@ -149,7 +149,7 @@ def test_random_weights_need_no_checkpoint(tmp_path, monkeypatch, capsys):
         (("--force-length", "26"), "length to force: 1 to 25"),
         (("--force-length", "0"), "length to force: 1 to 25"),
         (("--force-passes", "1", "1"), "visual passes to force: 2 to 26"),
-        (("--random-weights", "b16"), "leave out --bundle"),
+        (("--random-weights", "base16"), "leave out --bundle"),
         (("--chart", "nowhere/a.png"), "its folder does not exist"),
         (("--chart", "."), ".: is a folder; name a file"),
         (("--json", "."), ".: is a folder; name a file"),

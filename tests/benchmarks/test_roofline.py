@@ -26,7 +26,7 @@ from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
 from clip4str.export.stage_files import write_stages
 from clip4str.model import Clip4Str
-from clip4str.training.start import SIZES
+from clip4str.model.sizes import SIZES
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 IMAGES = 3
@@ -80,12 +80,12 @@ def test_work_is_that_of_the_onnx_graph(graphs, stage):
 
 def test_b16_is_the_vision_transformer_of_the_literature():
     """ViT-B/16 at 224: 17.56 G multiply-adds; our image stage's projections come on top."""
-    flops = total_flops(stage_launches(SIZES["b16"], "image", 1, "fp16"))
+    flops = total_flops(stage_launches(SIZES["base16"], "image", 1, "fp16"))
     projections = 2 * 197 * (768 * 512 + 512 * 2 * 2 * 512)
     assert flops - projections == pytest.approx(2 * 17.56e9, rel=0.005)
 
 
-@pytest.mark.parametrize("size, layers", [("small", (6, 3)), ("b16", (12, 12))])
+@pytest.mark.parametrize("size, layers", [("small", (6, 3)), ("base16", (12, 12))])
 def test_launches_are_those_of_a_build_log(size, layers):
     """TensorRT-RTX 1.7.1 on the float16 graphs, its shape calls and stream signals left out."""
     found = {s: predict(DEVICES["l4"], SIZES[size], 8, "fp16")["stages"][s]["launches"] for s in STAGES}
@@ -124,10 +124,10 @@ def test_what_was_measured_takes_the_place_of_the_data_sheet():
 @pytest.mark.parametrize("name", DEVICES)
 def test_predictions_are_in_order(name):
     device = DEVICES[name]
-    for size in ("small", "b16"):
+    for size in ("small", "base16"):
         for batch in (1, 32):
             eight, half = (predict(device, SIZES[size], batch, p) for p in ("int8", "fp16"))
-            if size == "b16":  # small products gain less than two launches more cost
+            if size == "base16":  # small products gain less than two launches more cost
                 assert eight["total_us"] < half["total_us"]
         for precision in PRECISIONS:
             batches = [predict(device, SIZES[size], batch, precision) for batch in (1, 2, 8, 32, 256)]
@@ -139,7 +139,7 @@ def test_predictions_are_in_order(name):
 @pytest.mark.parametrize("name", DEVICES)
 def test_nothing_is_faster_than_the_datasheet(name):
     device = DEVICES[name]
-    for size, batch in (("b16", 1), ("small", 1), ("b16", 64)):
+    for size, batch in (("base16", 1), ("small", 1), ("base16", 64)):
         for precision in PRECISIONS:
             row = predict(device, SIZES[size], batch, precision)
             for stage in row["stages"].values():
@@ -152,7 +152,7 @@ def test_nothing_is_faster_than_the_datasheet(name):
 
 
 def test_passes_and_the_bus_are_paid_for():
-    config, device = SIZES["b16"], DEVICES["agx-orin"]
+    config, device = SIZES["base16"], DEVICES["agx-orin"]
     few, many = (predict(device, config, 1, "fp16", passes) for passes in ((1, 1), (9, 2)))
     stages = few["stages"]
     more = 8 * stages["visual"]["us"] + stages["cross"]["us"]
@@ -162,7 +162,7 @@ def test_passes_and_the_bus_are_paid_for():
     assert card["host_us"] > 32 * 3 * 224 * 224 * 4 / 12e3  # microseconds at 12 GB/s
 
 
-@pytest.mark.parametrize("size, columns", [("small", 32), ("b16", 14)])
+@pytest.mark.parametrize("size, columns", [("small", 32), ("base16", 14)])
 def test_a_draft_head_is_five_kernels_and_its_weights_once(size, columns):
     plain = SIZES[size]
     c = replace(plain, draft_frames=-(-32 // columns))
@@ -177,7 +177,7 @@ def test_a_draft_head_is_five_kernels_and_its_weights_once(size, columns):
             assert stage_launches(c, stage, 8, precision) == stage_launches(plain, stage, 8, precision)
 
 
-@pytest.mark.parametrize("size", ["b16", "l14", "small"])
+@pytest.mark.parametrize("size", ["base16", "large", "small"])
 def test_arithmetic_of_the_program_is_what_torch_counts(size):
     """The image tower's and a decoder pass's, counted by torch on tensors without data."""
     config = SIZES[size]
@@ -203,13 +203,13 @@ def test_arithmetic_of_the_program_is_what_torch_counts(size):
 def test_bytes_of_the_program_hold_the_weights_once():
     """At batch 1 it must read every weight of the image tower: 2 bytes each."""
     with torch.device("meta"):
-        model = Clip4Str(SIZES["b16"])
+        model = Clip4Str(SIZES["base16"])
     weights = 2 * sum(p.numel() for p in model.clip_model.visual.transformer.parameters())
-    assert weights < total_bytes(kernel_launches.image_tower(SIZES["b16"], 1)) < 1.6 * weights
+    assert weights < total_bytes(kernel_launches.image_tower(SIZES["base16"], 1)) < 1.6 * weights
 
 
 def test_predictions_of_the_program_follow_the_device():
-    config, h100 = SIZES["b16"], DEVICES["h100"]
+    config, h100 = SIZES["base16"], DEVICES["h100"]
     one, large = (predict_program(h100, config, n) for n in (1, 64))
     assert one["bound_us"] < one["total_us"] and large["bound_us"] < large["total_us"]
     assert one["launches"] <= large["launches"]
@@ -220,7 +220,7 @@ def test_predictions_of_the_program_follow_the_device():
 
 
 def test_a_draft_takes_the_place_of_the_start_pass_and_of_another():
-    config, h100 = SIZES["b16"], DEVICES["h100"]
+    config, h100 = SIZES["base16"], DEVICES["h100"]
     before, after = (predict_program(h100, c, 1) for c in (config, replace(config, draft_frames=3)))
     a_pass = len(kernel_launches.decode_pass(config, 1, 0))
     assert after["launches"] == before["launches"] + 4 - a_pass
@@ -229,10 +229,10 @@ def test_a_draft_takes_the_place_of_the_start_pass_and_of_another():
 
 def test_kernels_are_a_table_and_of_one_device_launch_by_launch(tmp_path, capsys):
     file = tmp_path / "kernels.json"
-    options = ["--kernels", "--networks", "b16", "--batch", "1", "--json", str(file)]
+    options = ["--kernels", "--networks", "base16", "--batch", "1", "--json", str(file)]
     assert main(options) == 0
     out = capsys.readouterr().out
-    assert out.count("| b16 ") == len(DEVICES) and "launch by launch" not in out
+    assert out.count("| base16 ") == len(DEVICES) and "launch by launch" not in out
     assert main([*options, "--devices", "h100"]) == 0
     out, (row,) = capsys.readouterr().out, json.loads(file.read_text())["rows"]
     assert sum(part["count"] for part in row["parts"]) == row["launches"]
@@ -274,7 +274,7 @@ def test_a_bundle_is_a_network(tiny_bundle, capsys):
 
 
 @pytest.mark.parametrize("options, words", [
-    (["--networks", "b17"], "--networks knows small, b16"),
+    (["--networks", "b17"], "--networks knows small, base16"),
     (["--networks", "small", "small"], "--networks: two are called small"),
     (["--devices", "nano"], "--devices knows orin-nano"),
     (["--batch", "0"], "--batch is 1 to 4096, not 0"),
@@ -295,7 +295,7 @@ def test_errors_are_one_line(options, words, capsys, tmp_path, monkeypatch):
 def test_committed_predictions_are_todays():
     """Whoever changes an assumption writes them anew: python benchmarks/roofline.py --json ... --chart ..."""
     committed = json.loads((RESULTS / "roofline.json").read_text())
-    networks = {name: SIZES[name] for name in ("small", "b16")}
+    networks = {name: SIZES[name] for name in ("small", "base16")}
     today = predictions(networks, DEVICES, (1, 32), arithmetic.PASSES)
     assert committed["assumed"] == today["assumed"] and committed["devices"] == today["devices"]
     assert len(committed["rows"]) == len(today["rows"]) == 2 * 2 * 9 * 2

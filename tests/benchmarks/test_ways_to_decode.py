@@ -6,8 +6,8 @@ import re
 import pytest
 
 from clip4str.benchmarks.modes import main, ways
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import UsageError
+from clip4str.core.reading import Decoding
 from clip4str.runtime import Recognizer
 
 

@@ -6,9 +6,10 @@ import torch
 from oracle import read_alone
 
 from clip4str.core.caption_cache import CaptionCache
-from clip4str.core.driver import Pass, PredictAndRefine
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import UsageError
 from clip4str.core.masks import Rule
+from clip4str.core.reading import Pass
 from clip4str.runtime import Decoding, Stats
 
 SIZES = [

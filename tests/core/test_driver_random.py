@@ -9,7 +9,8 @@ import pytest
 
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.caption_cache import CaptionCache
-from clip4str.core.driver import Decoding, Pass, PredictAndRefine
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.reading import Decoding, Pass
 from clip4str.core.text import Charset
 
 CHARACTERS = "abAB1-"

@@ -73,7 +73,7 @@ def built(tmp_path_factory):
         shutil.rmtree(result.bundle.folder)
 
 
-@pytest.fixture(params=["small", "b16"])
+@pytest.fixture(params=["small", "base16"])
 def name(request) -> str:
     return request.param
 

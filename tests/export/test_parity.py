@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from clip4str.core.driver import Pass
 from clip4str.core.errors import ParityError
+from clip4str.core.reading import Pass
 from clip4str.export.parity import Parity, max_difference, measure
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import STAGES, Bundle

@@ -14,8 +14,8 @@ import torch
 from test_pytorch_program import same
 from torch_networks import Replayed, backend_of, images
 
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import BackendError, ShapeError
+from clip4str.core.reading import Decoding
 from clip4str.runtime.backends.pytorch import program, runner, stages
 from clip4str.runtime.backends.pytorch.graphs import BUCKETS, CudaGraphs, bucket_for, is_out_of_memory, release_memory
 

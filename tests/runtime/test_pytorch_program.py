@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_networks import backend_of, driver_of, images
 
-from clip4str.core.driver import Decoding
+from clip4str.core.reading import Decoding
 from clip4str.runtime.backends.pytorch import program as program_module
 from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.stages import patches_of

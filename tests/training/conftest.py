@@ -48,9 +48,9 @@ def atlas_file(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clip4str.training import start
+    from clip4str.model.sizes import SIZES
 
-    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
+    monkeypatch.setitem(SIZES, "small", replace(TINY))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import draw, write_lmdb
 
-from clip4str.core.driver import Decoding
+from clip4str.core.reading import Decoding
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.draft import DraftHead
 from clip4str.training import draft
@@ -125,7 +125,7 @@ def test_copies_of_a_picture_are_on_one_side_and_memory_is_bounded(network, chec
         (["--output", "head.ckpt"], "ends in .safetensors"),
         (["--data", "nowhere"], "nowhere: does not exist"),
         (["--draft-head", "none.ckpt"], "none.ckpt: does not exist"),
-        (["--size", "b16"], "unrecognized arguments: --size b16"),
+        (["--size", "base16"], "unrecognized arguments: --size base16"),
         (["--crops", "1"], "1 crops are too few"),
     ],
 )

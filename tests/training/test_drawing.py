@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clip4str.core.errors import DataError
 from clip4str.core.text import Charset
-from clip4str.training import start
+from clip4str.model.sizes import SIZES
 from clip4str.training.data import Stream, load_words
 from clip4str.training.drawing import atlas_build, camera, command
 from clip4str.training.drawing.atlas import CAP, PAD, SPACE, STEP, Atlas
@@ -269,7 +269,7 @@ def test_drawn_words_alone(atlas_file: Path):
 
 
 def test_a_run_on_drawn_words_goes_on(atlas_file, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(start.SIZES, "small", replace(TINY))
+    monkeypatch.setitem(SIZES, "small", replace(TINY))
     options = ["--render", "0.5", "--render-atlas", str(atlas_file), "--batch", "4", "--workers", "0", "--threads", "1",
                "--precision", "32", "--accelerator", "cpu", "--data", str(words), "--real-fraction", "0.5"]  # fmt: skip
     for name, count in (("whole", "2"), ("parts", "1"), ("parts", "2")):

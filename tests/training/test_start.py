@@ -10,6 +10,7 @@ from tiny import TINY, tiny_network
 from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.model import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
+from clip4str.model.sizes import SIZES
 from clip4str.training import start
 from clip4str.training.arguments import config_from
 from clip4str.training.module import Settings, Training
@@ -20,11 +21,11 @@ def asked(network, size="small"):
 
 
 def test_network_changes_the_size_and_nothing_else():
-    small = start.SIZES["small"]
+    small = SIZES["small"]
     assert asked("") == small
     wanted = replace(small, image_layers=9, patch_size=(8, 4))
     assert asked("image_layers=9,patch_size=8x4") == wanted
-    assert asked("text_layers=1", "b16") == replace(start.SIZES["b16"], text_layers=1)
+    assert asked("text_layers=1", "base16") == replace(SIZES["base16"], text_layers=1)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from tiny import TINY, WORDS, train, write_lmdb
 
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import CheckpointError, UsageError
+from clip4str.core.reading import Decoding
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.training import start
@@ -217,7 +217,7 @@ def test_other_mistakes(words, tmp_path, small_is_tiny, capsys, monkeypatch):
     assert "damaged" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UsageError, match="pip install open_clip_torch"):
-        start.start_from(Clip4Str(TINY), "clip", "b16")
+        start.start_from(Clip4Str(TINY), "clip", "base16")
 
 
 def test_another_network_does_not_go_on(words, tmp_path, small_is_tiny, capsys, monkeypatch):

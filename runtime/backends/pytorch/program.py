@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.core.driver import Decoding, Stats
+from clip4str.core.reading import Decoding, Stats
 from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize

@@ -11,9 +11,9 @@ import pytest
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import BackendError
 from clip4str.core.masks import Rule
+from clip4str.core.reading import Decoding
 from clip4str.export.parity import compare
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle

@@ -11,8 +11,8 @@ import torch
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import BundleError
+from clip4str.core.reading import Decoding
 from clip4str.export.bundles import build_bundle
 from clip4str.export.parity import compare
 from clip4str.model import load_checkpoint, save_checkpoint

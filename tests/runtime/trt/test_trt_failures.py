@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 import pytest
 
-from clip4str.core.driver import Decoding
 from clip4str.core.errors import BackendError, Clip4StrError
+from clip4str.core.reading import Decoding
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cuda import CudaContextLost

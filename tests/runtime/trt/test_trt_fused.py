@@ -16,9 +16,9 @@ import torch
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
-from clip4str.core.driver import Decoding, Pass
 from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeError, UsageError
 from clip4str.core.masks import Rule
+from clip4str.core.reading import Decoding, Pass
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
 from clip4str.kernels.decode_pass.weights import pack_decoder

@@ -12,7 +12,8 @@ from fake_trt_runtime import make_tensorrt, write_plan
 
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.caption_cache import CaptionCache
-from clip4str.core.driver import Decoding, PredictAndRefine
+from clip4str.core.driver import PredictAndRefine
+from clip4str.core.reading import Decoding
 from clip4str.core.text import Charset
 from clip4str.runtime.backends import Options
 from clip4str.runtime.backends.trt import open_backend, session

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from clip4str.core.errors import BackendError, BundleError, ParityError, UsageError
-from clip4str.export import finishing
+from clip4str.export import add_engines
+from clip4str.export.add_engines import finish_bundle
 from clip4str.export.build_engine import main
 from clip4str.export.engines import EngineOptions
-from clip4str.export.finishing import finish_bundle
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime import Recognizer
 from clip4str.runtime.backends import trt
@@ -56,9 +56,9 @@ def library(monkeypatch):
         said = {"target": options.target, "version": "10.3.0", "gpu": "Orin", "command": "clip4str build"}
         return {**said, "profile": profile, "files": files, "key": f"{options}"}
 
-    monkeypatch.setattr(finishing, "build_engines", build)
-    monkeypatch.setattr(finishing, "engine_key", lambda manifest, options: f"{options}")
-    monkeypatch.setattr(finishing, "why_unusable", lambda: "no GPU here")
+    monkeypatch.setattr(add_engines, "build_engines", build)
+    monkeypatch.setattr(add_engines, "engine_key", lambda manifest, options: f"{options}")
+    monkeypatch.setattr(add_engines, "why_unusable", lambda: "no GPU here")
     return calls
 
 
@@ -91,13 +91,13 @@ def test_the_same_again_does_nothing_and_other_options_replace(bundle, library):
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), BackendError("workspace"), OSError("disk full")])
 def test_a_failure_leaves_the_bundle_as_it_was(bundle, library, monkeypatch, failure):
     finish_bundle(bundle, OPTIONS)
-    before, build = everything(bundle), finishing.build_engines
+    before, build = everything(bundle), add_engines.build_engines
 
     def fail(folder, *rest, **more):
         build(folder, *rest, **more)
         raise failure
 
-    monkeypatch.setattr(finishing, "build_engines", fail)
+    monkeypatch.setattr(add_engines, "build_engines", fail)
     with pytest.raises(type(failure)):
         finish_bundle(bundle, OPTIONS, force=True)
     assert everything(bundle) == before and [p.name for p in bundle.parent.iterdir()] == ["bundle"]
@@ -109,7 +109,7 @@ def test_engines_that_read_differently_are_not_let_in(bundle, library, monkeypat
     def refuse(*args):
         raise ParityError("20 of 32 words agree")
 
-    monkeypatch.setattr(finishing, "_parity", refuse)
+    monkeypatch.setattr(add_engines, "_parity", refuse)
     with pytest.raises(ParityError):
         finish_bundle(bundle, OPTIONS)
     assert everything(bundle) == before
@@ -145,7 +145,7 @@ def test_without_tensorrt_the_onnx_bundle_stands(golden_checkpoint, tmp_path, mo
     def missing(*args):
         raise BackendError("TensorRT is not installed: pip install tensorrt")
 
-    monkeypatch.setattr(finishing, "engine_key", missing)
+    monkeypatch.setattr(add_engines, "engine_key", missing)
     monkeypatch.chdir(tmp_path)
     command = [str(golden_checkpoint("tiny")), "--fp16", "--min-agreement", "0", "--target", "tensorrt"]
     assert main(command) == 2
@@ -168,7 +168,7 @@ def test_engines_that_were_never_run_are_checked_where_they_can_be(bundle, libra
     finish_bundle(bundle, OPTIONS)
     with pytest.warns(RuntimeWarning, match="never compared with the network"), pytest.raises(BackendError):
         Recognizer.load(bundle, "tensorrt")
-    monkeypatch.setattr(finishing, "_parity", lambda *args: {"checked": True, "agreement": 1.0})
+    monkeypatch.setattr(add_engines, "_parity", lambda *args: {"checked": True, "agreement": 1.0})
     finish_bundle(bundle, OPTIONS)
     assert len(library) == 1, "nothing is built again"
     assert Bundle.open(bundle, verify=True).manifest.engines["parity"]["checked"]
@@ -176,11 +176,11 @@ def test_engines_that_were_never_run_are_checked_where_they_can_be(bundle, libra
 
 def test_engines_for_another_gpu_than_the_one_here_are_left_unchecked(monkeypatch):
     device = SimpleNamespace(compute_capability="8.9")
-    monkeypatch.setattr(finishing, "why_unusable", lambda: None)
-    monkeypatch.setattr(finishing, "open_cuda", lambda: SimpleNamespace(device=device, close=lambda: None))
+    monkeypatch.setattr(add_engines, "why_unusable", lambda: None)
+    monkeypatch.setattr(add_engines, "open_cuda", lambda: SimpleNamespace(device=device, close=lambda: None))
     for built_for, why in (["8.6"], "they are for compute capability 8.6, here is 8.9"), (["8.6", "8.9"], None):
         manifest = SimpleNamespace(engines={"target": "tensorrt-rtx", "compute_capabilities": built_for})
-        assert finishing._why_not_run(manifest) == why
+        assert add_engines._why_not_run(manifest) == why
 
 
 class Backend:
@@ -218,12 +218,12 @@ def test_engines_and_kernels_are_both_compared(bundle, monkeypatch, wrong):
         return opened[-1]
 
     monkeypatch.setattr(trt, "open_backend", open_backend)
-    monkeypatch.setattr(finishing, "_why_not_run", lambda manifest: None)
+    monkeypatch.setattr(add_engines, "_why_not_run", lambda manifest: None)
     if wrong:
         with pytest.raises(ParityError, match="words agree"):
-            finishing._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
+            add_engines._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
     else:
-        found = finishing._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
+        found = add_engines._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
         assert found["checked"] and found["agreement"] == found["with_kernels"]["agreement"] == 1
     assert [b.kernels for b in opened] == [False, True][: 1 if wrong == "engines" else 2]
     assert all(b.closed for b in opened)
@@ -244,7 +244,7 @@ def test_engine_options_need_engines(golden_checkpoint, tmp_path, monkeypatch, c
     assert not list(tmp_path.iterdir())
 
 
-def test_finishing_needs_no_torch(bundle):
+def test_adding_engines_needs_no_torch(bundle):
     """A board has neither torch nor onnx: both are blocked here."""
     script = (
         "import sys\n"

@@ -15,10 +15,10 @@ from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BundleError, UsageError
 from clip4str.core.text import Charset
+from clip4str.export.atomic_folder import atomic_folder
 from clip4str.export.engines import EngineOptions, build_engines, engine_key
 from clip4str.export.parity import compare
 from clip4str.export.parity_images import sample_images
-from clip4str.export.staging import atomic_folder
 from clip4str.runtime.backends import Options
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import KERNELS, MANIFEST, STAGES, Bundle, Manifest, describe_file, write_manifest
