@@ -34,7 +34,7 @@ def test_passes_and_words_side_by_side(bundle, words, tmp_path, capsys):
     how = ["--data", str(words.parent), "--bundle", str(bundle), "--json", str(report), "--quiet"]
     assert drafts.main(how) == 0
     said = capsys.readouterr().out
-    assert "words changed: 0 of 9" in said and "| SVT | 9 |" in said
+    assert "words changed: 0 of 9" in said and "| SVT |     9 |" in said
     assert "settled in up to 1, 2, 3, 4, 5 visual passes, without draft: 0.0, " in said
     (row,) = json.loads(report.read_text())["sets"]
     pictures = np.random.default_rng(1).integers(0, 256, (9, 20, 50, 3), dtype=np.uint8)
