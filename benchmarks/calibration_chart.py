@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.calibration_figures import BINS
-from clip4str.core.charts import BLUE, GREY, ORANGE, new_figure, save, tidy
+from clip4str.core.charts import BLUE, GREY, ORANGE, logarithmic, new_figure, save, tidy
 
 _LOOKS = {"before": ORANGE, "after": BLUE}
 _WIDTH = 100 / BINS  # of a bin, in percent
@@ -28,8 +28,7 @@ def save_chart(measured: dict[str, Any], temperature: float, path: Path, name: s
     curve.set_ylabel("words right, %")
     curve.set_ylim(0, 100)
     curve.legend(loc="upper left", frameon=False, fontsize=9)
-    counts.set_yscale("log")
-    counts.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    logarithmic(counts, "y", (1,))
     counts.set_ylim(0.7, 4 * max(row["words"] for side in _LOOKS for row in measured["bins"][side]))
     counts.set_ylabel("words in the bin")
     counts.set_xlabel(f"confidence, %, in {BINS} bins")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, new_figure, save, tidy
+from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, logarithmic, new_figure, save, tidy
 
 _COLOURS = (BLUE, ORANGE, RED, GREEN, VIOLET, GREY, "#3a9ca6", "#a8743a")  # by package
 _PER_MB = 8.0  # square points of area a megabyte
@@ -43,10 +43,7 @@ def _points(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
         at = ms["median"], value["percent"]
         axes.errorbar(*at, **bars, fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.55, zorder=2)
         axes.scatter(*at, s=_PER_MB * row["bytes"] / 1e6, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
-    axes.set_xscale("log")
-    ticks = [step * 10.0**power for power in range(-3, 6) for step in (1, 2, 5)]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xticks([], minor=True)
+    logarithmic(axes, "x")
     times, values = [row["latency_ms"] for row in rows], [row["combined"] for row in rows]
     axes.set_xlim(min(ms["quartile_1"] for ms in times) / 1.5, max(ms["quartile_3"] for ms in times) * 1.5)
     low, high = min(value["low"] for value in values), max(value["high"] for value in values)

@@ -62,6 +62,17 @@ def tidy(axes: Any, grid: str = "both") -> None:
         axes.spines[edge].set_visible(False)
 
 
+def logarithmic(axes: Any, axis: str, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """axis: "x" or "y"; ticks at these multiples of powers of ten, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set(**{f"{axis}scale": "log"})
+    of = getattr(axes, f"{axis}axis")
+    of.set_major_locator(LogLocator(subs=steps))
+    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    of.set_minor_locator(NullLocator())
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a PNG, SVG or PDF, as the suffix says, whole or not at all. Raises UsageError."""
     content = io.BytesIO()

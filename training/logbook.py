@@ -223,7 +223,7 @@ def _drop_rows_after(path: Path, step: int, columns: Sequence[str]) -> None:
 
 def chart(log: Path, target: Path) -> None:
     """Losses and held-out word accuracy over the words seen."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import EngFormatter
 
     rows = read_log(log)
 
@@ -242,11 +242,8 @@ def chart(log: Path, target: Path) -> None:
         x, y = series(name)
         if y:
             left.plot(x, y, label=label, color=colours[name], linewidth=1.2)
-    left.set_yscale("log")  # the first steps would flatten all that follows
+    charts.logarithmic(left, "y")  # the first steps would flatten all that follows
     left.set(xlabel="training words seen", ylabel="loss (logarithmic)")
-    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_major_formatter(ScalarFormatter())
-    left.yaxis.set_minor_formatter(NullFormatter())
     for name in ("visual", "cross"):
         x, y = series(f"validation_{name}")
         if y:

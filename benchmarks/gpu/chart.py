@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.charts import BLUE, GREEN, ORANGE, PALE, VIOLET, add_legend, check_chart, new_figure, save, tidy
+from clip4str.core.charts import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PALE,
+    VIOLET,
+    add_legend,
+    check_chart,
+    logarithmic,
+    new_figure,
+    save,
+    tidy,
+)
 from clip4str.core.errors import UsageError
 from clip4str.model.sizes import TITLES
 
@@ -27,7 +39,7 @@ def save_chart(results: dict[str, Any], path: Path) -> Path:
         raise UsageError(f"{path}: no end-to-end times in these results")
     marked = "" if not results.get("failures") else " (some answers were wrong or missing)"
     device = results.get("environment", {}).get("name", "unknown GPU")
-    below = f"pixels in to words out{marked}. {results.get('forced', '')}"
+    below = f"pixels in to words out{marked}; {results.get('forced', '')}"
     figure = new_figure(1 + 4.4 * len(networks), 6.8, f"Time to read a word on {device}", below, _SOURCE)
     for axes, (name, rows) in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks.items()):
         _draw(axes, rows)
@@ -65,7 +77,7 @@ def _draw(axes: Any, rows: list[tuple[int, str, float, float, float]]) -> None:
         places.append(place)
         labels.append(f"batch {batch}" if batch != before else "")
         before = batch
-    axes.set_xscale("log")
+    logarithmic(axes, "x", (1,))
     axes.set_xlim(min(row[2] for row in rows) / 2, max(row[2] for row in rows) * 3)
     axes.set_yticks(places, labels)
     axes.set_xlabel("milliseconds a word (logarithmic)")
