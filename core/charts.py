@@ -29,8 +29,9 @@ def new_figure(width: float, height: float, title: str, below: str = "", source:
     both may have several lines. legend: keep room for `add_legend`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150)
     FigureCanvasAgg(figure)
     left = 0.12 / width
     head = _TITLE + _LINE * (len(below.splitlines()))
@@ -38,7 +39,7 @@ def new_figure(width: float, height: float, title: str, below: str = "", source:
     figure.text(left, 1 - 0.08 / height, title, va="top", fontsize=12, fontweight="bold")
     figure.text(left, 1 - (0.08 + 0.24) / height, below, va="top", fontsize=9, color=GREY)
     figure.text(left, 0.05 / height, source, va="bottom", fontsize=8, color=GREY)
-    figure.get_layout_engine().set(rect=(0, foot / height, 1, 1 - (head + foot) / height))
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, foot / height, 1, 1 - (head + foot) / height)))
     return figure
 
 
