@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.latency_sides import STAGES
-from clip4str.core.charts import BLUE, GREEN, ORANGE, PALE, RED, VIOLET, add_legend, new_figure, save, tidy
+from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, PALE, RED, VIOLET, add_legend, new_figure, save, tidy
 
 _LOOKS = {  # stage: (colour, label)
     "prepare": (PALE, "image preparation"),
@@ -15,6 +15,7 @@ _LOOKS = {  # stage: (colour, label)
     "visual": (ORANGE, "visual decoder"),
     "text": (GREEN, "text tower"),
     "cross": (RED, "cross-modal decoder"),
+    "program": (GREY, "whole program at once"),
     "host": (VIOLET, "between stages"),
 }
 _SIDES = {"published": "published way", "bundle": "clip4str"}

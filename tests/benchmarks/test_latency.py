@@ -105,7 +105,7 @@ def test_without_torch(tiny_bundle, monkeypatch, capsys):
 
 
 def test_a_chart_needs_matplotlib(tiny_bundle, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(latency, "_measure", lambda *_: pytest.fail("timed before it was checked"))
+    monkeypatch.setattr(latency, "take_turns", lambda *_: pytest.fail("timed before it was checked"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = ("--no-published", "--batch", "1", "--chart", str(tmp_path / "a.png"))
     assert run_command(["bench", "--bundle", str(tiny_bundle), *options]) == 2
@@ -164,7 +164,7 @@ def test_random_weights_need_no_checkpoint(tmp_path, monkeypatch, capsys):
 def test_mistakes_are_one_line(arguments, message, tiny_bundle, tmp_path, monkeypatch, capsys):
     """And are found before anything is timed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(latency, "_measure", lambda *_: pytest.fail("timed before it was checked"))
+    monkeypatch.setattr(latency, "take_turns", lambda *_: pytest.fail("timed before it was checked"))
     (tmp_path / "other.safetensors").write_bytes(b"something else")
     assert run_command(["bench", "--bundle", str(tiny_bundle), *arguments]) == 2
     error = capsys.readouterr().err
