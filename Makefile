@@ -15,7 +15,7 @@ NETWORK := network-run network-status network-pause network-resume network-stop
 .PHONY: help demo test test-all lint bench kernels ship setup clean $(NETWORK)
 
 help:
-	@echo "make demo       the runtime alone into $(DEMO), 0.3 GB; reads the sample crops, shows the latency"
+	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
 	@echo "make setup      all of development into $(VENV), 3 GB: torch for CPUs and whatever tests need. Where the package"
 	@echo "                index has torch for CUDA alone it is 8 GB: name another, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
@@ -45,7 +45,7 @@ demo: $(DEMO_STAMP)
 	$(DEMO)/bin/clip4str bench --bundle $(PACKAGED) --no-published --batch 1 --threads 1 --seconds 10
 
 $(DEMO_STAMP): setup.py pyproject.toml constraints.txt
-	@echo "setting up $(DEMO): the runtime alone, 0.3 GB on disk"
+	@echo "setting up $(DEMO): the runtime alone, 0.2 GB on disk"
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
