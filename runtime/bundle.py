@@ -126,8 +126,16 @@ class Bundle:
         return self.folder / files[stage]
 
 
+OUTPUTS = {
+    "image": ("visual_kv", "cross_kv", "draft"),
+    "visual": ("ids", "probs", "logits"),
+    "text": ("text_kv",),
+    "cross": ("ids", "probs", "logits"),
+}
+
+
 def stage_shapes(manifest: Manifest) -> dict[str, dict[str, tuple[int | str, ...]]]:
-    """Every stage's inputs and outputs by name, with their shapes: N images, T positions, S content positions."""
+    """Every stage's inputs and OUTPUTS by name, with their shapes: N images, T positions, S content positions."""
     c, (height, width) = manifest.config, manifest.image_size
     memory = 1 + (height // c["patch_size"][0]) * (width // c["patch_size"][1])
     kv, text_kv = (

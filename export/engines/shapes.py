@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from clip4str.runtime.bundle import Manifest, stage_shapes
+from clip4str.runtime.bundle import OUTPUTS, Manifest, stage_shapes
 
 Shapes = dict[str, tuple[int, ...]]
-_OUTPUTS = {
-    "image": ("visual_kv", "cross_kv", "draft"),
-    "visual": ("ids", "probs", "logits"),
-    "text": ("text_kv",),
-    "cross": ("ids", "probs", "logits"),
-}
 
 
 def input_shapes(manifest: Manifest, stage: str) -> Shapes:
     """{name: shape without the leading N}, with T = S = steps"""
-    return {name: shape for name, shape in _fixed(manifest, stage).items() if name not in _OUTPUTS[stage]}
+    return {name: shape for name, shape in _fixed(manifest, stage).items() if name not in OUTPUTS[stage]}
 
 
 def output_shapes(manifest: Manifest, stage: str) -> Shapes:
     """As input_shapes."""
-    return {name: shape for name, shape in _fixed(manifest, stage).items() if name in _OUTPUTS[stage]}
+    return {name: shape for name, shape in _fixed(manifest, stage).items() if name in OUTPUTS[stage]}
 
 
 def _fixed(manifest: Manifest, stage: str) -> Shapes:

@@ -15,7 +15,7 @@ from clip4str.core.errors import BackendError, BundleError, first_line
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass
 
-from ..bundle import Bundle, stage_shapes
+from ..bundle import OUTPUTS, Bundle, stage_shapes
 from .contract import Backend
 
 
@@ -67,7 +67,7 @@ class OrtBackend(Backend):
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
-        self._seen = [name for name in stage_shapes(bundle.manifest)["image"] if name != "pixels"]
+        self._seen = [name for name in stage_shapes(bundle.manifest)["image"] if name in OUTPUTS["image"]]
         types = {value.name: value.type for value in self._sessions["visual"].get_inputs()}
         self._kv_type = _KV_TYPES.get(types["visual_kv"], np.float32)
 
@@ -89,7 +89,7 @@ class OrtBackend(Backend):
                 raise BundleError(f"{bundle.path(stage)}: {name} is {found.get(name)}, the manifest means {shape}")
         return session
 
-    def _run(self, stage: str, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def _run(self, stage: str, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:
             return self._sessions[stage].run(outputs, feed)
         except Exception as error:
@@ -110,7 +110,7 @@ class OrtBackend(Backend):
     def _pass(self, stage: str, tokens: np.ndarray, rule: Rule, **memory: np.ndarray) -> Pass:
         memory = {name: kv.astype(self._kv_type, copy=False) for name, kv in memory.items()}
         feed = {"tokens": tokens, "attend": rule.mask(tokens.shape[1]), **memory}
-        return Pass(*self._run(stage, ["ids", "probs", "logits"], feed))
+        return Pass(*self._run(stage, OUTPUTS[stage], feed))
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(rows)

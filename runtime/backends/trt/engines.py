@@ -9,7 +9,7 @@ import numpy as np
 
 from clip4str.core.errors import BackendError, BundleError
 
-from ...bundle import Bundle, stage_shapes
+from ...bundle import OUTPUTS, Bundle, stage_shapes
 from ...cuda import CudaOutOfMemory
 from .library import Complaints, rebuild_command, refused
 from .memory import Buffer, Scratch, Stream
@@ -18,12 +18,6 @@ from .replay import Graphs, Replay
 _TYPES = {"pixels": "FLOAT", "draft": "INT32", "tokens": "INT32", "bpe": "INT32", "attend": "BOOL", "ids": "INT32",
           "probs": "FLOAT", "logits": "FLOAT"}  # fmt: skip
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "BOOL": np.bool_}
-_OUTPUTS = {
-    "image": ("visual_kv", "cross_kv", "draft"),
-    "text": ("text_kv",),
-    "visual": ("ids", "probs", "logits"),
-}
-_OUTPUTS["cross"] = _OUTPUTS["visual"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,7 @@ def _checked(library: Any, engine: Any, bundle: Bundle, stage: str) -> dict[str,
     check("the set of its tensors", sorted(names), sorted(shapes))
     tensors = {}
     for name, shape in shapes.items():
-        is_input = name not in _OUTPUTS[stage]
+        is_input = name not in OUTPUTS[stage]
         row = tuple(manifest.config["steps"] if size in ("T", "S") else int(size) for size in shape[1:])
         found = tuple(int(size) for size in engine.get_tensor_shape(name))
         check(f"{name}'s shape", found, (-1 if profile["min"] < profile["max"] else found[0], *row))
