@@ -217,7 +217,7 @@ def test_of_something_else(): assert False
 """)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     report = Kept()
-    correctness(report, tmp_path)
+    correctness(report, [tmp_path])
     assert report.values == {"tests": 3, "failed": 1, "skipped": 1}
     ((failed, why),) = report.of("failures")
     assert failed.endswith("test_some::test_wrong") and "assert 1 == 2" in why
@@ -228,12 +228,12 @@ def test_of_something_else(): assert False
 def test_no_tests_are_a_failure_and_so_are_slow_ones(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     report = Kept()
-    correctness(report, tmp_path)
+    correctness(report, [tmp_path])
     assert report.values["tests"] == 0 and "pytest ended with 5" in report.of("failures")[0][1]
     (tmp_path / "test_slow.py").write_text("import time; time.sleep(60)")
     report = Kept()
     report.clock.deadline = time.monotonic() + 1
-    correctness(report, tmp_path)
+    correctness(report, [tmp_path])
     assert report.of("failures")[0][1].startswith("not finished after 1 s")
 
 
