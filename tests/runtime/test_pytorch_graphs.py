@@ -368,7 +368,7 @@ def test_buffers_go_with_the_runner_that_had_them(random_model):
     gc.disable()
     try:
         with pytest.warns(RuntimeWarning):
-            backend._shrink(backend.program, 8, 8)
+            backend._shrink(8)
         assert buffers() is None, "their memory is needed for the smaller ones, before the collector comes"
     finally:
         gc.enable()

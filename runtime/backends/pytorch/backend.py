@@ -93,7 +93,7 @@ class TorchBackend(TorchStages, Backend):
         caller captures a CUDA graph; the backend can be used again after it.
         """
         with self._on_device():
-            if self.on_gpu and torch.cuda.is_current_stream_capturing():
+            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 raise BackendError("reading waits for its answers, so it cannot be captured in another CUDA graph")
             if self._runner is None or self.program is None or driver.decoding != self.program.decoding:
                 return self._driven(driver, pixels, stages or self)
@@ -110,7 +110,7 @@ class TorchBackend(TorchStages, Backend):
         """The driver's way, all rows at once."""
         reading = _attempt(partial(driver, stages, pixels))
         if reading is None:
-            if self.on_gpu:
+            if self.device.type == "cuda":
                 release_memory()
             raise BackendError(
                 f"out of memory on {self.device} with {len(pixels)} images; load with a smaller batch_size"
@@ -154,7 +154,7 @@ class TorchBackend(TorchStages, Backend):
         def rebuild(largest: int) -> None:
             assert self.program is not None
             self._runner = self._make_runner(self.program, largest)  # which takes memory only when it first runs
-            if self.on_gpu:
+            if self.device.type == "cuda":
                 release_memory()
 
         shrink(str(self.device), rows, self.largest, rebuild, stacklevel=6)
@@ -162,7 +162,7 @@ class TorchBackend(TorchStages, Backend):
     def _on_device(self) -> ExitStack:
         """The current GPU is this one, and no autocast of the caller's changes dtypes between the operators."""
         with ExitStack() as stack:
-            if self.on_gpu:
+            if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
             stack.enter_context(torch.autocast(self.device.type, enabled=False))
             return stack.pop_all()
