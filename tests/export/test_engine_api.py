@@ -34,7 +34,7 @@ OBJECTS = {
         "engine": "ICudaEngine", "context": "IExecutionContext", "config": "IRuntimeConfig", "runtime": "Runtime",
         "kinds": "DynamicShapesKernelSpecializationStrategy",
     },
-    "runtime/backends/trt/machine.py": {"runtime": "Runtime"},
+    "runtime/backends/trt/session.py": {"runtime": "Runtime"},
     "runtime/backends/trt/library.py": {"severity": "ILogger.Severity"},
 }  # fmt: skip
 NOT_TENSORRT = {"runtime/backends/trt/fused.py"}  # the kernels' library

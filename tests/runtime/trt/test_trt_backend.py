@@ -63,7 +63,7 @@ def test_every_way_to_decode(rig, engine_bundle, images, expected, how):
     if how.branch == "visual":
         assert {stage for stage, _ in r.trt.enqueued} == {"image", "visual"}
         kv = np.zeros((1, 2, 8, 17, 8), np.float32)
-        for call in (lambda: backend.cross(np.zeros((1, 26), np.int32), np.ones((1, 26, 26), bool), kv, kv),
+        for call in (lambda: backend.cross(np.zeros((1, 26), np.int32), Rule("causal", np.full(1, 25), 26), kv, kv),
                      lambda: backend.text(np.zeros((1, 16), np.int32))):  # fmt: skip
             with pytest.raises(BackendError, match="visual branch alone"):
                 call()

@@ -16,8 +16,7 @@ import torch
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
-from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeError, UsageError
-from clip4str.core.masks import Rule
+from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeError
 from clip4str.core.reading import Decoding, Pass
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
@@ -201,8 +200,6 @@ def test_keys_and_values_as_arrays_are_understood(rig, engine_bundle, half_tiny_
         ("cross", "cloze"),
     }
     assert np.array_equal(held[0].numpy(), backend.image(images[:4])[0].numpy()), "not written over meanwhile"
-    with pytest.raises(UsageError, match="the driver's masks"):
-        backend.visual(tokens, Rule("causal", np.full(4, 25), 26), backend.image(images[:4])[0])
     backend.close()
     r.check_empty()
 
