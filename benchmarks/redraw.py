@@ -16,13 +16,13 @@ def main(argv: object = None, folder: Path = RESULTS) -> int:
     def figures(name: str) -> dict:
         return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
-    latency, peers, calibration = figures("cpu-small"), figures("peers-small"), figures("calibration-before")
+    latency, peers, calibration = figures("cpu-small"), figures("peers-small"), figures("calibration-small")
     machine = f"1 thread, {latency['machine']['cpu']}"
     latency_chart.save_chart(latency["batches"], folder / "cpu-small.png", f"{latency['bundle']}, {machine}")
     peer_chart.save_chart(peers["recognisers"], folder / "peers-small.png", f"{machine}, one word at a time")
     measured, sets = calibration["measured"]["all"], ", ".join(calibration["measured"]["sets"])
     temperature, name = calibration["temperature"], calibration["bundle"]["name"]
-    calibration_chart.save_chart(measured, temperature, folder / "calibration-before.png", name, sets)
+    calibration_chart.save_chart(measured, temperature, folder / "calibration-small.png", name, sets)
     roofline_chart.save_chart(figures("roofline"), folder / "roofline.png")
     return 0
 
