@@ -22,9 +22,10 @@ def test_sizes_of_the_bundled_network(tmp_path, capsys):
     assert set(rows) == {(p, s) for p in ("fp16", "int8") for s in STAGES} and len(lines) == len(rows)
     assert written["compute_capability"] == "8.6" and written["tensorrt_rtx"] and written["machine"]["cores"]
     image = rows["fp16", "image"]
-    assert image["onnx_bytes"] == pytest.approx(5.9e6, rel=0.02) and image["engine_bytes"] > image["onnx_bytes"]
-    assert image["attentions"] == 6 and image["products"] == {"Half": 26}
-    assert rows["int8", "image"]["products"] == {"Half": 2, "Int8": 24}
+    layers, ends = 9, 3  # four products a block; patches, keys and values, draft head
+    assert image["onnx_bytes"] == pytest.approx(8.64e6, rel=0.02) and image["engine_bytes"] > image["onnx_bytes"]
+    assert image["attentions"] == layers and image["products"] == {"Half": 4 * layers + ends}
+    assert rows["int8", "image"]["products"] == {"Half": ends, "Int8": 4 * layers}
     assert rows["int8", "image"]["onnx_bytes"] < 0.7 * image["onnx_bytes"]
     for line, row in zip(lines, written["rows"]):
         cells = [cell.strip() for cell in line.strip("|").split("|")]

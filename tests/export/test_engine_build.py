@@ -1,5 +1,5 @@
 """Engines by a real compiler: TensorRT-RTX builds without a GPU. What it fused, and in which types, is read off its log
-and held against the ONNX files, for the bundled network and for B/16.
+and held against the ONNX files, for networks of the small size and of B/16.
 
 None of these engines can run here; what they compute is what ONNX Runtime computes of the same files.
 """
@@ -9,17 +9,21 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from clip4str.benchmarks.engine_sizes import network, write_bundle
+from clip4str.benchmarks.engine_sizes import write_bundle
+from clip4str.benchmarks.random_weights import random_network
 from clip4str.export.engines import EngineOptions, build_engines, engine_key
 from clip4str.export.engines.build_log import Facts, facts_of
 from clip4str.export.engines.shapes import input_shapes, output_shapes
+from clip4str.model import Clip4Str
 from clip4str.model.draft import DraftHead, frames_per_column
+from clip4str.model.sizes import SIZES
 from clip4str.runtime.bundle import STAGES, Bundle, describe_file, write_manifest
 from clip4str.training.draft import with_head
 
@@ -27,6 +31,12 @@ pytest.importorskip("tensorrt_rtx")
 OPTIONS = EngineOptions("tensorrt-rtx", max_batch=16, compute_capabilities=("8.6", "8.9"), verbose=True)
 TOWERS = ("image", "text")
 KEPT = frozenset({"image.1.mlp", "text.0.attn"})
+
+
+@cache
+def network(name: str) -> Clip4Str:
+    """Of random weights: what a compiler makes of a network depends on its shapes. No draft head."""
+    return random_network(SIZES[name]).requires_grad_(False)
 
 
 @dataclass
