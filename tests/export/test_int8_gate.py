@@ -88,7 +88,7 @@ def test_the_gate_reads_the_very_files(built, bundled):
     got, _ = gate._read(folder, "again")
     assert attempt.agreement == pytest.approx(100 * np.mean([a == b for a, b in zip(got, exact)]))
     right = [plain(a) == plain(s.label) for a, s in zip(got, crops)]
-    assert attempt.accuracy == pytest.approx(100 * np.mean(right)) and np.mean(right) > 0.9
+    assert attempt.accuracy == pytest.approx(100 * np.mean(right)) and np.mean(right) > 0.8
     assert attempt.megabytes == pytest.approx(sum((folder / f"{s}.onnx").stat().st_size for s in STAGES) / 1e6)
 
 
@@ -102,7 +102,7 @@ def words_of(model, sample):
 
 
 def test_a_sabotaged_unit_goes_back_and_the_build_passes(bundled, tmp_path, monkeypatch):
-    broken = products_of("image.2.mlp")[1]
+    broken = products_of("image.0.mlp")[1]
     smooth = build.best_smoothing
 
     def sabotage(*args):
@@ -115,8 +115,8 @@ def test_a_sabotaged_unit_goes_back_and_the_build_passes(bundled, tmp_path, monk
     _, facts = quantise(bundled, tmp_path, Int8Options(BUNDLED_CROPS, 5.0), say=said.append)
     attempts = facts["gate"]["attempts"]
     assert attempts[1]["drop"] > 5 >= attempts[2]["drop"] and len(attempts) == 3
-    assert facts["kept"] == ["image.2.mlp"] and attempts[2]["kept"] == 1
-    assert any("most sensitive: image.2.mlp" in line for line in said)
+    assert facts["kept"] == ["image.0.mlp"] and attempts[2]["kept"] == 1
+    assert any("most sensitive: image.0.mlp" in line for line in said)
     weights = {p.name: p.read_bytes() for p in tmp_path.iterdir()}["image.onnx"]
     assert f"{broken}.input_scale".encode() not in weights
 
