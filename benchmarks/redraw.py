@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from clip4str.benchmarks import calibration_chart, latency_chart, peer_chart, roofline_chart
-from clip4str.core.console import run_script
+from clip4str.core.console import Parser, run_script
 
+PROGRAM = "benchmarks/redraw.py"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def main(argv: object = None, folder: Path = RESULTS) -> int:
+def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
+    Parser(prog=PROGRAM, description=__doc__).parse_args(argv)
+
     def figures(name: str) -> dict:
         return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -28,4 +32,4 @@ def main(argv: object = None, folder: Path = RESULTS) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script("benchmarks/redraw.py", main))
+    sys.exit(run_script(PROGRAM, main))

@@ -6,7 +6,7 @@ from .config import Config
 
 SIZES = {
     "small": Config(
-        image_size=(32, 128), patch_size=(32, 4), image_width=192, image_layers=6,
+        image_size=(32, 128), patch_size=(32, 4), image_width=192, image_layers=9,
         text_width=128, text_layers=3, text_positions=16, vocabulary=2562, d=192, decoder_mlp=768,
     ),
     "base16": Config(),

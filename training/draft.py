@@ -185,7 +185,7 @@ def look(model: Clip4Str, contents: Sequence[Content], normalization: str) -> Le
 
 
 class _Visual(Stages):
-    """The visual branch over memory that is there, with a draft where there is a head."""
+    """The network over memory that is there, with a draft where there is a head."""
 
     flexible_steps = True
 
@@ -200,13 +200,13 @@ class _Visual(Stages):
         return self.model.visual(tokens, rule, visual_kv)
 
     def text(self, bpe: np.ndarray) -> Any:
-        raise NotImplementedError("the visual branch alone")
+        return self.model.text(bpe)
 
     def cross(self, tokens: np.ndarray, rule: Rule, cross_kv: Any, text_kv: Any) -> Pass:
-        raise NotImplementedError("the visual branch alone")
+        return self.model.cross(tokens, rule, cross_kv, text_kv)
 
     def stack(self, rows: Sequence[Any]) -> Any:
-        raise NotImplementedError("the visual branch alone")
+        return self.model.stack(rows)
 
 
 @torch.inference_mode()

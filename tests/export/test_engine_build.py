@@ -216,7 +216,7 @@ def test_what_the_manifest_gets(built):
     assert engines["version"] == tensorrt_rtx.__version__
     assert engines["key"] == engine_key(result.bundle.manifest, OPTIONS)
     assert engines["parity"]["checked"] is False and engines["parity"]["why"]
-    assert engines["layers"]["image"] == {"launches": 68, "attentions": 6, "products": {"Half": 26}, "unpacked": 0}
+    assert engines["layers"]["image"] == {"launches": 98, "attentions": 9, "products": {"Half": 38}, "unpacked": 0}
     for stage in STAGES:
         plan = folder / engines["files"][stage]
         assert (
@@ -266,7 +266,7 @@ def test_an_image_engine_with_a_draft(tmp_path, precision):
     without = build_engines(plain.folder, plain.manifest, replace(OPTIONS, verbose=False))
     assert any("Name: draft, IOMode: Output, DataType: Int32, Dimensions: [-1,32]" in line for line in lines)
     image, before = engines["layers"]["image"], without["layers"]["image"]
-    assert image["attentions"] == before["attentions"] == 6
+    assert image["attentions"] == before["attentions"] == model.config.image_layers
     assert image["products"]["Half"] == before["products"]["Half"] + 1
     assert before["launches"] < image["launches"] <= before["launches"] + 6
     assert [engines["layers"][stage] for stage in STAGES[1:]] == [without["layers"][stage] for stage in STAGES[1:]]
