@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+MODES = ("start", "causal", "cloze")  # numbered so in the compiled kernels
+
 
 class Rule(NamedTuple):
     """What the positions of one pass see of the content, in words; `mask` is the same as an array.
@@ -29,5 +31,5 @@ class Rule(NamedTuple):
 def _pattern(mode: str, queries: int, contents: int) -> np.ndarray:
     """(T, S) bool, before `keep`. Not to be written to."""
     i, j = np.ogrid[:queries, :contents]
-    patterns = {"start": np.broadcast_to(j == 0, (queries, contents)), "causal": j <= i, "cloze": j != i + 1}
-    return patterns[mode]
+    patterns = np.broadcast_to(j == 0, (queries, contents)), j <= i, j != i + 1
+    return dict(zip(MODES, patterns))[mode]

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from clip4str.core.errors import BackendError, Clip4StrError, DeviceError, LayoutError, ShapeError, UsageError
+from clip4str.core.masks import MODES
+from clip4str.core.normalization import NORMALIZATION
+from clip4str.kernels.shared.variants import ACTIVATIONS, LAYOUTS, MATRICES
 
 NAME = "libclip4str_kernels.so"
 VARIABLE = "CLIP4STR_KERNELS"  # path of the library
 ABI = 1
-MODES = ("start", "causal", "cloze")
-ACTIVATIONS = ("none", "gelu", "quick_gelu")
-LAYOUTS = ("rgb", "bgr", "nv12")
-MATRICES = ("bt601", "bt709")
-NORMALIZATIONS = ("half", "clip")
+NORMALIZATIONS = tuple(NORMALIZATION)
 _int, _long, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64
 _ERRORS: dict[int, type[Clip4StrError]] = {
     1: UsageError, 2: ShapeError, 3: LayoutError, 4: ShapeError, 5: DeviceError, 6: DeviceError, 7: DeviceError,

@@ -10,7 +10,8 @@ from clip4str.core.normalization import NORMALIZATION
 
 from ..shared.checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
 from ..shared.launch import use_kernel
-from .config import LAYOUTS, MATRICES, MOST_FRAME, MOST_OUTPUT, CropConfig
+from ..shared.variants import LAYOUTS, MATRICES
+from .config import MOST_FRAME, MOST_OUTPUT, CropConfig
 from .quads import Quads, host_quads
 from .reference import crop_resize_reference
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..shared.variants import MATRICES
+
 LEAST_SIDE, MOST_SIDE = 2, 8192  # pixels of a rectified crop; 2 * MOST_SIDE to the cube must stay far below 2^63
 MOST_OUTPUT = 2048  # pixels of the output's height and width: MOST_SIDE * MOST_OUTPUT * 4 must stay below 2^31
 MOST_FRAME = 32768  # pixels of the frame's height and width: float32 then still knows 1/256 of a pixel
-LAYOUTS = ("rgb", "bgr", "nv12")
-MATRICES = ("bt601", "bt709")
 CONVERSIONS = tuple((matrix, full) for full in (False, True) for matrix in MATRICES)  # the kernel's `conversion` counts
 
 

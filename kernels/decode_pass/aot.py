@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from clip4str.core.masks import MODES
+
 from ..shared.variants import Network, Variant, ranges, torch_dtype
-from .api import MODES
 from .config import TableConfig, head_configuration, table_configuration
 from .kernel import head_constexprs, head_kernel, self_attention_kernel, table_constexprs
 

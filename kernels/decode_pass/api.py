@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clip4str.core.errors import LayoutError, UsageError
+from clip4str.core.masks import MODES
 
 from ..cross_attention import cross_attention
 from ..linear import linear
@@ -15,8 +16,6 @@ from ..shared.checks import check_contiguous, check_dtype, check_same_device, ch
 from ..shared.launch import on_device, use_kernel
 from . import reference
 from .weights import DecoderWeights
-
-MODES = ("start", "causal", "cloze")
 
 
 class Answer(NamedTuple):

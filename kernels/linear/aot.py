@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..shared.variants import MOST, Network, Variant, torch_dtype
-from .config import ACTIVATIONS, LinearConfig, configuration
+from ..shared.variants import ACTIVATIONS, MOST, Network, Variant, torch_dtype
+from .config import LinearConfig, configuration
 from .kernel import linear_constants, linear_kernel
 
 ROWS = (32, 256, 4096)  # tiles are those of so many rows: one word, up to 9 words, more

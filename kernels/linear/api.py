@@ -18,8 +18,9 @@ from ..shared.checks import (
     check_shape,
 )
 from ..shared.launch import check_capability, on_device, use_kernel
+from ..shared.variants import ACTIVATIONS
 from . import reference
-from .config import ACTIVATIONS, LinearConfig, configuration
+from .config import LinearConfig, configuration
 
 FUSED_ROWS = 2048  # a guess, see `by_library`; benchmarks/gpu_suite.py measures it
 

@@ -32,7 +32,6 @@ class LinearConfig:
 
 TILES = ((128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4))
 DEFERRED_ROWS = 64
-ACTIVATIONS = ("none", "gelu", "quick_gelu")
 
 
 def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)) -> LinearConfig:
