@@ -13,9 +13,9 @@ class CaptionCache:
     """Least recently used text features by caption: video repeats words. Safe to share between threads."""
 
     def __init__(self, size: int = 512) -> None:
-        """size: captions kept. Raises UsageError if it is negative."""
-        if size < 0:
-            raise UsageError(f"the caption cache's size must be 0 or more, not {size}")
+        """size: captions kept. Raises UsageError if it is negative or no number."""
+        if not isinstance(size, int) or size < 0:
+            raise UsageError(f"the caption cache's size must be 0 or more, not {size!r}")
         self.size = size
         self._rows: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()

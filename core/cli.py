@@ -3,27 +3,34 @@ when it is called."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import io
 import sys
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
-import clip4str
+try:
+    import argparse
+    import importlib
+    import io
+    import warnings
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import NamedTuple
 
-from .console import Parser, fail, one_line
-from .errors import Clip4StrError, UsageError
+    import clip4str
+
+    from .console import Parser, fail
+    from .errors import Clip4StrError, UsageError, one_line
+    from .interrupts import Interrupts
+except KeyboardInterrupt:  # main catches it from its first line on
+    sys.exit(130)
 
 
 class Command(NamedTuple):
-    """One of a room's commands. module has a main(argv) -> exit code; extra: what to install for it, if anything."""
+    """One of a room's commands. module has a main(argv) -> exit code; extra: what to install for it, if anything;
+    writes: files, so that it is given the time to clean up when it is interrupted."""
 
     module: str
     summary: str
     extra: str = ""
+    writes: bool = True
 
 
 def commands() -> dict[str, Command]:
@@ -46,7 +53,24 @@ every command explains itself: clip4str COMMAND --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (0, or 2 after a one-line error on stderr)."""
+    """Run a command; returns the exit code: 0, 2 after a one-line error on stderr, 130 or 143 after a signal."""
+    with Interrupts() as interrupts:
+        try:
+            code = _run(argv, interrupts)
+        except KeyboardInterrupt:
+            code = 130
+        except Exception:  # numpy's and its like, of being interrupted while they load
+            if not interrupts.received:
+                raise
+            code = 130
+        if code and interrupts.received:
+            code = interrupts.exit_code
+        if code in (130, 143):
+            print("interrupted", file=sys.stderr)
+        return code
+
+
+def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.formatwarning = _one_line_warning
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that no encoding has
@@ -71,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return fail("", error)
     try:
+        if not known[chosen].writes:
+            interrupts.end_soon()
         module = importlib.import_module(known[chosen].module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -81,9 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return module.main(argv[1:])
     except Clip4StrError as error:
         return fail(chosen, error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .errors import Clip4StrError, UsageError
+from .errors import Clip4StrError, UsageError, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,8 +33,3 @@ def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: 
     except Clip4StrError as error:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
-
-
-def one_line(text: object) -> str:
-    """Control characters (line breaks, terminal escapes out of a stranger's file) escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

@@ -21,7 +21,7 @@ from .bpe import BytePairTokenizer
 from .caption_cache import CaptionCache
 from .drafts import collapse
 from .masks import Rule
-from .reading import Decoding, Pass, Reading, Stages, Stats
+from .reading import Decoding, Pass, Reading, Stages, Stats, check_finite
 from .text import END, Charset, first_end
 
 
@@ -29,15 +29,18 @@ from .text import END, Charset, first_end
 class _Decoder:
     """A decoder stage over a batch's memory."""
 
+    name: str
     stage: Callable[..., Pass]
     memory: tuple[Any, ...]
 
     def __call__(self, tokens: np.ndarray, rule: Rule) -> Pass:
-        return self.stage(tokens, rule, *self.memory)
+        out = self.stage(tokens, rule, *self.memory)
+        check_finite(out.probs, self.name)
+        return out
 
     def rows(self, index: list[int]) -> _Decoder:
         """The same over some of the rows."""
-        return _Decoder(self.stage, tuple(kv[index] for kv in self.memory))
+        return _Decoder(self.name, self.stage, tuple(kv[index] for kv in self.memory))
 
 
 class PredictAndRefine:
@@ -60,11 +63,13 @@ class PredictAndRefine:
 
         pixels: whatever `stages.image` takes. full_logits: compute the deciding pass for every row at all T positions
         although the word is shorter (Reading.logits then is (N, T, C); narrower if refine is 0).
+
+        Raises NonFiniteError, and what the stages raise.
         """
         stats, how, n = Stats(batches=1, images=len(pixels)), self.decoding, len(pixels)
         visual_kv, cross_kv, *drafts = stages.image(pixels)
         cross, compact = how.branch == "cross", stages.flexible_steps and not full_logits
-        visual = _Decoder(stages.visual, (visual_kv,))
+        visual = _Decoder("visual", stages.visual, (visual_kv,))
         in_order = how.decode == "ar"
         if in_order and how.draft and drafts:
             stats.drafted += n
@@ -83,7 +88,7 @@ class PredictAndRefine:
             lengths = np.minimum(first_end(words) + 1, self.steps)
         if cross:
             text_kv, captions = self._text(stages, words, {}, stats)
-            reread = _Decoder(stages.cross, (cross_kv, text_kv))
+            reread = _Decoder("cross-modal", stages.cross, (cross_kv, text_kv))
             if in_order:
                 # From the settled visual word: both branches mostly agree, and no draft is nearer.
                 last, passes = self._fixed_point(reread, words, lengths, stages, self.steps, compact)
@@ -99,7 +104,7 @@ class PredictAndRefine:
             if cross:
                 words = self._refine(visual, words, lengths, stages, stats, full=False).ids
                 text_kv, captions = self._text(stages, words, captions, stats)
-                reread = _Decoder(stages.cross, (cross_kv, text_kv))
+                reread = _Decoder("cross-modal", stages.cross, (cross_kv, text_kv))
                 answer = self._refine(reread, answer.ids, lengths, stages, stats, full)
             else:
                 answer = self._refine(visual, answer.ids, lengths, stages, stats, full)

@@ -1,8 +1,14 @@
 """The closed family of errors. Each is one line that says what is wrong and what to do; the command line exits 2."""
 
+from __future__ import annotations
+
 
 class Clip4StrError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. Its message is one line: a file's name in it may hold
+    line breaks or terminal escapes, which are shown escaped."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class CheckpointError(Clip4StrError):
@@ -18,7 +24,11 @@ class CharsetError(Clip4StrError):
 
 
 class ImageError(Clip4StrError):
-    """A file or array is not an image that can be read."""
+    """A file or array is not an image that can be read. index: its place among the images given, from 0, if known."""
+
+    def __init__(self, message: object = "", index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class BundleError(Clip4StrError):
@@ -27,6 +37,15 @@ class BundleError(Clip4StrError):
 
 class BackendError(Clip4StrError):
     """No backend of the wanted kind can run here."""
+
+
+class NonFiniteError(BackendError):
+    """The network's arithmetic gave NaN or infinity in the place of a word: damaged weights, or numbers too large for
+    the precision. index: the image's place among those given, from 0, if known."""
+
+    def __init__(self, message: object = "", index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class ParityError(Clip4StrError):
@@ -69,3 +88,8 @@ def first_line(error: object, most: int = 300) -> str:
     if not line and isinstance(error, BaseException):
         return type(error).__name__
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def one_line(text: object) -> str:
+    """Control characters (line breaks, terminal escapes out of a stranger's file) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

@@ -12,8 +12,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .errors import UsageError
+from .errors import NonFiniteError, UsageError
 from .masks import Rule
+
+MOST_ROUNDS = 16  # of refinement; the published number is 1, and words stop changing after a few
+
+
+NO_WORD = "\N{REPLACEMENT CHARACTER}"  # stands in reports for what a network without finite outputs reads
 
 
 class Pass(NamedTuple):
@@ -23,6 +28,15 @@ class Pass(NamedTuple):
     ids: np.ndarray
     probs: np.ndarray
     logits: Any = None
+
+
+def check_finite(probs: np.ndarray, stage: str) -> None:
+    """Raises NonFiniteError where the probabilities (N, T) of a pass are no numbers: its ids mean nothing then."""
+    if not np.isfinite(probs).all():
+        raise NonFiniteError(
+            f"the {stage} decoder's output is not finite (NaN or infinity): weights are damaged, or numbers too large "
+            "for this precision; a bundle or dtype of float32 can tell"
+        )
 
 
 class Stages(Protocol):
@@ -77,8 +91,8 @@ class Decoding:
             raise UsageError(f"decode is 'ar' or 'nar', not {self.decode!r}")
         if self.branch not in ("cross", "visual"):
             raise UsageError(f"branch is 'cross' or 'visual', not {self.branch!r}")
-        if not isinstance(self.refine, int) or self.refine < 0:
-            raise UsageError(f"refine is a number of rounds, 0 or more, not {self.refine!r}")
+        if not isinstance(self.refine, int) or isinstance(self.refine, bool) or not 0 <= self.refine <= MOST_ROUNDS:
+            raise UsageError(f"refine is a number of rounds, 0 to {MOST_ROUNDS}, not {self.refine!r}")
 
 
 @dataclass

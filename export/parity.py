@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import ParityError
+from clip4str.core.errors import NonFiniteError, ParityError
 from clip4str.core.masks import Rule
-from clip4str.core.reading import Pass, Reading, Stages
+from clip4str.core.reading import NO_WORD, Pass, Reading, Stages
 from clip4str.runtime.bundle import STAGES
 
 if TYPE_CHECKING:
@@ -201,7 +201,11 @@ def compare(
         for want, got in zip(recorder.drafts, memory[2:]):
             parity.frames += want.size
             parity.agreeing_frames += int((want == got).sum())
-        _compare_words(parity, driver, expected, driver(_Seen(stages, memory), batch, full_logits=True))
+        try:
+            _compare_words(parity, driver, expected, driver(_Seen(stages, memory), batch, full_logits=True))
+        except NonFiniteError:  # no words; the figures say in which stage
+            parity.images += len(batch)
+            parity.words += [(driver.charset.decode(ids), NO_WORD) for ids in expected.ids]
         progress(len(batch))
     return parity
 

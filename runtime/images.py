@@ -2,18 +2,18 @@
 
 The resize is Pillow's own antialiased bicubic, straight to the input size without keeping the aspect ratio, as in
 the published evaluation: across first, then down, as every Pillow before 13 does it in one call. (13 shrinks tall
-pictures the other way round, and rounds differently.)
+pictures the other way round, and rounds differently.) Between the two lies a picture as tall as the original.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Union
+from typing import IO, Any, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,10 +21,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from clip4str.core.errors import ImageError, first_line
 from clip4str.core.normalization import NORMALIZATION
 
-ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]", bytes]
+ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]", bytes, bytearray, memoryview, IO[bytes]]
+TAKEN = "paths, encoded bytes, files opened in binary, PIL images, uint8 or bool arrays (H, W) or (H, W, 1 to 4)"
 
 MAX_PIXELS = 64_000_000  # a word crop is thousands; anything larger is a mistake or a decompression bomb
+MAX_SIDE = 65_535  # as long as a JPEG can be
+# Most memory that one picture may take: twice its pixels (as decoded, and turned or converted; Pillow has 4 bytes for
+# each) and what the resize makes. What decoders have for themselves comes on top.
+RESIZE_BYTES = 88_000_000
+PICTURE_BYTES = 2 * 4 * MAX_PIXELS + RESIZE_BYTES
+_STRIP_PIXELS = 1_000_000  # are converted at a time: arithmetic takes 8 bytes for each channel
+
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
+_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 @cache
@@ -35,47 +44,70 @@ def _formats() -> tuple[str, ...]:
 
 
 def load_image(source: ImageLike) -> Image.Image:
-    """An RGB image, upright (EXIF orientation applied), transparency laid over white, 16 bits reduced to 8.
+    """An RGB image, upright (EXIF orientation applied), 16 bits reduced to 8. Transparent pictures lie on white, or on
+    black where what is visible of them is nearer to white.
 
-    source: path, encoded bytes, PIL image, or uint8 array (H, W, 3) RGB or (H, W) grey.
+    source: path of a regular file, encoded bytes, file opened in binary, PIL image, or uint8 or bool array (H, W) or
+    (H, W, C): grey, grey and alpha, RGB, RGBA for C = 1, 2, 3, 4.
     Raises ImageError, one line, naming the source and what is wrong with it.
     """
-    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
+    name = _name(source)
     try:
+        if isinstance(source, np.ndarray):
+            return _to_rgb(_from_array(source), name)
         if isinstance(source, Image.Image):
             return _to_rgb(source, name)
-        data = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: _to_rgb refuses well below it
-            with Image.open(data, formats=_formats()) as image:
-                return _to_rgb(image, name)
+            with Image.open(_openable(source, name), formats=_formats()) as image:
+                return _to_rgb(image, name, ours=True)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not an image") from None
-    except PermissionError:
-        raise ImageError(f"{name}: permission denied") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: {_not_an_image(source)}") from None
+        raise ImageError(f"{name}: not an image that Pillow can read") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: far more pixels than the {MAX_PIXELS:,} allowed") from None
+    except MemoryError:
+        raise ImageError(f"{name}: not enough memory for it") from None
     except Exception as error:  # decoders raise nearly anything on damaged data
-        reason = first_line(error)
-        raise ImageError(f"{name}: damaged image ({reason})") from None
+        raise ImageError(f"{name}: damaged image ({first_line(error)})") from None
+
+
+def load_fitted(source: ImageLike, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """load_image's, resized to size, (height, width): (H, W, 3) uint8; and the width and height it had.
+
+    Raises ImageError, also for a picture so long that the resize would take more than RESIZE_BYTES.
+    """
+    image, (height, width) = load_image(source), size
+    # The picture between the two steps, and Pillow's weights: 4 doubles for each row or column that is reduced.
+    needed = 4 * width * image.height + 4 * 8 * max(image.size)
+    shape = f"{image.width}x{image.height} pixels"
+    if needed > RESIZE_BYTES:
+        raise ImageError(f"{_name(source)}: {shape} take {needed / 1e6:,.0f} MB to resize; a word is not that long")
+    try:
+        across = image.resize((width, image.height), Image.Resampling.BICUBIC)
+        return np.asarray(across.resize((width, height), Image.Resampling.BICUBIC)), image.size
+    except MemoryError:
+        raise ImageError(f"{_name(source)}: not enough memory to resize {shape}") from None
 
 
 def prepare(images: Sequence[ImageLike], size: tuple[int, int], normalization: str = "half") -> np.ndarray:
-    """Images -> (N, 3, H, W) float32, normalised. size: (height, width). Raises ImageError."""
-    height, width = size
-    pixels = np.empty((len(images), height, width, 3), np.float32)
-    for row, source in zip(pixels, images):
-        image = load_image(source)
-        across = image.resize((width, image.height), Image.Resampling.BICUBIC)
-        row[:] = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC))
+    """Images -> (N, 3, H, W) float32, normalised. size: (height, width). Raises ImageError, with the image's index."""
+    fitted = []
+    for index, source in enumerate(images):
+        try:
+            fitted.append(load_fitted(source, size)[0])
+        except ImageError as error:
+            error.index = index
+            raise
+    return normalized(fitted, size, normalization)
+
+
+def normalized(fitted: Sequence[np.ndarray], size: tuple[int, int], normalization: str) -> np.ndarray:
+    """load_fitted's pictures -> (N, 3, H, W) float32."""
+    pixels = np.empty((len(fitted), *size, 3), np.float32)
+    for row, picture in zip(pixels, fitted):
+        row[:] = picture
     mean, std = (np.asarray(v, np.float32) for v in NORMALIZATION[normalization])
     pixels /= 255
     pixels -= mean
@@ -83,52 +115,159 @@ def prepare(images: Sequence[ImageLike], size: tuple[int, int], normalization: s
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
+def is_file_like(source: object) -> bool:
+    """Opened, and to be read from?"""
+    return callable(getattr(source, "read", None))
+
+
+def _name(source: Any) -> str:
+    """What errors call it."""
+    if isinstance(source, np.ndarray):
+        return "<array>"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fsdecode(source)
+    named = getattr(source, "name", None) if is_file_like(source) else None
+    return named if isinstance(named, str) else f"<{type(source).__name__}>"
+
+
+def _openable(source: Any, name: str) -> Any:
+    """What Pillow opens: a path that was found to be a regular file, or an open file. Raises ImageError."""
+    if isinstance(source, (str, os.PathLike)):
+        return _regular_file(source, name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source = io.BytesIO(bytes(source))
+    if isinstance(source, io.TextIOBase):
+        raise ImageError(f"{name}: opened as text; open it in binary, mode 'rb'")
+    if not is_file_like(source):
+        raise ImageError(f"{name}: a {type(source).__name__} is not an image; taken are {TAKEN}")
+    if getattr(source, "closed", False):
+        raise ImageError(f"{name}: the file is closed")
+    if not (callable(getattr(source, "seekable", None)) and source.seekable()):
+        source = io.BytesIO(source.read(PICTURE_BYTES))
+    source.seek(0)
+    start = source.read(1)
+    if not isinstance(start, bytes):
+        raise ImageError(f"{name}: opened as text; open it in binary, mode 'rb'")
+    if not start:
+        raise ImageError(f"{name}: the file is empty")
+    return source
+
+
+def _regular_file(path: str | os.PathLike[str], name: str) -> str | os.PathLike[str]:
+    """The path. Pipes and devices are not opened: that could wait for ever. Raises ImageError."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (takes what Path would have to copy)
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except PermissionError:
+        raise ImageError(f"{name}: permission denied") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError(f"{name}: is a folder, not an image")
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError(f"{name}: a pipe or a device, not an image file; what comes through a pipe is read by: read -")
+    if not found.st_size:
+        raise ImageError(f"{name}: the file is empty")
+    if not os.access(path, os.R_OK):
+        raise ImageError(f"{name}: permission denied")
+    return path
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+    if array.dtype not in (np.uint8, np.bool_) or channels not in _CHANNELS:
         raise ImageError(
-            f"<array>: expected uint8 of shape (H, W, 3) or (H, W), got {array.dtype} of shape {array.shape}"
+            f"<array>: expected uint8 of shape (H, W, 3), RGB, or (H, W) or (H, W, 1 to 4), got {array.dtype} of "
+            f"shape {array.shape}"
         )
     _check_size((array.shape[1], array.shape[0]), "<array>")
-    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    flat = array[..., 0] if array.ndim == 3 and channels == 1 else array
+    return Image.fromarray(np.ascontiguousarray(flat))  # which knows the four kinds by their shapes
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, ours: bool = False) -> Image.Image:
+    """ours: opened here, so that it may be changed."""
     _check_size(image.size, name)
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except Exception:  # the picture is good, only its EXIF is damaged
-        upright = image
-    image = upright
+    image.load()
+    image = _upright(image, ours)
     if image.mode == "F":
         raise ImageError(f"{name}: floating-point pixels; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):
-        image = _to_eight_bits(image)
-    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        scale = 257 if image.mode.startswith("I;16") or _largest(image) > 255 else 1  # 65535 -> 255
+        return _by_strips(image, lambda strip: _to_eight_bits(strip, scale))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        ground = _ground(image)
+        return _by_strips(image, lambda strip: _on_ground(strip, ground))
+    return image if image.mode == "RGB" else _by_strips(image, lambda strip: strip.convert("RGB"))
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    if image.mode.startswith("I;16") or values.max(initial=0) > 255:
-        values /= 257  # 65535 -> 255
-    return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8))
+def _upright(image: Image.Image, ours: bool) -> Image.Image:
+    try:
+        if not ours:
+            return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # the picture is good, only its EXIF is damaged
+        pass
+    return image
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(top, rows from there on), of about _STRIP_PIXELS; of most pictures the picture."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """convert, to RGB, of the whole picture."""
+    whole: Image.Image | None = None
+    for top, strip in _strips(image):
+        converted = convert(strip)
+        if converted.size == image.size:
+            return converted
+        whole = whole or Image.new("RGB", image.size)
+        whole.paste(converted, (0, top))
+    assert whole is not None
+    return whole
+
+
+def _largest(image: Image.Image) -> int:
+    return max(int(np.asarray(strip).max()) for _, strip in _strips(image))
+
+
+def _to_eight_bits(image: Image.Image, scale: int) -> Image.Image:
+    values = np.asarray(image).astype(np.float64) / scale
+    return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _ground(image: Image.Image) -> str:
+    """White, or black where what is visible of a picture with transparency is nearer to white."""
+    opacity = light = 0
+    for _, strip in _strips(image):
+        colours = strip.convert("RGBA")
+        seen = np.asarray(colours.getchannel("A")).astype(np.int64)
+        opacity += int(seen.sum())
+        light += int((seen * np.asarray(colours.convert("L"))).sum())
+    return "black" if light > 127.5 * opacity else "white"
+
+
+def _on_ground(image: Image.Image, ground: str) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA")).convert("RGB")
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width < 2 or height < 2:
         raise ImageError(f"{name}: {width}x{height} pixels hold no word")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{name}: {width}x{height} pixels hold no word: a side may have {MAX_SIDE:,}")
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width}x{height} is more than the {MAX_PIXELS:,} pixels allowed")
-
-
-def _not_an_image(source: ImageLike) -> str:
-    if isinstance(source, bytes):
-        return "not an image that Pillow can read" if source else "the file is empty"
-    if isinstance(source, (str, os.PathLike)) and Path(source).stat().st_size == 0:
-        return "the file is empty"
-    return "not an image that Pillow can read"

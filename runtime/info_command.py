@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.console import Parser, one_line
-from clip4str.core.errors import BackendError, BundleError
+from clip4str.core.console import Parser
+from clip4str.core.errors import BackendError, BundleError, one_line
 
 from .bundle import Bundle
 from .read_command import announced_bundle

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import argparse
 import glob
+import io
 import json
+import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from clip4str.core.console import Parser, fail, one_line
-from clip4str.core.errors import ImageError, UsageError
+from clip4str.core.console import Parser, fail
+from clip4str.core.errors import Clip4StrError, ImageError, UsageError, first_line, one_line
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 
-from .images import ImageLike, load_image
-from .recognizer import Recognizer, Word, default_bundle
+from .images import PICTURE_BYTES, ImageLike, load_image
+from .recognizer import Recognizer, Word, batches, default_bundle
 
+STDIN = "<stdin>"  # the name of what came through standard input
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"
 }  # fmt: skip
@@ -30,9 +33,9 @@ examples:
   clip4str read photo.jpg                          one image
   clip4str read crops/ 'more/*.png' --json         a folder (and below), a pattern; one JSON object a line
   cat photo.jpg | clip4str read -                  an image on standard input
-  find . -name '*.jpg' | clip4str read -           or a list of paths
+  find . -name '*.jpg' -print0 | clip4str read -0 -   or a list of paths; without -0, one a line
 An image is a cropped word. Images that cannot be read are reported on stderr, the rest are read, and the exit
-code is 2.
+code is 2. Of a folder hidden files are left out.
 """
 
 
@@ -44,8 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder, pattern, or - for standard input")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line: path, text, confidence, ...")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary on stderr")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object an image, in order: path, text, confidence, ... or error"
+    )
+    parser.add_argument("--null", action="store_true", help="or -0: paths on standard input end with a zero byte")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no hints and no summary on stderr")
     add_recognizer_options(parser)
     return parser
 
@@ -114,53 +120,73 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    sources = list(expand(args.paths))
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Given to argparse, an option that looks like a number would make it take every negative number for an option.
+    args = build_parser().parse_args(["--null" if word == "-0" else word for word in words])
+    sources = list(expand(args.paths, args.null))
     if not sources:
         raise UsageError("no images found in what was named")
     recognizer = load_recognizer(args)
     width = min(60, max(len(name) for name, _ in sources))
     failed, milliseconds = 0, []
     silent = args.quiet or len(sources) <= recognizer.batch_size
-    bar = tqdm(total=len(sources), unit="img", disable=silent or None)  # None: only where stderr is a terminal
-    for start in range(0, len(sources), recognizer.batch_size):
-        began = time.perf_counter()
-        names, pixels = [], []
-        for name, source in sources[start : start + recognizer.batch_size]:
-            try:
-                pixels.append(recognizer.prepare([source]))  # at once: full-size images are not kept
-                names.append(name)
-            except ImageError as error:
-                failed += 1
-                with tqdm.external_write_mode():
-                    fail("read", error)
-                    if args.json:
-                        print(json.dumps({"path": name, "error": str(error)}), flush=True)
-        words = recognizer.read_pixels(np.concatenate(pixels)) if pixels else []
-        if words:
-            milliseconds += [(time.perf_counter() - began) * 1000 / len(words)] * len(words)
-        with tqdm.external_write_mode():
-            for name, word in zip(names, words):
-                print(_line(name, word, args.json, width), flush=True)
-        bar.update(min(recognizer.batch_size, len(sources) - start))
-    bar.close()
-    if milliseconds and not args.quiet:
-        print(
-            f"{len(milliseconds)} words, median {statistics.median(milliseconds):.1f} ms a word "
-            f"(batches of up to {recognizer.batch_size}, bundle {recognizer.manifest.name})",
-            file=sys.stderr,
-        )
+    with tqdm(total=len(sources), unit="img", disable=silent or None) as bar:  # None: only where stderr is a terminal
+        for batch in batches(sources, recognizer.batch_size):
+            began = time.perf_counter()
+            found = recognizer.read_each([source for _, source in batch])
+            read = sum(isinstance(word, Word) for word in found)
+            milliseconds.append([(time.perf_counter() - began) * 1000 / max(1, read)] * read)
+            with tqdm.external_write_mode():
+                for (name, _), word in zip(batch, found):
+                    failed += not isinstance(word, Word)
+                    _tell(name, word, args, width)
+            bar.update(len(batch))
+    if not args.quiet and any(milliseconds):
+        print(_summary(milliseconds, recognizer), file=sys.stderr)
     return 2 if failed else 0
 
 
-def expand(paths: Sequence[str]) -> Iterator[tuple[str, ImageLike]]:
+def _tell(name: str, word: Word | Clip4StrError, args: argparse.Namespace, width: int) -> None:
+    """One image's line on stdout, and what there is to say of it on stderr."""
+    if isinstance(word, Clip4StrError):
+        fail("read", str(word) if isinstance(word, ImageError) else f"{name}: {word}")
+    elif word.hint and not args.quiet:
+        print(f"clip4str read: hint: {one_line(name)}: {word.hint}", file=sys.stderr)
+    if args.json:
+        print(_json(name, word), flush=True)
+    elif isinstance(word, Word):
+        print(f"{one_line(name):<{width}}  {word.confidence:6.1%}  {one_line(word.text)}", flush=True)
+
+
+def _json(name: str, word: Word | Clip4StrError) -> str:
+    fields: dict[str, Any] = {"path": name}
+    if isinstance(word, Word):
+        fields |= {"text": word.text, "confidence": word.confidence, "char_confidences": word.char_confidences}
+        fields |= {"hint": word.hint} if word.hint else {}
+    else:
+        fields["error"] = str(word)
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+
+
+def _summary(milliseconds: Sequence[Sequence[float]], recognizer: Recognizer) -> str:
+    """milliseconds: of every word, by batches. The first batch warms up: it counts only where there is no other."""
+    first, *later = [batch for batch in milliseconds if batch]
+    count = len(first) + sum(map(len, later))
+    median = statistics.median([value for batch in later for value in batch] or first)
+    words = f"1 word, {median:.1f} ms" if count == 1 else f"{count} words, median {median:.1f} ms a word"
+    cold = "" if later else ", warming up included"
+    return f"{words}{cold} (batches of up to {recognizer.batch_size}, bundle {recognizer.manifest.name})"
+
+
+def expand(paths: Sequence[str], null: bool = False) -> Iterator[tuple[str, ImageLike]]:
     """(name, source) of everything the arguments name: files as they are, folders searched for images, patterns
-    expanded, "-" an image or a list of paths on standard input. Raises UsageError where nothing is meant."""
+    expanded, "-" an image or a list of paths on standard input, by lines or (null) zero bytes. Raises UsageError where
+    nothing is meant."""
     for path in paths:
         if not path:
             raise UsageError("an empty path names nothing; for this folder: .")
         if path == "-":
-            yield from _standard_input()
+            yield from _standard_input(null)
         elif Path(path).is_dir():
             yield from _folder(Path(path))
         elif not Path(path).exists() and glob.has_magic(path):
@@ -173,31 +199,59 @@ def expand(paths: Sequence[str]) -> Iterator[tuple[str, ImageLike]]:
 
 
 def _folder(folder: Path) -> Iterator[tuple[str, ImageLike]]:
+    """The images in it and below, hidden ones not, and nothing that is no regular file."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read ({error.strerror})") from None
     for entry in entries:
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir() and not entry.is_symlink():
             yield from _folder(entry)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
+        elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
             yield str(entry), str(entry)
 
 
-def _standard_input() -> Iterator[tuple[str, ImageLike]]:
-    data = sys.stdin.buffer.read()
+class _StandardInput(io.BytesIO):
+    """What came, under the name that errors give it."""
+
+    name = STDIN
+
+
+def _standard_input(null: bool) -> Iterator[tuple[str, ImageLike]]:
+    data = sys.stdin.buffer.read(PICTURE_BYTES) if sys.stdin else b""
+    if not data:
+        raise UsageError(f"{STDIN}: nothing came; give it an image or a list of paths")
+    if null:
+        yield from _listed(data.split(b"\0"))
+        return
     try:
         load_image(data)
-    except ImageError:
-        lines = data.decode("utf-8", "replace").splitlines() if b"\0" not in data else []
-        if any(Path(line).exists() for line in lines):
-            yield from ((line, line) for line in lines if line.strip())
+    except ImageError as error:
+        lines = data.splitlines()
+        if b"\0" not in data and any(_exists(line) for line in lines):
+            yield from _listed(lines)
             return
-    yield "-", data
+        if "not an image" in str(error):
+            raise UsageError(f"{STDIN}: {_not_understood(data)}") from None
+    yield STDIN, _StandardInput(data)
 
 
-def _line(name: str, word: Word, as_json: bool, width: int) -> str:
-    if as_json:
-        fields = {"path": name, "text": word.text, "confidence": word.confidence}
-        return json.dumps({**fields, "char_confidences": word.char_confidences}, ensure_ascii=False)
-    return f"{one_line(name):<{width}}  {word.confidence:6.1%}  {one_line(word.text)}"
+def _listed(paths: Iterable[bytes]) -> Iterator[tuple[str, ImageLike]]:
+    yield from ((name, name) for name in map(os.fsdecode, paths) if name.strip())
+
+
+def _exists(path: bytes) -> bool:
+    try:
+        return bool(path.strip()) and Path(os.fsdecode(path)).exists()
+    except OSError:  # longer than a path may be
+        return False
+
+
+def _not_understood(data: bytes) -> str:
+    first, separator, _ = data.partition(b"\0")
+    if separator and _exists(first):
+        return "a list of paths with zero bytes between them is read with -0"
+    start = first_line(data[:200].decode("utf-8", "replace"), 60)
+    return f"neither an image nor a list of paths of files that exist; it begins with {start!r}"

@@ -4,45 +4,33 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
+from PIL import Image
 
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import ImageError, NonFiniteError, UsageError
 from clip4str.core.packaged import PACKAGED
-from clip4str.core.reading import Decoding, Reading, Stats
+from clip4str.core.reading import Decoding, Reading, Stats, check_finite
 from clip4str.core.text import Charset, first_end
 
 from .backends import open_backend, open_checkpoint
 from .backends.contract import Backend, Options
 from .bundle import Bundle
-from .images import ImageLike, prepare
+from .images import TAKEN, ImageLike, is_file_like, load_fitted, normalized, prepare
+from .word import Word, hint_of
 
 T = TypeVar("T")
 
 BUNDLE_VARIABLE = "CLIP4STR_BUNDLE"
-
-
-@dataclass(frozen=True)
-class Word:
-    """One image's answer.
-
-    confidence: product of the probabilities of its characters and of its end, calibrated by the bundle's temperature
-    (see core.calibration; 1: the product itself), also of an empty word. char_confidences: one per character, the
-    network's own, never calibrated.
-    """
-
-    text: str
-    confidence: float
-    char_confidences: tuple[float, ...]
 
 
 class Recognizer:
@@ -80,10 +68,10 @@ class Recognizer:
         backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
         "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
         engines or a GPU are there but do not work. threads: CPU threads, None for all this process may use. decoding:
-        see core.driver.Decoding. charset_test: what captions are reduced to, None for the bundle's own. batch_size:
+        see core.reading.Decoding. charset_test: what captions are reduced to, None for the bundle's own. batch_size:
         most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256; for tensorrt what its
-        engines were built for). cache_size: captions whose text features are kept. verify: check the sha256 of every
-        file.
+        engines were built for); where it is too many, with a RuntimeWarning as many as can be. cache_size: captions
+        whose text features are kept. verify: check the sha256 of every file.
 
         Of onnxruntime: providers, its execution providers. Of tensorrt and torch: device, "cuda" or "cuda:N", for
         torch also "cpu"; graphs=False: no CUDA graphs. Of torch: dtype, "float16", "bfloat16" or "float32", by default
@@ -92,6 +80,12 @@ class Recognizer:
 
         Raises BundleError, CheckpointError, BackendError, CharsetError, UsageError.
         """
+        if not isinstance(bundle, (str, os.PathLike, type(None))):
+            raise UsageError(f"load takes a bundle's folder or a checkpoint's path, not {type(bundle).__name__}")
+        if not isinstance(decoding, (Decoding, type(None))):
+            raise UsageError(f"decoding is a Decoding, for instance Decoding(decode='nar'), not {decoding!r}")
+        if not isinstance(charset_test, (str, type(None))):
+            raise UsageError(f"charset_test is a string of characters, not {charset_test!r}")
         options = Options(threads, batch_size, providers, device, dtype, graphs, passes)
         path, source = default_bundle() if bundle is None else Path(bundle), None
         if path.is_file():
@@ -99,10 +93,6 @@ class Recognizer:
         else:
             opened = Bundle.open(path, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
-        if threads is not None and not (isinstance(threads, Integral) and 1 <= threads <= 1024):
-            raise UsageError(f"threads must be 1 to 1024, not {threads!r}")
-        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
-            raise UsageError(f"batch size must be 1 or more, not {batch_size!r}")
         driver = PredictAndRefine(
             Charset(manifest.charset, manifest.charset_test if charset_test is None else charset_test),
             BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"]),
@@ -110,16 +100,69 @@ class Recognizer:
             decoding,
             CaptionCache(cache_size),
         )
-        return cls(opened, open_backend(opened, backend, driver, options, source), driver)
+        ready = cls(opened, open_backend(opened, backend, driver, options, source), driver)
+        if batch_size is not None and ready.batch_size < batch_size:
+            warnings.warn(
+                f"batches of {ready.batch_size} images, not {batch_size}: the most that this bundle and backend take",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return ready
 
-    def read(self, images: Iterable[ImageLike]) -> list[Word]:
-        """Words of HxWx3 uint8 RGB arrays, PIL images, paths or encoded bytes, in order.
+    @overload
+    def read(self, images: Iterable[ImageLike], on_error: Literal["raise"] = "raise") -> list[Word]: ...
 
-        Every image's answer is the same in any batch. Raises ImageError at the first that is no image.
+    @overload
+    def read(self, images: Iterable[ImageLike], on_error: Literal["skip"]) -> list[Word | None]: ...
+
+    @overload
+    def read(self, images: Iterable[ImageLike], on_error: str) -> list[Word] | list[Word | None]: ...
+
+    def read(self, images: Iterable[ImageLike], on_error: str = "raise") -> list[Word] | list[Word | None]:
+        """Words of uint8 RGB arrays, PIL images, paths, encoded bytes or open files (see images.load_image), in order.
+
+        on_error: "raise" ImageError at the first that is no image, with its place as `index`, or "skip": None in its
+        place. NonFiniteError, for an image that the network's arithmetic cannot cope with, is dealt with likewise.
+        Every image's answer is the same in any batch. Raises UsageError if it was not given a list of images.
         """
-        if isinstance(images, (str, bytes, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+        if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or is_file_like(images):
             raise UsageError("read takes a list of images; for one image: read([image])")
-        return [word for batch in batches(images, self.batch_size) for word in self.read_pixels(self.prepare(batch))]
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            raise UsageError("read takes a list of images; for one image: read([image])")
+        if not isinstance(images, Iterable):
+            raise UsageError(f"read takes a list of images, not {type(images).__name__}; images are {TAKEN}")
+        words: list[Any] = []
+        for batch in batches(images, self.batch_size):
+            for word in self.read_each(batch):
+                if isinstance(word, Word):
+                    words.append(word)
+                elif on_error == "skip":
+                    words.append(None)
+                else:
+                    raise type(word)(f"images[{len(words)}]: {word}", index=len(words))
+        return words
+
+    def read_each(self, images: Sequence[ImageLike]) -> list[Word | ImageError | NonFiniteError]:
+        """As read, of at most a batch; in the place of an image that cannot be read its error, not raised."""
+        found: list[Any] = [None] * len(images)
+        fitted, shapes, places = [], [], []
+        for place, image in enumerate(images):
+            try:
+                picture, shape = load_fitted(image, self.manifest.image_size)  # at once: full-size images are not kept
+            except ImageError as error:
+                found[place] = error
+            else:
+                fitted.append(picture)
+                shapes.append(shape)
+                places.append(place)
+        pixels = normalized(fitted, self.manifest.image_size, self.manifest.normalization)
+        for place, shape, word in zip(places, shapes, self._words(self.backend.accept(pixels), each=True)):
+            if isinstance(word, Word):
+                word = replace(word, hint=hint_of(word.text, word.confidence, shape))
+            found[place] = word
+        return found
 
     def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Normalised pixels (N, 3, H, W) float32 of the network's input size."""
@@ -129,19 +172,42 @@ class Recognizer:
         """Words of already normalised pixels (N, 3, H, W) float32, any N.
 
         The GPU backends also take whatever has DLPack or `__cuda_array_interface__`, without copying what is on their
-        GPU; torch takes float16 too. Raises ImageError for another kind or shape.
+        GPU; torch takes float16 too. Raises ImageError for another kind or shape, and for pixels that are not finite
+        or not normalised, naming their row; NonFiniteError where the network's output is not finite.
         """
-        pixels = self.backend.accept(pixels)
-        words: list[Word] = []
+        return self._words(self.backend.accept(pixels))
+
+    def _words(self, pixels: Any, each: bool = False, first: int = 0) -> list[Any]:
+        """Of accepted pixels. each: an error in the place of what cannot be read. first: the first row's number."""
+        words: list[Any] = []
         for start in range(0, len(pixels), self.batch_size):
-            reading = self.reading(pixels[start : start + self.batch_size])
+            part = pixels[start : start + self.batch_size]
+            try:
+                reading = self.reading(part)
+            except NonFiniteError as error:
+                if len(part) > 1:  # which of them is it?
+                    for row in range(len(part)):
+                        words += self._words(part[row : row + 1], each, first + start + row)
+                    continue
+                named = self._blamed(part, error, first + start)
+                if not each:
+                    raise named from None
+                words.append(named)
+                continue
             with self._lock:
                 self.stats.add(reading.stats)
             lengths = first_end(reading.ids).tolist()
             confidences = _rounded(calibrated(reading.confidence, self.manifest.temperature))
             for ids, chars, length, confidence in zip(reading.ids, _rounded(reading.probs), lengths, confidences):
-                words.append(Word(self.driver.charset.decode(ids), confidence, tuple(chars[:length])))
+                text = self.driver.charset.decode(ids)
+                words.append(Word(text, confidence, tuple(chars[:length]), hint_of(text, confidence)))
         return words
+
+    def _blamed(self, pixels: Any, error: NonFiniteError, row: int) -> ImageError | NonFiniteError:
+        """Of one row: was it the pixels?"""
+        if not self.backend.finite_rows(pixels).all():
+            return ImageError(f"pixels[{row}] are not finite: NaN or infinity", index=row)
+        return NonFiniteError(f"{self.manifest.name}: {error}", index=row)
 
     def read_boxes(self, frame: Any, quads: Any, layout: str = "rgb", **how: Any) -> list[Word]:
         """Words of quadrilaterals in a frame, cut out and rectified on the device: the torch backend's.
@@ -154,8 +220,11 @@ class Recognizer:
         return self.read_pixels(self.backend.crop(frame, quads, **how))
 
     def reading(self, pixels: Any) -> Reading:
-        """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them."""
-        return self.backend.read(self.driver, pixels)
+        """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them. Raises
+        NonFiniteError, whatever the backend."""
+        reading = self.backend.read(self.driver, pixels)
+        check_finite(reading.probs, "deciding")
+        return reading
 
     def close(self) -> None:
         """Give back what a GPU backend holds at once, instead of when the last reference goes. Twice is allowed."""

@@ -16,7 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import ParityError
+from clip4str.core.errors import NonFiniteError, ParityError
+from clip4str.core.reading import NO_WORD
 from clip4str.export.int8.plan import Quantization, units_of
 from clip4str.export.int8.samples import Sample
 from clip4str.model.clip4str import Clip4Str
@@ -120,9 +121,13 @@ class Gate:
             for batch in batches((sample.image for sample in self.samples), BATCH):
                 pixels = prepare(batch, model.config.image_size, self.normalization)
                 start = time.perf_counter()
-                reading = driver(stages, pixels)
+                try:
+                    words += [model.charset.decode(ids) for ids in driver(stages, pixels).ids]
+                except NonFiniteError:  # of an attempt: lost, as wrong words are
+                    if not self.words:
+                        raise
+                    words += [NO_WORD] * len(batch)
                 seconds += time.perf_counter() - start
-                words += [model.charset.decode(ids) for ids in reading.ids]
                 bar.update(len(batch))
         return words, seconds
 

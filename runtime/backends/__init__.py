@@ -36,7 +36,7 @@ def open_backend(
     another backend.
     """
     if backend not in ("auto", *BACKENDS):
-        raise BackendError(f"unknown backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
+        raise _unknown(backend)
     *better, last = _candidates(bundle, options, source) if backend == "auto" else [backend]
     for name in better:
         try:
@@ -113,9 +113,18 @@ def _open_onnxruntime(bundle: Bundle, driver: PredictAndRefine, options: Options
 _OPEN = {"tensorrt": _open_tensorrt, "torch": _open_torch, "onnxruntime": _open_onnxruntime}
 
 
+def _unknown(backend: object) -> BackendError:
+    message = f"unknown backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}"
+    if str(backend).lower().partition(":")[0] in ("cuda", "gpu"):
+        message += '; a GPU is chosen by device="cuda", with auto, torch or tensorrt'
+    elif str(backend).lower() == "cpu":
+        message += '; a CPU is what onnxruntime uses, and torch with device="cpu"'
+    return BackendError(message)
+
+
 def _pytorch(backend: str) -> Any:
     if backend not in ("auto", "torch"):
-        raise BackendError(f"unknown backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
+        raise _unknown(backend)
     try:
         from . import pytorch
     except ModuleNotFoundError as error:

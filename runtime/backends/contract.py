@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BackendError, ImageError
+from clip4str.core.errors import BackendError, ImageError, UsageError
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass, Reading, Stages
+
+MOST_PIXEL = 100.0  # of normalised pixels; they are within -2.2 to 2.7, and 0 to 255 where that was forgotten
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,15 @@ class Options:
     graphs: bool = True
     passes: Sequence[int] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what no backend takes."""
+        for name, value, most in (("threads", self.threads, 1024), ("batch size", self.batch_size, None)):
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1 and (most is None or value <= most)):
+                raise UsageError(f"{name} must be 1 {f'to {most}' if most else 'or more'}, not {value!r}")
+        if isinstance(self.providers, (str, bytes)):
+            raise UsageError(f"providers are a list of names, not {self.providers!r}")
+
     @property
     def of_gpu(self) -> bool:
         """Is anything asked for that onnxruntime does not have?"""
@@ -36,6 +48,20 @@ class Options:
     def of_torch(self) -> bool:
         """Is anything asked for that only torch has?"""
         return self.dtype is not None or self.passes is not None
+
+
+def checked(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (N, ...) on the host as they are. Raises ImageError naming the first row that is not normalised: with NaN,
+    infinity, or values out of all bounds. Its cost is two passes over memory that is about to be read anyway."""
+    for row, picture in enumerate(pixels):
+        low, high = picture.min(), picture.max()  # NaN if one pixel is
+        if not (low >= -MOST_PIXEL and high <= MOST_PIXEL):
+            if np.isfinite(picture).all():
+                what = f"reach {max(-low, high):g}; normalised ones are about -1 to 1, uint8 images go to read"
+            else:
+                what = "are not finite: NaN or infinity"
+            raise ImageError(f"pixels[{row}] {what}", index=row)
+    return pixels
 
 
 class Backend(Stages):
@@ -67,14 +93,19 @@ class Backend(Stages):
 
     def accept(self, pixels: Any) -> Any:
         """Normalised pixels as `read` takes them: what can be counted and cut by rows. Raises ImageError for another
-        kind or shape than float32 (N, 3, H, W); here a numpy array."""
+        kind or shape than float32 (N, 3, H, W), here a numpy array, and what `checked` does."""
         height, width = self.image_size
         wanted = f"expected float32 (N, 3, {height}, {width})"
         if not isinstance(pixels, np.ndarray):
             raise ImageError(f"pixels are a {type(pixels).__name__}, {wanted} as a numpy array")
         if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or pixels.dtype != np.float32:
             raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, {wanted}")
-        return pixels
+        return checked(pixels)
+
+    def finite_rows(self, pixels: Any) -> np.ndarray:
+        """Which rows of accepted pixels hold no NaN and no infinity: (N,) bool. Asked where a network's output is not
+        finite: `accept` does not look at what lies on a GPU, since that would have to be waited for."""
+        return np.isfinite(pixels).all(axis=(1, 2, 3))
 
     def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
         """What driver(self, pixels) reads, of accepted pixels, 1 to batch_size of them.
@@ -126,6 +157,9 @@ class Wrapper(Backend):
 
     def accept(self, pixels: Any) -> Any:
         return self.inner.accept(pixels)
+
+    def finite_rows(self, pixels: Any) -> np.ndarray:
+        return self.inner.finite_rows(pixels)
 
     def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
         return self.inner.read(driver, pixels, stages or self)

@@ -1,6 +1,7 @@
 """Every kind of image file and array, good and bad."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -67,15 +68,92 @@ def test_unusual_modes():
         assert load_image(picture(mode)).mode == "RGB"
 
 
-def test_transparency_lies_over_white_not_black():
+@pytest.mark.parametrize("letters", [0, 100, 127])
+def test_dark_letters_on_nothing_lie_on_white(letters):
     text = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
-    text.paste((0, 0, 0, 255), (10, 5, 30, 15))
+    text.paste((letters, letters, letters, 255), (10, 5, 30, 15))
     for image in (text, text.convert("LA")):
         pixels = np.asarray(load_image(encoded(image)))
-        assert pixels[0, 0].tolist() == [255, 255, 255] and pixels[10, 20].tolist() == [0, 0, 0]
+        assert pixels[0, 0].tolist() == [255, 255, 255] and pixels[10, 20].tolist() == [letters] * 3
     palette = picture("P")
     palette.info["transparency"] = 0
     assert load_image(encoded(palette, transparency=0)).mode == "RGB"
+
+
+@pytest.mark.parametrize("letters", [(255, 255, 255), (255, 255, 0), (140, 140, 140)])
+def test_light_letters_on_nothing_lie_on_black(letters):
+    text = Image.new("RGBA", (40, 20), (255, 255, 255, 0))
+    text.paste((*letters, 255), (10, 5, 30, 15))
+    text.paste((*letters, 128), (30, 5, 32, 15))
+    for source in (encoded(text), text, np.asarray(text)):
+        pixels = np.asarray(load_image(source))
+        assert pixels[0, 0].tolist() == [0, 0, 0] and pixels[10, 20].tolist() == list(letters)
+        assert abs(int(pixels[10, 31, 0]) - letters[0] // 2) <= 1
+
+
+def test_alpha_that_hides_nothing_changes_nothing_and_all_hidden_is_white():
+    bright = np.full((20, 40, 3), 230, np.uint8)
+    opaque = np.dstack([bright, np.full((20, 40), 255, np.uint8)])
+    assert np.array_equal(load_image(opaque), bright)
+    assert np.asarray(load_image(np.zeros((20, 40, 4), np.uint8))).min() == 255
+
+
+def test_arrays_of_every_kind_are_the_pil_images_of_that_kind():
+    for mode in ("L", "LA", "RGB", "RGBA"):
+        image = picture(mode)
+        assert np.array_equal(load_image(np.asarray(image)), load_image(image)), mode
+    bits = picture("1")
+    for array in (np.asarray(bits), np.asarray(bits)[..., None]):
+        assert array.dtype == np.bool_ and np.array_equal(load_image(array), load_image(bits))
+    grey = np.asarray(picture("L"))
+    assert np.array_equal(load_image(grey[..., None]), load_image(grey))
+
+
+def test_open_files_and_buffers_are_read(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(picture()))
+    data = path.read_bytes()
+
+    class Pipe:
+        """Read once, from front to back."""
+
+        def __init__(self):
+            self.left = data
+
+        def read(self, size=-1):
+            now, self.left = self.left, b""
+            return now
+
+    with path.open("rb") as file, path.open() as text:
+        for source in (file, file, io.BytesIO(data), bytearray(data), memoryview(data), Pipe()):
+            assert np.array_equal(load_image(source), picture())
+        with pytest.raises(ImageError, match=r"a\.png: opened as text"):
+            load_image(text)
+    with pytest.raises(ImageError, match=r"a\.png: the file is closed"):
+        load_image(file)
+
+
+def test_strips_of_a_large_picture_are_the_picture(monkeypatch):
+    grey = np.linspace(0, 65535, 40 * 21).reshape(21, 40).astype(np.uint16)
+    letters = np.dstack([np.full((21, 40, 3), 250, np.uint8), np.arange(840, dtype=np.uint8).reshape(21, 40)])
+    sources = [Image.fromarray(grey), Image.fromarray(grey.astype(np.int32)), picture("CMYK"), picture("P"), letters]
+    whole = [np.asarray(load_image(source)) for source in sources]
+    monkeypatch.setattr("clip4str.runtime.images._STRIP_PIXELS", 100)
+    for source, want in zip(sources, whole):
+        assert np.array_equal(load_image(source), want)
+
+
+def test_pipes_and_devices_are_refused_without_opening_them(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")  # which would wait for ever for somebody to write into it
+    for path in (tmp_path / "a.jpg", "/dev/zero"):
+        with pytest.raises(ImageError, match="a pipe or a device, not an image file"):
+            load_image(path)
+
+
+def test_line_breaks_and_escapes_in_names_are_shown_escaped():
+    with pytest.raises(ImageError) as caught:
+        load_image("two\nlines \x1b[31m.png")
+    assert str(caught.value) == "two\\nlines \\x1b[31m.png: no such file"
 
 
 def test_exif_rotation_is_applied():
@@ -110,7 +188,14 @@ def bomb():
         (encoded(picture("F"), format="TIFF"), "floating-point pixels"),
         (np.zeros((0, 10, 3), np.uint8), "hold no word"),
         (np.zeros((8, 8, 3), np.float32), r"expected uint8 of shape \(H, W, 3\)"),
-        (np.zeros((8, 8, 4), np.uint8), "expected uint8"),
+        (np.zeros((8, 8, 5), np.uint8), "expected uint8"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "expected uint8"),
+        (None, "a NoneType is not an image; taken are paths"),
+        ([[0, 255], [255, 0]], "a list is not an image"),
+        (bytearray(), "the file is empty"),
+        (io.BytesIO(), "the file is empty"),
+        (io.StringIO("text"), "opened as text; open it in binary"),
+        ("a\0b.png", "null"),
         ("no/such/file.png", "no such file"),
         (".", "is a folder"),
     ],

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, Clip4StrError, first_line
-from clip4str.core.reading import Pass, Reading, Stages, Stats
+from clip4str.core.reading import Pass, Reading, Stages, Stats, check_finite
 
 from ..contract import Backend
 from ..memory_limits import read_in_parts, shrink
@@ -61,6 +61,10 @@ class TorchBackend(TorchStages, Backend):
     def accept(self, pixels: Any) -> Tensor:
         """Normalised pixels of any kind that inputs.accept_pixels takes. Raises ImageError."""
         return accept_pixels(pixels, self.weights.config.image_size, self.device)
+
+    def finite_rows(self, pixels: Tensor) -> np.ndarray:
+        """As the contract's."""
+        return pixels.isfinite().flatten(1).all(dim=1).cpu().numpy()
 
     def crop(self, frame: Any, quads: Any, **how: Any) -> Tensor:
         """Words cut out of a frame, normalised: (N, 3, H, W), see kernels.crop_resize, whose errors it raises.
@@ -123,12 +127,14 @@ class TorchBackend(TorchStages, Backend):
         assert program is not None and runner is not None
         last = runner.run(pixels)
         answers, n, steps = last.answers, len(last.answers), driver.steps
+        program.check(answers)
         stats = program.stats(n)
         for _ in range(MOST_RESUMED * steps):
             rows = np.flatnonzero(program.open_rows(answers))
             if not len(rows):
                 break
             answers[rows] = runner.resume(last, rows)
+            program.check(answers)
             stats.add(program.stats(len(rows), resumed=True))
         else:
             raise BackendError(f"{len(rows)} words change with every pass; the device's arithmetic is not repeatable")
@@ -137,6 +143,7 @@ class TorchBackend(TorchStages, Backend):
         if len(rows):
             again = runner.reread(last, rows)
             ids[rows], probs[rows] = again[:, :steps], again[:, steps:]
+            check_finite(probs.view(np.float32), "cross-modal")
             stats.add(Stats(refine_passes=1, text_calls=1, captions_encoded=len(rows)))
         lengths = np.full(n, steps)
         if program.decoding.refine == 0 and program.decoding.decode == "ar":

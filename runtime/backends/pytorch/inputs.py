@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clip4str.core.errors import ImageError, first_line
 
+from ..contract import checked
+
 _DTYPES = (torch.float32, torch.float16)
 
 
@@ -20,7 +22,7 @@ def accept_pixels(pixels: Any, size: tuple[int, int], device: torch.device) -> T
     pixels: numpy array, torch tensor, or anything with DLPack or `__cuda_array_interface__` (whose stream is waited
     for on the current one). They may lie on the CPU or on `device`, in any strides. size: (height, width).
 
-    Raises ImageError for anything else.
+    Raises ImageError for anything else, and on the CPU for what contract.checked refuses.
     """
     tensor = as_tensor("pixels", pixels, device)
     wanted = f"expected float32 or float16 (N, 3, {size[0]}, {size[1]})"
@@ -30,7 +32,10 @@ def accept_pixels(pixels: Any, size: tuple[int, int], device: torch.device) -> T
         raise ImageError(f"pixels are {str(tensor.layout).removeprefix('torch.')}, expected a dense tensor")
     if tensor.device.type != "cpu" and tensor.device != device:
         raise ImageError(f"pixels are on {tensor.device}, the recogniser is on {device}; move them there or to the CPU")
-    return tensor.detach()
+    tensor = tensor.detach()
+    if tensor.device.type == "cpu":
+        checked(tensor.numpy())
+    return tensor
 
 
 def to_device(pixels: np.ndarray | Tensor, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.core.reading import Decoding, Stats
+from clip4str.core.reading import Decoding, Stats, check_finite
 from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
@@ -67,14 +67,14 @@ class Program:
         ids, probs (bits of float32): the answer, T each. last: index of the last position of the visual word.
         unsettled, cross_unsettled: of the two branches. word, cross_word: the two branches' words before refinement, T
         each. Where captions are reread also keep: the last position of the cross_word; caption, refined: tokens before
-        and after the visual refinement.
+        and after the visual refinement. ..._probs: of words before the answer, to be checked.
         """
         c = self.weights.config
-        widths = {"ids": c.steps, "probs": c.steps, "last": 1, "unsettled": 1, "word": c.steps}
+        widths = {"ids": c.steps, "probs": c.steps, "last": 1, "unsettled": 1, "word": c.steps, "word_probs": c.steps}
         if self.decoding.branch == "cross":
-            widths |= {"cross_unsettled": 1, "cross_word": c.steps}
+            widths |= {"cross_unsettled": 1, "cross_word": c.steps, "cross_probs": c.steps}
         if self.rereads:
-            widths |= {"keep": 1, "caption": c.context, "refined": c.context}
+            widths |= {"keep": 1, "caption": c.context, "refined": c.context, "refined_probs": c.steps}
         starts = [sum(list(widths.values())[:i]) for i in range(len(widths) + 1)]
         return {name: slice(a, b) for name, a, b in zip(widths, starts, starts[1:])}
 
@@ -108,6 +108,14 @@ class Program:
         if not self.rereads:
             return np.zeros(len(results), bool)
         return (results[:, self.columns["caption"]] != results[:, self.columns["refined"]]).any(axis=1)
+
+    def check(self, results: np.ndarray) -> None:
+        """Raises NonFiniteError where a decoder's probabilities in results (n, width) are no numbers."""
+        cross = self.decoding.branch == "cross"
+        for name, place in self.columns.items():
+            if name.endswith("probs"):
+                probs = np.ascontiguousarray(results[:, place]).view(np.float32)
+                check_finite(probs, "cross-modal" if name == "cross_probs" or (cross and name == "probs") else "visual")
 
     def stats(self, images: int, resumed: bool = False) -> Stats:
         """What `run`, or `resume`, of these images counts as."""
@@ -172,6 +180,7 @@ class Program:
         w, how, cross = self.weights, self.decoding, self.decoding.branch == "cross"
         visual_kv, cross_kv = memory_views(kv, w)
         found = {"last": word.last[:, None], "unsettled": word.unsettled[:, None], "word": word.ids}
+        found["word_probs"] = word.probs.view(torch.int32)
         answer = word
         if cross:
             found["caption"] = self._tokens(word.ids)
@@ -181,10 +190,12 @@ class Program:
             else:
                 answer = decode_pass(self._cross, None, *memory, mode="start")
             found |= {"cross_unsettled": answer.unsettled[:, None], "cross_word": answer.ids}
+            found["cross_probs"] = answer.probs.view(torch.int32)
         if how.refine:
             refined = decode_pass(w.visual, word.ids, visual_kv, mode="cloze", keep=word.last)
             if cross:
                 found |= {"keep": answer.last[:, None], "refined": self._tokens(refined.ids)}
+                found["refined_probs"] = refined.probs.view(torch.int32)
                 refined = decode_pass(self._cross, answer.ids, *memory, mode="cloze", keep=answer.last)
             answer = refined
         found |= _spelled(answer)

@@ -117,6 +117,13 @@ class TrtBackend(Backend):
         with self._entered():
             return accept_pixels(pixels, self.manifest.image_size, self._session.stream)
 
+    def finite_rows(self, pixels: np.ndarray | DevicePixels) -> np.ndarray:
+        """As the contract's."""
+        if not isinstance(pixels, DevicePixels):
+            return super().finite_rows(pixels)
+        with self._entered():
+            return np.array([np.isfinite(self._row(pixels, i)).all() for i in range(len(pixels))])
+
     def read(
         self, driver: PredictAndRefine, pixels: np.ndarray | DevicePixels, stages: Stages | None = None
     ) -> Reading:
@@ -222,6 +229,11 @@ class TrtBackend(Backend):
                 )
         copy_runs(stream, pairs, buffer.row_bytes)
         self._gathered = weakref.ref(text)
+
+    def _row(self, pixels: DevicePixels, row: int) -> np.ndarray:
+        """One image of them, (3, H, W), on the host."""
+        host = np.empty(pixels.shape[1:], pixels.dtype)
+        return self._session.stream.download(host, pixels.address + row * pixels.stride)
 
     def _place(self, pixels: DevicePixels, address: int, rows: int) -> int:
         """Where the image stage shall read pixels that are on the device: there, or copied to the buffer."""

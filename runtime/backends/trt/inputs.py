@@ -10,6 +10,7 @@ import numpy as np
 from clip4str.core.errors import ImageError, first_line
 
 from ...cuda import CudaError
+from ..contract import checked
 from .memory import Stream
 
 ALIGNMENT = 256  # of the addresses that TensorRT takes
@@ -71,7 +72,7 @@ def accept_pixels(pixels: Any, size: tuple[int, int], stream: Stream) -> np.ndar
         raise ImageError(f"pixels are a {kind} whose stream cannot be waited for ({error})") from None
     if len(found.shape) != 4 or tuple(found.shape[1:]) != (3, *size) or found.dtype != np.float32:
         raise ImageError(f"pixels are {found.dtype} {tuple(found.shape)}, {wanted}")
-    return found
+    return checked(found) if isinstance(found, np.ndarray) else found
 
 
 class _Untyped:

@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM end a command soon, with one word and the usual exit code, whatever it is doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+PATIENCE = 2.0  # seconds that a library's long call may take to come back before the process is ended under it
+
+
+class Interrupts:
+    """Inside, SIGINT and SIGTERM raise KeyboardInterrupt, and are remembered: libraries that are interrupted while they
+    load turn that into errors of their own. Signals that are ignored, or that another has a handler for, are left as
+    they are; so is everything outside of the main thread."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+        self._pipe: tuple[int, int] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it: 130 after SIGINT, 143 after SIGTERM; 0 where no signal came."""
+        return 128 + self.received if self.received else 0
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._pipe:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[1])
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+
+    def end_soon(self) -> None:
+        """From now on a signal ends the process though the main thread be in a library's call and not hear it. For
+        commands that write no files."""
+        if not self._before or os.name != "posix" or self._pipe:
+            return
+        heard, told = self._pipe = os.pipe()
+        os.set_blocking(told, False)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=_end_after, args=(heard,), daemon=True, name="clip4str-interrupts").start()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number
+        raise KeyboardInterrupt
+
+
+def _end_after(heard: int) -> None:
+    """Until the pipe's other end is closed."""
+    while number := os.read(heard, 1):
+        if number[0] in (signal.SIGINT, signal.SIGTERM):
+            threading.Event().wait(PATIENCE)
+            os._exit(128 + number[0])
+    os.close(heard)
