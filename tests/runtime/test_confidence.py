@@ -12,7 +12,7 @@ import pytest
 
 from clip4str.core.calibration import calibrated, is_temperature
 from clip4str.core.cli import main
-from clip4str.core.errors import BundleError
+from clip4str.core.errors import BundleError, NonFiniteError
 from clip4str.runtime import Recognizer
 
 
@@ -99,12 +99,13 @@ def test_an_empty_word_is_calibrated_like_any_other(with_temperature, golden, mo
     assert word.confidence == pytest.approx(0.75, abs=1e-6), "odds of 9 to 1, halved as logarithms: 3 to 1"
 
 
-def test_a_confidence_that_is_no_number_is_not_hidden(with_temperature, golden, monkeypatch):
+def test_a_confidence_that_is_no_number_is_no_word(with_temperature, golden, monkeypatch):
     recognizer = Recognizer.load(with_temperature(2.0), threads=1)
     reading = recognizer.reading(recognizer.prepare([golden("tiny")["images"][0]]))
     broken = replace(reading, probs=np.full_like(reading.probs, np.nan))
-    monkeypatch.setattr(recognizer, "reading", lambda pixels: broken)
-    assert math.isnan(recognizer.read([golden("tiny")["images"][0]])[0].confidence)
+    monkeypatch.setattr(recognizer.backend, "read", lambda driver, pixels: broken)
+    with pytest.raises(NonFiniteError, match="not finite"):
+        recognizer.read([golden("tiny")["images"][0]])
 
 
 @pytest.mark.parametrize(

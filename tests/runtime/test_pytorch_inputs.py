@@ -167,3 +167,23 @@ def test_boxes_need_the_torch_backend(tiny_bundle):
         onnx.read_boxes(np.zeros((64, 64, 3), np.uint8), np.zeros((1, 4, 2), np.float32))
     with pytest.raises(ImageError, match="as a numpy array"):
         onnx.read_pixels(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite_are_an_error_naming_the_row(recognizer, pixels, value):
+    broken = pixels.copy()
+    broken[4, 2, 1, 0] = value
+    tensor = torch.from_numpy(broken)
+    for kind in (broken, tensor, tensor.half(), DlpackAlone(tensor), tensor.clone().requires_grad_()):
+        with pytest.raises(ImageError, match=r"pixels\[4\] are not finite") as caught:
+            recognizer.read_pixels(kind)
+        assert caught.value.index == 4
+
+
+def test_on_a_gpu_pixels_are_looked_at_only_once_the_output_is_not_finite(recognizer, pixels, monkeypatch):
+    """What lies there cannot be looked at without waiting for it."""
+    monkeypatch.setattr(inputs, "checked", lambda pixels: pixels)
+    broken = torch.from_numpy(pixels.copy())
+    broken[4, 2, 1, 0] = torch.nan
+    with pytest.raises(ImageError, match=r"pixels\[4\] are not finite"):
+        recognizer.read_pixels(broken)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch_networks import backend_of, driver_of, images
+from torch_networks import Replayed, backend_of, driver_of, images
 
 from clip4str.core.errors import NonFiniteError
 from clip4str.core.reading import Decoding
@@ -212,3 +212,23 @@ def test_an_image_without_numbers_is_said_and_the_others_read_as_ever(random_mod
     assert backend.finite_rows(broken).tolist() == [True, True, False, True, True, True]
     others = [0, 1, 3, 4, 5]
     np.testing.assert_array_equal(backend.read(driver, broken[others]).ids, want.ids[others])
+
+
+@pytest.mark.parametrize("layer", [None, Replayed], ids=["eager", "graphs"])
+@pytest.mark.parametrize(
+    ("decoder", "decoding", "named"),
+    [
+        ("visual", Decoding(), "visual"),
+        ("cross", Decoding(), "cross-modal"),
+        ("visual", Decoding(branch="visual", refine=0), "visual"),
+        ("cross", Decoding(decode="nar", refine=0), "cross-modal"),
+        ("visual", Decoding(refine=2), "visual"),  # the driver's way
+    ],
+)
+def test_a_decoder_that_overflows_reads_no_words(random_model, decoder, decoding, named, layer):
+    """The visual one's numbers never show in the cross-modal answer, which is made of whatever it read."""
+    model = random_model(seed=5)
+    getattr(model, f"{decoder}_decoder").norm.weight.data *= 1e38
+    backend, driver = backend_of(model, decoding, layer=layer and layer())
+    with pytest.raises(NonFiniteError, match=f"the {named} decoder's output is not finite"):
+        backend.read(driver, images(3, model))

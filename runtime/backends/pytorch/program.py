@@ -111,11 +111,11 @@ class Program:
 
     def check(self, results: np.ndarray) -> None:
         """Raises NonFiniteError where a decoder's probabilities in results (n, width) are no numbers."""
-        cross = self.decoding.branch == "cross"
-        for name, place in self.columns.items():
-            if name.endswith("probs"):
-                probs = np.ascontiguousarray(results[:, place]).view(np.float32)
-                check_finite(probs, "cross-modal" if name == "cross_probs" or (cross and name == "probs") else "visual")
+        last = "cross-modal" if self.decoding.branch == "cross" else "visual"
+        passes = {"word_probs": "visual", "cross_probs": "cross-modal", "refined_probs": "visual", "probs": last}
+        for name, decoder in passes.items():  # as they follow each other: where it began is said
+            if name in self.columns:
+                check_finite(np.ascontiguousarray(results[:, self.columns[name]]).view(np.float32), decoder)
 
     def stats(self, images: int, resumed: bool = False) -> Stats:
         """What `run`, or `resume`, of these images counts as."""
