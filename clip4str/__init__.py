@@ -6,10 +6,10 @@ names load on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's, which takes milliseconds to load in which Ctrl-C is a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from clip4str.core.errors import Clip4StrError
     from clip4str.model import Clip4Str, load_checkpoint
     from clip4str.runtime import Recognizer, Word
@@ -32,5 +32,7 @@ __all__ = ["Clip4Str", "Clip4StrError", "Recognizer", "Word", "__version__", "lo
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'clip4str' has no attribute {name!r}")

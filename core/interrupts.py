@@ -20,6 +20,7 @@ class Interrupts:
         self.received = 0
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
+        self._over = threading.Event()
 
     @property
     def exit_code(self) -> int:
@@ -34,6 +35,7 @@ class Interrupts:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._over.set()
         if self._pipe:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe[1])
@@ -49,17 +51,16 @@ class Interrupts:
         heard, told = self._pipe = os.pipe()
         os.set_blocking(told, False)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-        threading.Thread(target=_end_after, args=(heard,), daemon=True, name="clip4str-interrupts").start()
+        threading.Thread(target=_end_after, args=(heard, self._over), daemon=True, name="clip4str-interrupts").start()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         raise KeyboardInterrupt
 
 
-def _end_after(heard: int) -> None:
+def _end_after(heard: int, over: threading.Event) -> None:
     """Until the pipe's other end is closed."""
     while number := os.read(heard, 1):
-        if number[0] in (signal.SIGINT, signal.SIGTERM):
-            threading.Event().wait(PATIENCE)
+        if number[0] in (signal.SIGINT, signal.SIGTERM) and not over.wait(PATIENCE):
             os._exit(128 + number[0])
     os.close(heard)
