@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import textwrap
 import zipfile
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -76,10 +78,42 @@ def test_python_reads_too_and_is_the_wheels(installed, tmp_path):
                                                               "clip4str/__init__.py")], done.stderr  # fmt: skip
 
 
+# What users write about the answers: held by a type checker to what the annotations say.
+TYPED = """
+from typing_extensions import assert_type
+
+from clip4str import Clip4Str, Clip4StrError, Word, load_checkpoint
+from clip4str.runtime import Decoding, ImageError
+
+assert_type(recognizer, Recognizer)
+assert_type(recognizer.read(["a.jpg"]), list[Word])
+assert_type(recognizer.read([b"", open("a.jpg", "rb")], on_error="skip"), list[Word | None])
+assert_type(word.confidence, float)
+assert_type(load_checkpoint("a.ckpt"), Clip4Str)
+assert_type(ImageError("").index, int | None)
+"""
+
+
+def test_a_users_code_is_typed_through_and_through(installed, tmp_path):
+    pytest.importorskip("mypy")
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("    from clip4str import Recognizer\n")
+    lines = takewhile(lambda line: not line or line.startswith("    "), (shown[1] + shown[2]).splitlines())
+    program = textwrap.dedent("\n".join(lines))
+    assert "recognizer.read(" in program
+    (tmp_path / "use.py").write_text("from __future__ import annotations\n" + program + TYPED)
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\n[mypy-torch.*]\nfollow_imports = skip\n"
+    )  # a minute of its own
+    run_mypy = "from mypy.main import main; main(args=['use.py'], clean_exit=True)"
+    done = in_wheel(installed, tmp_path, run_mypy)
+    assert (done.returncode, done.stdout) == (0, "Success: no issues found in 1 source file\n"), done.stderr
+
+
 def test_the_wheel_holds_what_runs_and_its_licences(installed):
     names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     rooms = {name.split("/")[1] for name in names if name.startswith("clip4str/") and name.count("/") > 1}
     assert rooms == set(clip4str.ROOMS) and "clip4str/py.typed" in names
+    assert {f"clip4str/{room}/py.typed" for room in clip4str.ROOMS} <= names
     assert {f"clip4str/model/bundled/clip4str-small/{p.name}" for p in PACKAGED.iterdir()} <= names
     assert {Path(n).name for n in names if "/licenses/" in n or n.endswith(("dist-info/LICENSE", "dist-info/NOTICE"))}
     assert not [n for n in names if n.endswith(".png") or "/results/" in n or n.startswith("tests")]

@@ -98,7 +98,7 @@ sys.exit(main(["read", "no-such-file.png"]))
 """
 
 
-@pytest.mark.parametrize("after", [8, 40, 400, 1200])
+@pytest.mark.parametrize("after", [15, 40, 400, 1200])
 def test_ctrl_c_while_modules_load_has_no_traceback(after):
     done = start("-c", WHILE_IMPORTING, str(after))
     out, err = done.communicate(timeout=60)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from without_torch import PROGRAM
@@ -39,8 +40,8 @@ def test_reads_folders_patterns_and_files_without_torch(tiny_bundle, crops, gold
     words = golden("tiny")["text"].tolist()
     order = [("a.png", 0), ("b.png", 1), ("c.png", 2), ("a.png", 0), ("a.png", 0), ("b.png", 1)]
     assert [(os.path.basename(x["path"]), x["text"]) for x in lines] == [(n, words[i]) for n, i in order]
-    assert set(lines[0]) == {"path", "text", "confidence", "char_confidences"}
-    table = run("read", "--bundle", tiny_bundle, crops / "b.png", "--threads", 1)
+    assert set(lines[0]) - {"hint"} == {"path", "text", "confidence", "char_confidences"}
+    table = run("read", "--bundle", tiny_bundle, crops / "b.png", crops / "b.png", "--threads", 1)
     assert words[1] in table.stdout.decode() and b"%" in table.stdout and b"ms a word" in table.stderr
 
 
@@ -50,10 +51,92 @@ def test_standard_input_as_an_image_or_a_list_of_paths(tiny_bundle, crops, golde
     assert json.loads(image.stdout)["text"] == golden("tiny")["text"][1]
     paths = run("read", "-", "--json", stdin=f"{crops}/a.png\n{crops}/b.png\n".encode(), env=env)
     assert len(paths.stdout.splitlines()) == 2
-    nothing = run("read", "-", stdin=b"", env=env)
-    assert nothing.returncode == 2 and nothing.stderr.decode().startswith(
-        "clip4str read: error: <bytes>: the file is empty"
-    )
+    assert json.loads(image.stdout)["path"] == "<stdin>"
+    listed = run("read", "-", "--json", stdin=f"{crops}/a.png\nno/such.png\n".encode(), env=env)
+    assert [("text" in json.loads(line)) for line in listed.stdout.splitlines()] == [True, False]
+
+
+def test_paths_with_zero_bytes_between_them(tiny_bundle, crops):
+    """As find -print0 lists them: a name may hold a line break."""
+    (crops / "a.png").rename(crops / "two\nlines.png")
+    paths = b"".join(os.fsencode(crops / name) + b"\0" for name in ("two\nlines.png", "b.png"))
+    env = {"CLIP4STR_BUNDLE": str(tiny_bundle)}
+    for option in ("-0", "--null"):
+        done = run("read", option, "-", "--json", "--threads", 1, stdin=paths, env=env)
+        assert done.returncode == 0, done.stderr
+        read = [os.path.basename(json.loads(line)["path"]) for line in done.stdout.splitlines()]
+        assert read == ["two\nlines.png", "b.png"]
+    done = run("read", "-", stdin=paths, env=env)
+    said = b"clip4str read: error: <stdin>: a list of paths with zero bytes between them is read with -0\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"", "<stdin>: nothing came; give it an image or a list of paths"),
+        (b"hello\n", "<stdin>: neither an image nor a list of paths of files that exist; it begins with 'hello'"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "<stdin>: "),
+    ],
+)
+def test_standard_input_that_is_nothing_is_said_by_that_name(given, message):
+    done = run("read", "-", "--quiet", stdin=given)
+    (error,) = [line for line in done.stderr.decode().splitlines() if "error" in line]
+    assert done.returncode == 2 and error.startswith(f"clip4str read: error: {message}") and "bytes>" not in error
+
+
+def test_json_is_in_input_order_with_errors_in_their_places(tiny_bundle, crops):
+    (crops / "bad.png").write_bytes(b"no image")
+    paths = [crops / name for name in ("a.png", "bad.png", "b.png", "missing.png", "below/c.png")]
+    done = run("read", "--bundle", tiny_bundle, *paths, "--json", "--threads", 1, "--batch-size", 2)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 2 and [line["path"] for line in lines] == list(map(str, paths))
+    assert ["error" in line for line in lines] == [False, True, False, True, False]
+
+
+def test_a_folder_is_walked_for_regular_visible_images_alone(tiny_bundle, crops, tmp_path):
+    (crops / ".cache").mkdir()
+    shutil.copy(crops / "a.png", crops / ".cache" / "thumbnail.png")
+    shutil.copy(crops / "a.png", crops / ".hidden.png")
+    (crops / "folder.png").mkdir()
+    os.mkfifo(crops / "fifo.jpg")  # opened, it would wait for ever
+    (crops / "device.png").symlink_to("/dev/zero")
+    (crops / "link.png").symlink_to(crops / "a.png")
+    done = run("read", "--bundle", tiny_bundle, crops, "--json", "--threads", 1)
+    read = [os.path.basename(json.loads(line)["path"]) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and read == ["a.png", "b.png", "c.png", "link.png"]
+    named = run("read", "--bundle", tiny_bundle, crops / "fifo.jpg", crops / ".hidden.png", "--json", "--threads", 1)
+    first, second = [json.loads(line) for line in named.stdout.splitlines()]
+    assert "a pipe or a device, not an image file" in first["error"] and "text" in second
+
+
+def test_the_summary_counts_words_as_one_speaks(tiny_bundle, crops):
+    one = run("read", "--bundle", tiny_bundle, crops / "a.png", "--threads", 1).stderr.decode().splitlines()[-1]
+    assert one.startswith("1 word, ") and "ms, warming up included (batches of up to 16" in one and "median" not in one
+    three = run("read", "--bundle", tiny_bundle, crops, "--threads", 1, "--batch-size", 1).stderr.decode()
+    assert three.splitlines()[-1].startswith("3 words, median ") and "warming up" not in three
+
+
+def test_a_photo_has_a_hint_once_on_stderr_and_in_json(tmp_path):
+    """The bundled network, over noise as large as a photo, and over a crop that it reads plainly."""
+    noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((2000, 1500)).save(tmp_path / "street.jpg")
+    crop = CROPS / "01-HAPPENINGS.jpg"
+    done = run("read", "street.jpg", crop, "--json", "--threads", 1, cwd=tmp_path)
+    photo, word = [json.loads(line) for line in done.stdout.splitlines()]
+    hints = [line for line in done.stderr.decode().splitlines() if "hint" in line]
+    said = "2000x1500 pixels look like a photo, not a word crop; cut the word out first"
+    assert done.returncode == 0 and hints == [f"clip4str read: hint: street.jpg: {said}"] and photo["hint"] == said
+    assert (word["text"], set(word)) == ("HAPPENINGS", {"path", "text", "confidence", "char_confidences"})
+    assert b"hint" not in run("read", "street.jpg", "--quiet", "--threads", 1, cwd=tmp_path).stderr
+
+
+def test_a_batch_size_and_rounds_that_cannot_be_are_said(tiny_bundle, crops):
+    done = run("read", "--bundle", tiny_bundle, crops / "a.png", "--batch-size", 99999, "--threads", 1)
+    warnings = [line for line in done.stderr.decode().splitlines() if line.startswith("clip4str: warning")]
+    assert done.returncode == 0 and len(warnings) == 1 and "images, not 99999: the most that this" in warnings[0]
+    refused = run("read", "--bundle", tiny_bundle, crops / "a.png", "--refine", 99)
+    assert refused.returncode == 2 and b"refine is a number of rounds, 0 to 16, not 99" in refused.stderr
 
 
 def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops):
