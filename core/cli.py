@@ -18,7 +18,7 @@ try:
 
     from .console import Parser, fail
     from .errors import Clip4StrError, UsageError, one_line
-    from .interrupts import Interrupts
+    from .interrupts import Interrupts, heeding_signals
 except KeyboardInterrupt:  # main catches it from its first line on
     sys.exit(130)
 
@@ -54,20 +54,7 @@ every command explains itself: clip4str COMMAND --help
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 after a one-line error on stderr, 130 or 143 after a signal."""
-    with Interrupts() as interrupts:
-        try:
-            code = _run(argv, interrupts)
-        except KeyboardInterrupt:
-            code = 130
-        except Exception:  # numpy's and its like, of being interrupted while they load
-            if not interrupts.received:
-                raise
-            code = 130
-        if code and interrupts.received:
-            code = interrupts.exit_code
-        if code in (130, 143):
-            print("interrupted", file=sys.stderr)
-        return code
+    return heeding_signals(lambda interrupts: _run(argv, interrupts))
 
 
 def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .errors import Clip4StrError, UsageError, one_line
+from .interrupts import Interrupts, heeding_signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,9 +28,14 @@ def fail(command: str, error: object) -> int:
 
 
 def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """The exit code of a script's main: its own, or 2 and one line for what it raises on purpose."""
-    try:
-        return main(argv)
-    except Clip4StrError as error:
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+    """The exit code of a script's main: its own, 2 and one line for what it raises on purpose, 130 or 143 after a
+    signal."""
+
+    def run(_: Interrupts) -> int:
+        try:
+            return main(argv)
+        except Clip4StrError as error:
+            print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+            return 2
+
+    return heeding_signals(run)

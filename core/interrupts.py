@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -56,6 +58,26 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         raise KeyboardInterrupt
+
+
+def heeding_signals(run: Callable[[Interrupts], int]) -> int:
+    """The exit code of run, or after a signal 130 or 143, and one word on stderr."""
+    with Interrupts() as interrupts:
+        said = False
+        try:
+            code = run(interrupts)
+            said = code == 130  # by who returned it
+        except KeyboardInterrupt:
+            code = 130
+        except Exception:  # numpy's and its like, of being interrupted while they load
+            if not interrupts.received:
+                raise
+            code = 130
+        if code and interrupts.received:
+            code = interrupts.exit_code
+        if code in (130, 143) and not said:
+            print("interrupted", file=sys.stderr)
+        return code
 
 
 def _end_after(heard: int, over: threading.Event) -> None:

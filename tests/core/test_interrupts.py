@@ -38,6 +38,12 @@ def main(argv):
         interrupts.PATIENCE = 0.2
         print("started", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+    elif how == "says so":
+        try:
+            waits()
+        except KeyboardInterrupt:
+            print("nothing was written")
+            return 130
     elif how == "finishes":
         try:
             waits()
@@ -80,6 +86,30 @@ def test_a_command_that_finishes_all_the_same_has_its_own_exit_code():
     assert child.stdout is not None and child.stdout.readline() == "started\n"
     child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=30) == ("", "") and child.returncode == 0
+
+
+SCRIPT = """
+import time
+from clip4str.core.console import run_script
+def main(argv):
+    print("started", flush=True)
+    time.sleep(60)
+raise SystemExit(run_script("script.py", main))
+"""
+
+
+def test_scripts_end_in_the_same_way():
+    child = start("-c", SCRIPT)
+    assert child.stdout is not None and child.stdout.readline() == "started\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.communicate(timeout=30) == ("", "interrupted\n") and child.returncode == 143
+
+
+def test_a_command_that_said_itself_that_it_was_interrupted_is_not_repeated():
+    child = start("-c", PROGRAM, "says so")
+    assert child.stdout is not None and child.stdout.readline() == "started\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.communicate(timeout=30) == ("nothing was written\n", "") and child.returncode == 143
 
 
 # A signal out of the middle of an import: of the command's own modules, of numpy, of Pillow.
