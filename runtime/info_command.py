@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(facts, indent=1))
         return 0
+    for key in facts.keys() & facts["network"].keys():
+        del facts["network"][key]
     for key, value in facts.items():
         _print(key, value)
     return 0
@@ -77,15 +79,21 @@ def _confidence(temperature: float) -> str:
     return "the network's own, not calibrated" if temperature == 1 else f"calibrated, temperature {temperature:g}"
 
 
+def _row(values: dict[str, Any]) -> str:
+    return "  ".join(f"{k}={one_line(v)}" for k, v in values.items())
+
+
 def _print(key: str, value: Any, indent: int = 0) -> None:
     pad = "  " * indent
-    if isinstance(value, dict):
+    if isinstance(value, dict) and indent > 1 and not any(isinstance(v, (dict, list)) for v in value.values()):
+        print(f"{pad}{key:<{18 - len(pad)}}  {_row(value)}")
+    elif isinstance(value, dict):
         print(f"{pad}{key}")
         for k, v in value.items():
             _print(k, v, indent + 1)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         print(f"{pad}{key}")
         for row in value:
-            print(f"{pad}  " + "  ".join(f"{k}={v}" for k, v in row.items()))
+            print(f"{pad}  {_row(row)}")
     else:
         print(f"{pad}{key:<{18 - len(pad)}}  {one_line(value)}")

@@ -224,7 +224,10 @@ def test_an_unreadable_folder_is_one_line(tmp_path, monkeypatch):
 def test_info_shows_the_bundle(tiny_bundle):
     facts = json.loads(run("info", tiny_bundle, "--json").stdout)
     assert facts["precision"] == "fp32" and facts["network"]["d"] == 64 and facts["parity"]
-    assert b"image_size" in run("info", tiny_bundle).stdout
+    shown = run("info", tiny_bundle).stdout.decode().splitlines()
+    names = [line.split()[0] for line in shown]
+    assert "image_size" in names and names.count("charset") == names.count("charset_test") == 1 and len(shown) < 60
+    assert [line for line in shown if "max_abs=" in line and "calls=" in line], "figures of a stage on one line"
 
 
 def test_help_of_every_command_that_needs_nothing():
