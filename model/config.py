@@ -15,6 +15,9 @@ from clip4str.core.text import CHARSET_36, CHARSET_94
 
 Shapes = Mapping[str, Sequence[int]]
 
+ANCHOR = "clip_model.visual.conv1.weight"  # in every network
+MOST_LAYERS = 256  # of a tower; the largest published one has 32
+
 
 @dataclass(frozen=True)
 class Config:
@@ -83,14 +86,15 @@ def config_from_shapes(
     Raises CheckpointError naming the tensor whose shape does not fit.
     """
     hints = hints or {}
-    patch = _shape(shapes, "clip_model.visual.conv1.weight", 4)
+    _check_kind(shapes)
+    patch = _shape(shapes, ANCHOR, 4)
     positions = _shape(shapes, "clip_model.visual.positional_embedding", 2)
     text = _shape(shapes, "clip_model.token_embedding.weight", 2)
     head = _shape(shapes, "visual_decoder.head.weight", 2)
     size = image_size or _pair(hints.get("image_size", hints.get("img_size")))
     charset = hints.get("charset_train", hints.get("charset", CHARSET_94))
     if min(patch) < 1:
-        raise CheckpointError(f"not a CLIP4STR checkpoint: clip_model.visual.conv1.weight has shape {patch}")
+        raise CheckpointError(f"not a CLIP4STR checkpoint: {ANCHOR} has shape {patch}")
     if len(charset) + 1 != head[0]:
         if "charset_train" in hints or "charset" in hints or len(CHARSET_94) + 1 < head[0]:
             raise CheckpointError(
@@ -120,6 +124,30 @@ def config_from_shapes(
     )
     _check(config)
     return config
+
+
+def _check_kind(shapes: Shapes) -> None:
+    """Raises CheckpointError for relatives of CLIP4STR that are not supported, saying what they are."""
+    if ANCHOR not in shapes and any(name.endswith("visual.conv1.weight") for name in shapes):
+        raise CheckpointError(
+            "base CLIP weights, not a CLIP4STR checkpoint: training starts from them, clip4str train --init clip:FILE"
+        )
+    if ANCHOR in shapes and not any(name.startswith("cross_decoder.") for name in shapes):
+        raise CheckpointError("it has no cross-modal decoder (trained with use_language_model=False?): not supported")
+    widths = {}
+    for decoder in ("visual_decoder", "cross_decoder"):
+        layers = {name.split(".")[2] for name in shapes if name.startswith(f"{decoder}.layers.")}
+        if len(layers) > 1:
+            raise CheckpointError(
+                f"its {decoder} has {len(layers)} layers; one is supported, as in all published networks"
+            )
+        widths[decoder] = shapes.get(f"{decoder}.head.weight", (0, 0))[-1]
+    projected = shapes.get("clip_model.text_projection", (0, widths["visual_decoder"]))[-1]
+    if len({*widths.values(), projected}) > 1:
+        raise CheckpointError(
+            f"its decoders are {widths['visual_decoder']} and {widths['cross_decoder']} wide and its towers' features "
+            f"{projected} (trained with use_share_dim=False?); only one width for all is supported"
+        )
 
 
 def _check(c: Config) -> None:
@@ -155,8 +183,9 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
 
 def _layers(shapes: Shapes, prefix: str) -> int:
     numbers = {int(m.group(1)) for k in shapes if (m := re.match(re.escape(prefix) + r"\.(\d+)\.", k))}
-    if numbers != set(range(len(numbers))) or not numbers:
-        raise CheckpointError(f"not a CLIP4STR checkpoint: layers of {prefix} are {sorted(numbers)}")
+    if numbers != set(range(len(numbers))) or not 0 < len(numbers) <= MOST_LAYERS:
+        shown = sorted(numbers)[:MOST_LAYERS] if len(numbers) <= 64 else f"{len(numbers)}, {MOST_LAYERS} at most"
+        raise CheckpointError(f"not a CLIP4STR checkpoint: layers of {prefix} are {shown}")
     return len(numbers)
 
 
