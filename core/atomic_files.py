@@ -12,11 +12,16 @@ from pathlib import Path
 def replaced(path: Path, durable: bool = True) -> Iterator[Path]:
     """Inside, write the file yielded; afterwards it is `path`, in one move. An exception leaves `path` as it was.
 
-    durable: also wait until the disk has it, so that even a power cut leaves the old file or the new one.
+    Its permissions are those of any new file here, whoever writes it (safetensors' writer makes private ones). durable:
+    also wait until the disk has it, so that even a power cut leaves the old file or the new one.
     """
     partial = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
+        partial.touch()  # the one way to ask for the umask that disturbs no other thread
+        mode = partial.stat().st_mode & 0o777
+        partial.unlink()
         yield partial
+        partial.chmod(mode)
         if durable:
             flush(partial)
         os.replace(partial, path)

@@ -39,3 +39,12 @@ def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: 
             return 2
 
     return heeding_signals(run)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """The value of --image-size: (height, width). Raises UsageError."""
+    height, _, width = text.lower().partition("x")
+    sizes = [int(part) for part in (height, width) if part.isascii() and part.isdecimal() and len(part) < 6]
+    if len(sizes) != 2 or not all(sizes):
+        raise UsageError(f"--image-size is HxW, such as 32x128, not {text!r}")
+    return sizes[0], sizes[1]

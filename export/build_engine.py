@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clip4str.core.console import Parser, fail
+from clip4str.core.console import Parser, fail, image_size
 from clip4str.core.errors import BackendError, Clip4StrError, ParityError, UsageError
 from clip4str.core.normalization import NORMALIZATION
 from clip4str.export.engines import HARDWARE, EngineOptions, choose_target, trtexec_commands, why_no_engines
@@ -113,7 +113,7 @@ def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
         normalization=o.normalization or "half",
         charset=o.charset,
         charset_test=o.charset_test,
-        image_size=_size(o.image_size) if o.image_size else None,
+        image_size=o.image_size,
         sample_folder=o.sample_images,
         min_agreement=o.min_agreement,
         torch_weights=o.torch,
@@ -221,7 +221,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         help="half: mean = std = 0.5, as published accuracy was measured (default); clip: CLIP's own")  # fmt: skip
     add("--charset", metavar="S", help="characters the network was trained on")
     add("--charset-test", metavar="S", help="characters that captions are reduced to")
-    add("--image-size", metavar="HxW", help="input size")
+    add("--image-size", metavar="HxW", type=image_size, help="input size, such as 32x128")
 
 
 def _add_gate_options(group: argparse._ArgumentGroup) -> None:
@@ -253,13 +253,6 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         help=f"other GPUs that may run the engines: {', '.join(HARDWARE)} (the default: none)")  # fmt: skip
     add("--version-compatible", action="store_true", help="engines that other TensorRT versions may load")
     add("--trtexec", action="store_true", help="print the trtexec commands that build the same engines, and stop")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"--image-size is HxW, such as 32x128, not {text!r}")
-    return int(height), int(width)
 
 
 def _print(line: str) -> None:

@@ -135,7 +135,7 @@ def build_bundle(
         return target
     check_target(target, force)
     samples = sample_images(Path(how.sample_folder) if how.sample_folder is not None else None)
-    model = load_checkpoint(source, how.image_size, how.charset, how.charset_test)
+    model = load_checkpoint(source, how.image_size, how.charset, how.charset_test, say=say)
     say(f"{source.name}: {describe(model)}")
     with atomic_folder(target, force) as folder:
         manifest = _write_files(model, source, target.name, folder, how, say, detail)

@@ -34,9 +34,11 @@ class StageParity:
     """One stage against the reference, over `calls` calls with the same inputs.
 
     max_abs: largest absolute difference of its outputs (decoders: logits). scale: largest reference value.
+    broken: calls that gave a value that is no finite number, on either side.
     """
 
     calls: int = 0
+    broken: int = 0
     max_abs: float = 0.0
     scale: float = 0.0
 
@@ -47,6 +49,7 @@ class StageParity:
     def add(self, expected: np.ndarray, got: np.ndarray) -> None:
         if expected.shape != got.shape:
             raise ParityError(f"a stage gave {got.shape} where the network gives {expected.shape}")
+        self.broken += not (np.isfinite(expected).all() and np.isfinite(got).all())
         self.max_abs = max(self.max_abs, max_difference(expected, got))
         self.scale = max(self.scale, float(np.abs(expected).max(initial=0)))
 
@@ -91,7 +94,14 @@ class Parity:
         return "\n".join(lines)
 
     def check(self, minimum: float) -> None:
-        """Raises ParityError, naming the worst stage, if fewer words agree than the `minimum` share."""
+        """Raises ParityError, naming the worst stage, if fewer words agree than the `minimum` share; and, whatever is
+        the minimum, where a stage gives what is no number: words may agree in that."""
+        broken = next((name for name, stage in self.stages.items() if stage.broken), None)
+        if broken is not None:
+            raise ParityError(
+                f"stage {broken} gives values that are no finite numbers, in {self.stages[broken].broken} of "
+                f"{self.stages[broken].calls} calls: the weights are broken, or too large for this precision"
+            )
         if self.agreement >= minimum:
             return
         worst = self.stages[self.worst]

@@ -94,9 +94,9 @@ class TorchFile:
         numbers = torch.empty(place.bytes, dtype=torch.uint8)
         with self.path.open("rb") as file:
             file.seek(place.begin)
-            if file.readinto(memoryview(numbers.numpy())) != place.bytes:
+            if file.readinto(numbers.numpy().data) != place.bytes:
                 raise CheckpointError("truncated: its weights are cut short")
-        if place.checksum and zlib.crc32(numbers.numpy()) != place.checksum:
+        if place.checksum and zlib.crc32(numbers.numpy().data) != place.checksum:
             raise CheckpointError("damaged: the checksum of its weights is wrong; is the download complete?")
         return numbers
 

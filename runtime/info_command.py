@@ -65,13 +65,15 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         from clip4str.model import load_checkpoint
     except ModuleNotFoundError as error:
         raise BackendError(f"{path}: a checkpoint needs {error.name}; pip install 'clip4str[export]'") from None
-    model = load_checkpoint(path)
+    notes: list[str] = []
+    model = load_checkpoint(path, say=notes.append)
     parameters = sum(p.numel() for p in model.parameters())
     return {
         "checkpoint": str(path),
         "parameters": f"{parameters / 1e6:.1f} M",
         "network": model.config.to_dict(),
         "confidence": _confidence(model.config.temperature),
+        **({"notes": "; ".join(notes)} if notes else {}),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from clip4str.core.console import Parser, fail
+from clip4str.core.console import Parser, fail, image_size
 from clip4str.core.errors import Clip4StrError, ImageError, UsageError, first_line, one_line
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
@@ -92,6 +92,9 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--charset-test", metavar="CHARS", help="what the text tower gets to read (default: the bundle's)"
     )
+    group.add_argument(
+        "--image-size", metavar="HxW", type=image_size, help="of a checkpoint that does not tell it, such as 32x128"
+    )
     group.add_argument("--no-verify", action="store_true", help="skip the sha256 check of the bundle's files")
 
 
@@ -112,6 +115,7 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
         providers=args.providers.split(",") if args.providers else None,
         decoding=Decoding(args.decode, args.refine, args.branch),
         charset_test=args.charset_test,
+        image_size=args.image_size,
         batch_size=args.batch_size,
         verify=not args.no_verify,
         device=args.device,

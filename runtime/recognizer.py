@@ -55,6 +55,7 @@ class Recognizer:
         providers: Sequence[str] | None = None,
         decoding: Decoding | None = None,
         charset_test: str | None = None,
+        image_size: tuple[int, int] | None = None,
         batch_size: int | None = None,
         cache_size: int = 512,
         verify: bool = True,
@@ -68,10 +69,11 @@ class Recognizer:
         backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
         "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
         engines or a GPU are there but do not work. threads: CPU threads, None for all this process may use. decoding:
-        see core.reading.Decoding. charset_test: what captions are reduced to, None for the bundle's own. batch_size:
-        most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256; for tensorrt what its
-        engines were built for); where it is too many, with a RuntimeWarning as many as can be. cache_size: captions
-        whose text features are kept. verify: check the sha256 of every file.
+        see core.reading.Decoding. charset_test: what captions are reduced to, None for the bundle's own. image_size: of
+        a checkpoint that does not tell its own, (height, width). batch_size: most images per batch, None for 16 (64 for
+        torch on a GPU, where it is at most 256; for tensorrt what its engines were built for); where it is too many,
+        with a RuntimeWarning as many as can be. cache_size: captions whose text features are kept. verify: check the
+        sha256 of every file.
 
         Of onnxruntime: providers, its execution providers. Of tensorrt and torch: device, "cuda" or "cuda:N", for
         torch also "cpu"; graphs=False: no CUDA graphs. Of torch: dtype, "float16", "bfloat16" or "float32", by default
@@ -89,8 +91,10 @@ class Recognizer:
         options = Options(threads, batch_size, providers, device, dtype, graphs, passes)
         path, source = default_bundle() if bundle is None else Path(bundle), None
         if path.is_file():
-            opened, source = open_checkpoint(path, backend, options, verify)
+            opened, source = open_checkpoint(path, backend, options, verify, image_size)
         else:
+            if image_size is not None:
+                raise UsageError(f"{path}: a bundle has its image size; another one is for checkpoints")
             opened = Bundle.open(path, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
         driver = PredictAndRefine(

@@ -17,14 +17,16 @@ from .contract import Backend, Options
 BACKENDS = ("tensorrt", "torch", "onnxruntime")  # best first
 
 
-def open_checkpoint(path: Path, backend: str, options: Options, verify: bool) -> tuple[Bundle, Any]:
+def open_checkpoint(
+    path: Path, backend: str, options: Options, verify: bool, image_size: tuple[int, int] | None = None
+) -> tuple[Bundle, Any]:
     """A checkpoint file in a bundle's place, and its weights for open_backend; torch alone can run one.
 
     Raises BackendError, CheckpointError, UsageError.
     """
     if backend in ("onnxruntime", "tensorrt"):
         raise BackendError(f"{path}: {backend} runs bundles, not checkpoints; build one with: clip4str build {path}")
-    return _pytorch(backend).open_checkpoint(path, options, verify)
+    return _pytorch(backend).open_checkpoint(path, options, verify, image_size)
 
 
 def open_backend(
