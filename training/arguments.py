@@ -80,7 +80,8 @@ def parser(description: str) -> Parser:
     net("--network", default="", metavar="FIELD=VALUE,...",
         help="change the size: fields of model.Config, for example image_layers=9,patch_size=8x4")
     net("--init", default=None, metavar="START",
-        help="random (default for small), clip (needs open_clip; default for the others) or a CLIP4STR checkpoint")
+        help="random (default for small), clip (of open_clip; default for the others), clip:NAME:TAG of it, clip:FILE "
+        "(OpenAI's, open_clip's or Hugging Face's layout), or a CLIP4STR checkpoint")
     net("--dropout", type=float, default=None, help="in the decoders (default 0.1; 0 from random weights)")
     net("--freeze-text", type=int, default=None, metavar="LAYERS",
         help="text layers kept as they are, and the embeddings (default 6 from CLIP's weights, else -1: nothing)")
@@ -159,7 +160,7 @@ def settings_from(args: argparse.Namespace) -> Any:
     from clip4str.training.module import Settings
 
     random = args.init == "random"
-    clip = args.init == "clip"
+    clip = args.init.partition(":")[0] == "clip"
 
     def default(value: Any, if_random: Any, otherwise: Any) -> Any:
         return value if value is not None else if_random if random else otherwise

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip4str.core.errors import CheckpointError, UsageError, first_line
-from clip4str.model import Config, load_checkpoint
+from clip4str.core.errors import CheckpointError
+from clip4str.model import load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.network import Attention
 
-OPEN_CLIP = {"base16": ("ViT-B-16", "datacomp_xl_s13b_b90k"), "base32": ("ViT-B-32", "datacomp_xl_s13b_b90k"),
-             "large": ("ViT-L-14", "datacomp_xl_s13b_b90k"), "huge": ("ViT-H-14-quickgelu", "dfn5b")}  # fmt: skip
+from .clip_weights import clip_state, fill_towers
+from .patches import resample_patches
 
 
 @torch.no_grad()
@@ -56,20 +54,20 @@ def _factors(width: int, rank: int, noise: float, identity: float) -> tuple[Tens
 
 
 def start_from(model: Clip4Str, source: str, size: str) -> None:
-    """Fill the model: "random", "clip" (towers from the optional open_clip package), or a checkpoint's path.
+    """Fill the model: "random", "clip..." (towers of a CLIP, see clip_weights.clip_state), or a checkpoint's path.
 
-    A checkpoint may have patches of another shape, and fewer image layers. Raises CheckpointError if it is otherwise of
-    another size, UsageError if open_clip is missing or lacks it.
+    A CLIP or checkpoint may have patches of another shape, and a checkpoint fewer image layers. Raises CheckpointError,
+    UsageError if it is otherwise of another size, UsageError if open_clip is missing or lacks it.
     """
     if source == "random":
         initialize(model)
-    elif source == "clip":
-        _from_open_clip(model, size)
+    elif source.partition(":")[0] == "clip":
+        fill_towers(model, *clip_state(source, size))
     else:
         other = load_checkpoint(source)
         state = other.state_dict()
         if other.config.grid != model.config.grid or other.config.patch_size != model.config.patch_size:
-            _resample_patches(state, other.config, model.config)
+            resample_patches(state, other.config, model.config)
         if other.config.image_layers < model.config.image_layers:
             state = _insert_layers(state, other.config.image_layers, model.config.image_layers)
         own = model.state_dict()
@@ -82,18 +80,6 @@ def start_from(model: Clip4Str, source: str, size: str) -> None:
                 f"{source}: another size than the network to train, first in {wrong[0]}; choose --size to match"
             )
         model.load_state_dict(state, strict=False)
-
-
-@torch.no_grad()
-def _resample_patches(state: dict[str, Tensor], old: Config, new: Config) -> None:
-    """Other patches on the same weights: kernel and positions resampled (Beyer et al., "FlexiViT", CVPR 2023)."""
-    kernel, positions = (f"clip_model.visual.{name}" for name in ("conv1.weight", "positional_embedding"))
-    shrunk = math.prod(old.patch_size) / math.prod(new.patch_size)
-    state[kernel] = shrunk * F.interpolate(state[kernel].float(), new.patch_size, mode="bilinear")
-    first, rest = state[positions].float().split((1, math.prod(old.grid)))
-    rest = rest.mT.unflatten(1, old.grid)[None]
-    rest = F.interpolate(rest, new.grid, mode="bilinear")[0].flatten(1).mT
-    state[positions] = torch.cat((first, rest))
 
 
 def _insert_layers(state: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
@@ -111,24 +97,3 @@ def _insert_layers(state: dict[str, Tensor], old: int, new: int) -> dict[str, Te
             silent = inserted and name.startswith(("attn.out_proj.", "mlp.c_proj."))
             deeper[f"{prefix}{block}.{name}"] = torch.zeros_like(state[key]) if silent else state[key].clone()
     return deeper
-
-
-def _from_open_clip(model: Clip4Str, size: str) -> None:
-    if size not in OPEN_CLIP:
-        known = ", ".join(OPEN_CLIP)
-        raise UsageError(f"there are no CLIP weights for size {size!r}, only for {known}; use --init random")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import open_clip
-    except Exception as error:  # a torchvision of another build fails with RuntimeError
-        raise UsageError(f"--init clip needs open_clip (pip install open_clip_torch): {error}") from None
-    name, weights = OPEN_CLIP[size]
-    try:
-        clip = open_clip.create_model(name, pretrained=weights).state_dict()
-    except Exception as error:
-        raise UsageError(f"open_clip could not provide {name} ({weights}): {first_line(error)}") from None
-    own = model.clip_model.state_dict()
-    missing = [k for k, v in own.items() if k not in clip or clip[k].shape != v.shape]
-    if missing:
-        raise UsageError(f"open_clip's {name} does not fit: {missing[0]} differs")
-    model.clip_model.load_state_dict({k: clip[k] for k in own})

@@ -216,7 +216,7 @@ def test_other_mistakes(words, tmp_path, small_is_tiny, capsys, monkeypatch):
     assert train(words, tmp_path / "run", "--steps", "1") == 2
     assert "damaged" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(UsageError, match="pip install open_clip_torch"):
+    with pytest.raises(UsageError, match=r"pip install 'clip4str\[clip\]'"):
         start.start_from(Clip4Str(TINY), "clip", "base16")
 
 
