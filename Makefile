@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 # Python's side alone of TensorRT, JetPack 6's version to the newest, and of CUDA 12: tests check what we use against them
 TENSORRT_BINDINGS := 10.3.0 10.13.3.9 11.4.0.106
+# open_clip and what it imports: its torchvision is built for CUDA's torch, and beside a CPU's would break lightning
+OPEN_CLIP := open_clip_torch torchvision timm huggingface_hub ftfy wcwidth regex
 # what reads words alone: no torch
 DEMO := .venv-demo
 DEMO_STAMP := $(DEMO)/.ready
@@ -38,6 +40,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	    || echo "no bindings of TensorRT $$version for this platform: their tests will be skipped"; done
 	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/cuda-bindings/12.9.10 \
 	    cuda-bindings==12.9.10 cuda-pathfinder || echo "no CUDA 12 bindings for this platform: not tested with them"
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade -c constraints.txt --target $(VENV)/open-clip $(OPEN_CLIP)
 	@touch $@
 
 demo: $(DEMO_STAMP)

@@ -80,6 +80,10 @@ RTX = [
     *TENSORRT,
     "tensorrt-rtx>=1.4; platform_machine == 'x86_64'",  # TensorRT for desktop GPUs; builds engines without one
 ]
+CLIP = [
+    *TRAIN,
+    "open_clip_torch>=2.20",  # CLIP's pretrained towers by name, to train from; local files need none of it
+]
 PEERS = [
     "rapidocr>=3.10",  # PP-OCRv6 small in its wheel: what people install today, to be measured beside
     "rapidocr-onnxruntime>=1.4.4",  # PP-OCRv4 mobile, likewise
@@ -90,6 +94,7 @@ DEV = [
     "pytest>=8",  # tests
     "ruff>=0.8",  # lint and format
     "mypy>=1.13",  # types
+    "omegaconf>=2.3",  # published checkpoints hold its objects: tests write real ones
     *RTX,  # a real compiler of engines, and the real CUDA bindings: no GPU needed to test with them
 ]
 
@@ -120,6 +125,7 @@ setup(
     extras_require={
         "export": EXPORT,
         "train": TRAIN,
+        "clip": CLIP,
         "bench": [*EXPORT, "lmdb>=1.4", "matplotlib>=3.7"],
         "gpu": GPU,
         "tensorrt": TENSORRT,

@@ -28,10 +28,11 @@ _CALLED = (
     "types.SimpleNamespace", "enum.", "uuid.UUID",
 )  # fmt: skip
 _CALLED_EXACTLY = {
-    "torch.Size", "torch.device", "torch.Generator", "torch.Tensor", "_codecs.encode", "copyreg._reconstructor",
-    "decimal.Decimal", "functools.partial",
-    *(f"builtins.{name}" for name in ("getattr", "dict", "list", "tuple", "set", "frozenset", "int", "float", "str",
-                                      "bool", "bytes", "complex", "slice", "range", "object")),
+    "torch.Size", "torch.device", "torch.Generator", "torch.Tensor", "torch.serialization._get_layout",
+    "_codecs.encode", "copyreg._reconstructor", "decimal.Decimal", "functools.partial", "builtins.getattr", "builtins.dict",
+    "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.int", "builtins.float",
+    "builtins.str", "builtins.bool", "builtins.bytes", "builtins.complex", "builtins.slice", "builtins.range",
+    "builtins.object",
 }  # fmt: skip
 _DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict", "builtins.dict"}
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # protocol 2 spells them so

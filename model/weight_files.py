@@ -24,7 +24,7 @@ _FIRST = "visual.conv1.weight"  # of CLIP's towers, and so of every network here
 # What a state_dict lies under in files that hold more, the likeliest first.
 _UNDER = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "module", "weights", "params",
           "state_dict_ema", "model_ema", "ema")  # fmt: skip
-_NO_PLAIN_TENSOR = ("torch._utils.", "torch._tensor.", "torch.Tensor", "torch.nn.", "numpy.")
+_NO_PLAIN_TENSOR = ("torch._utils.", "torch._tensor.", "torch.Tensor", "numpy.")
 
 
 @dataclass
@@ -100,7 +100,7 @@ def _open_safetensors(path: Path) -> Weights:
 def _open_torch(path: Path) -> Weights:
     file = TorchFile(path)
     top = mapping(file.value)
-    if not top:
+    if not top or "_parameters" in top:
         what = file.value.name if isinstance(file.value, Foreign) else type(file.value).__name__
         raise CheckpointError(f"holds a {what}, not a state_dict; torch.save(model.state_dict(), FILE) writes one")
     notes: list[str] = []
@@ -129,12 +129,13 @@ def _state_dict(top: Mapping[Any, Any], notes: list[str]) -> dict[str, Stored]:
     if len(holding) > 1:
         names = ", ".join(place or "the top" for place in holding)
         notes.append(f"it holds {len(holding)} networks, under {names}: that under {chosen or 'the top'} is taken")
-    for place in dict.fromkeys((chosen, *places)) if not tensors[chosen] else (chosen,):
+    whole = next((name for name in _UNDER if "_parameters" in places.get(name, ())), None)
+    if not tensors[chosen] and whole is not None:
+        raise CheckpointError(f"its {whole} is a whole {top[whole].name}, where its state_dict() should be")
+    for place in (chosen,) if tensors[chosen] else places:
         for name, value in places[place].items():
             if isinstance(value, Foreign) and value.name.startswith(_NO_PLAIN_TENSOR):
                 raise CheckpointError(f"{name} is a {value.name}; expected plain float weights")
     if not tensors[chosen]:
-        whole = next((name for name in _UNDER if isinstance(top.get(name), Foreign)), None)
-        why = f": {whole} is a whole {top[whole].name}, of which it should hold the state_dict()" if whole else ""
-        raise CheckpointError(f"its state_dict holds no tensors{why}")
+        raise CheckpointError("its state_dict holds no tensors")
     return tensors[chosen]

@@ -169,8 +169,8 @@ def import_open_clip() -> Any:
 
 
 def _declare_operators() -> None:
-    """The index's torchvision is built for CUDA's torch and loads no operators beside a CPU's. It describes them all the
-    same, and fails where there are none; open_clip calls none."""
+    """The index's torchvision is built for CUDA's torch and loads no operators beside a CPU's. It describes them still,
+    and fails where there are none; open_clip calls none."""
     for module in [name for name in sys.modules if name.partition(".")[0] in ("torchvision", "open_clip", "timm")]:
         del sys.modules[module]
     library = torch.library.Library("torchvision", "FRAGMENT")
