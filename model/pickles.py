@@ -29,8 +29,8 @@ _CALLED = (
 )  # fmt: skip
 _CALLED_EXACTLY = {
     "torch.Size", "torch.device", "torch.Generator", "torch.Tensor", "torch.serialization._get_layout",
-    "_codecs.encode", "copyreg._reconstructor", "decimal.Decimal", "functools.partial", "builtins.getattr", "builtins.dict",
-    "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.int", "builtins.float",
+    "_codecs.encode", "copyreg._reconstructor", "decimal.Decimal", "functools.partial", "builtins.getattr",
+    "builtins.dict", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.int", "builtins.float",
     "builtins.str", "builtins.bool", "builtins.bytes", "builtins.complex", "builtins.slice", "builtins.range",
     "builtins.object",
 }  # fmt: skip
