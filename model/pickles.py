@@ -30,9 +30,9 @@ _CALLED = (
 _CALLED_EXACTLY = {
     "torch.Size", "torch.device", "torch.Generator", "torch.Tensor", "torch.serialization._get_layout",
     "_codecs.encode", "copyreg._reconstructor", "decimal.Decimal", "functools.partial", "builtins.getattr",
-    "builtins.dict", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.int", "builtins.float",
-    "builtins.str", "builtins.bool", "builtins.bytes", "builtins.complex", "builtins.slice", "builtins.range",
-    "builtins.object",
+    "builtins.dict", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "builtins.int",
+    "builtins.float", "builtins.str", "builtins.bool", "builtins.bytes", "builtins.complex", "builtins.slice",
+    "builtins.range", "builtins.object",
 }  # fmt: skip
 _DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict", "builtins.dict"}
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # protocol 2 spells them so

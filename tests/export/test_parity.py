@@ -73,6 +73,15 @@ def test_values_that_are_no_numbers_are_infinitely_off(tiny_model, stages, golde
     json.dumps(parity.to_dict(), allow_nan=False)
 
 
+def test_a_network_and_a_bundle_that_agree_in_giving_no_numbers_do_not_pass():
+    """One NaN among the weights: every word is '', on both sides."""
+    parity = Parity(images=32, agreeing=32)
+    parity.stages["cross"].calls = 4
+    parity.stages["cross"].add(np.full((1, 26, 95), np.nan), np.full((1, 26, 95), np.nan))
+    with pytest.raises(ParityError, match="stage cross gives values that are no finite numbers, in 1 of 4 calls"):
+        parity.check(0)
+
+
 def test_the_gate_is_a_share():
     parity = Parity(images=200, agreeing=198)
     parity.check(0.99)
