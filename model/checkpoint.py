@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clip4str.core.atomic_files import replaced
 from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
+from clip4str.core.console import one_line
 from clip4str.core.errors import CheckpointError, first_line
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
@@ -50,12 +51,13 @@ def load_checkpoint(
     try:
         model, notes = _load(path, image_size, charset, charset_test, decoding)
     except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {_shown(error)}") from None
     for note in notes:
+        line = f"{path.name}: {_shown(note)}"
         if say is not None:
-            say(f"{path.name}: {note}")
+            say(line)
         else:
-            warnings.warn(f"{path.name}: {note}", RuntimeWarning, stacklevel=2)
+            warnings.warn(line, RuntimeWarning, stacklevel=2)
     return model
 
 
@@ -88,6 +90,12 @@ def _load(
     model.load_state_dict(state, assign=True)
     guess = assumed(config, hints, image_size)
     return model.eval().requires_grad_(False), [*weights.notes, *notes, *([guess] if guess else [])]
+
+
+def _shown(text: object) -> str:
+    """On one line of bounded length: names out of a stranger's file are part of it."""
+    line = one_line(text)
+    return line if len(line) <= 1000 else f"{line[:997]}..."
 
 
 def _finite(name: str, weight: Tensor) -> Tensor:

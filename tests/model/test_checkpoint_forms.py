@@ -339,6 +339,14 @@ def test_files_that_torch_saved_without_checksums(model, tmp_path, monkeypatch):
         torch.serialization.set_crc32_options(before)
 
 
+def test_names_out_of_a_file_stay_on_one_bounded_line(model, tmp_path):
+    spoiled = {**model.state_dict(), "a\nb\x1b[31m" + 5000 * "c": torch.ones(1)}
+    torch.save(spoiled, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\\nb\\x1b\[31mccc") as caught:
+        load_checkpoint(tmp_path / "a.pt", image_size=(32, 64))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1500
+
+
 def test_a_class_is_data_and_a_call_is_not(model, tmp_path):
     """A value of an unknown class is a name and its fields; what an unknown function returns nobody knows."""
     assert load(
