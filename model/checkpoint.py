@@ -14,8 +14,7 @@ from torch import Tensor
 
 from clip4str.core.atomic_files import replaced
 from clip4str.core.calibration import HIGHEST, LOWEST, is_temperature
-from clip4str.core.console import one_line
-from clip4str.core.errors import CheckpointError, first_line
+from clip4str.core.errors import CheckpointError, first_line, one_line
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 from clip4str.core.safetensors_metadata import read_metadata, write_metadata
