@@ -62,6 +62,7 @@ EXPORT = [
     "torch>=2.6",  # the network; 2.6 is the first release whose weights_only loading is safe
     "safetensors>=0.4",  # checkpoints without pickle
     "onnx>=1.16",  # writes and checks the four stage graphs
+    "pyyaml>=6.0",  # charsets in published configurations
 ]
 TRAIN = [
     *EXPORT,

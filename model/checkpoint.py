@@ -80,7 +80,7 @@ def _load(
     config = config_from_shapes(shapes, hints, image_size)
     check_facts(hints, config)
     with torch.device("meta"):
-        model = Clip4Str(config, decoding)
+        model = Clip4Str(config, decoding, charset_test)
     _check_names(model, shapes)
     quantised = next((ours for ours, name in names.items() if name not in weights.floats), None)
     if quantised is not None:

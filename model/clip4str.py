@@ -15,7 +15,7 @@ from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import ImageError
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Decoding, Pass, Reading
-from clip4str.core.text import END, Charset
+from clip4str.core.text import END, chosen_charset
 
 from .config import Config
 from .network import Network
@@ -39,7 +39,7 @@ class Clip4Str(Network):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(config, dropout)
-        self.charset = Charset(config.charset, config.charset_test if charset_test is None else charset_test)
+        self.charset = chosen_charset(config.charset, config.charset_test, charset_test)
         self.tokenizer = BytePairTokenizer(config.vocabulary, config.context)
         self.decoding = decoding or Decoding()
 

@@ -108,7 +108,7 @@ def announced_bundle() -> Path:
 
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The Recognizer that add_recognizer_options' arguments describe. Raises Clip4StrError."""
-    return Recognizer.load(
+    recognizer = Recognizer.load(
         args.bundle or announced_bundle(),
         args.backend,
         threads=args.threads,
@@ -121,6 +121,9 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
         device=args.device,
         dtype=args.dtype,
     )
+    if args.charset_test and (note := recognizer.driver.charset.note):
+        print(note, file=sys.stderr)
+    return recognizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:

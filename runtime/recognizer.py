@@ -20,7 +20,7 @@ from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import ImageError, NonFiniteError, UsageError
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding, Reading, Stats, check_finite
-from clip4str.core.text import Charset, first_end
+from clip4str.core.text import chosen_charset, first_end
 
 from .backends import open_backend, open_checkpoint
 from .backends.contract import Backend, Options
@@ -98,7 +98,7 @@ class Recognizer:
             opened = Bundle.open(path, verify)
         manifest, decoding = opened.manifest, decoding or Decoding()
         driver = PredictAndRefine(
-            Charset(manifest.charset, manifest.charset_test if charset_test is None else charset_test),
+            chosen_charset(manifest.charset, manifest.charset_test, charset_test),
             BytePairTokenizer(manifest.config["vocabulary"], manifest.config["context"]),
             manifest.config["steps"],
             decoding,

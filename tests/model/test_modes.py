@@ -8,6 +8,7 @@ import torch
 from oracle import read_alone
 
 from clip4str.core.errors import CharsetError, ImageError, UsageError
+from clip4str.model import Clip4Str
 from clip4str.runtime import Decoding
 
 MODES = [*itertools.product(("ar", "nar"), (0, 1, 2), ("cross", "visual"))]
@@ -51,9 +52,11 @@ def test_a_free_charset_and_test_charset(random_model):
         assert reading.ids[row][: len(want["ids"])].tolist() == want["ids"]
 
 
-def test_a_test_charset_the_network_was_not_trained_for(random_model):
-    with pytest.raises(CharsetError, match="'ß'"):
-        random_model(charset_test="abcß")
+def test_a_test_charset_of_which_the_network_writes_a_part_is_a_filter(random_model):
+    model = random_model(charset_test="abcß")
+    assert model.charset.caption(model.charset.encode("Aab!")) == "aab" and "keep the 3 of" in model.charset.note
+    with pytest.raises(CharsetError, match="'ßẞ'"):
+        Clip4Str(model.config, charset_test="ßẞ")
 
 
 def test_wrong_pixels_and_options(random_model):
