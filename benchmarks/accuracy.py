@@ -6,6 +6,7 @@ import argparse
 import csv
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from clip4str.benchmarks.figures import markdown
-from clip4str.core.console import Parser
+from clip4str.core.console import Parser, fail
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.output_files import check_output, write_json
-from clip4str.data.labelled_words import LabelledWord, labelled, pick_sets
+from clip4str.data.labelled_words import ALTERED, LabelledWord, labelled, pick_sets
 from clip4str.data.protocol import Protocol, closeness
 from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets
 from clip4str.data.word_lmdb import LmdbWords, find_lmdb
@@ -42,6 +43,9 @@ The standard protocol: whitespace goes, accents go (NFKD to ASCII), words of
 over 25 characters are left out, then case and all but 0-9a-z goes (--cased and
 --punctuation keep more), and words with nothing left are left out. Right is
 what then matches exactly. An image that cannot be read counts as wrong.
+A network that writes other characters than those of ASCII, or too few of them,
+is compared in its own: nothing goes that it can write, but for case and what
+its test charset lacks. What is left out or altered of labels is counted.
 The protocol changes nothing of how a word is read; --charset-test does.
 """
 _COLUMNS = ("# samples", "Accuracy", "1 - NED", "Confidence", "words/s")
@@ -59,9 +63,11 @@ class SetResult:
     unreadable: int = 0
     seconds: float = 0.0
     mistakes: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    noted: Counter[str] = field(default_factory=Counter)  # labels left out, by why, and altered ones
 
     def to_json(self) -> dict[str, Any]:
-        values = {k: v for k, v in asdict(self).items() if k != "mistakes"}
+        values = {**vars(self), "noted": dict(self.noted)}
+        del values["mistakes"]
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
 
 
@@ -98,11 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found := claims.get(name):
             names = ", ".join(other for other, folder in sets.items() if folder in found)
             print(f"{name}: claimed by {names}, so none of them is it", file=sys.stderr)
-    recognizer, protocol = load_recognizer(args), Protocol(args.cased, args.punctuation)
+    recognizer = load_recognizer(args)
+    charset = recognizer.driver.charset
+    protocol = Protocol.of(charset, recognizer.driver.steps, args.cased, args.punctuation)
     info = machine_info(recognizer.backend.threads or args.threads)
     print(describe(info))
     manifest = recognizer.manifest
-    print(f"bundle {manifest.name} ({manifest.precision}), captions of {len(manifest.charset_test)} characters")
+    print(f"bundle {manifest.name} ({manifest.precision}), captions of {len(charset.written)} characters")
+    if protocol.own is not None:
+        print(f"compared in the network's own characters, {len(protocol.charset)} of {len(charset.characters)}")
     results = []
     for name, folder in chosen.items():
         with LmdbWords(folder) as words:
@@ -112,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(f"\nnot found, skipped: {', '.join(missing)}")
     for result in results:
+        _say_noted(result)
         if result.unreadable:
             print(f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong", file=sys.stderr)
     if args.json:
@@ -119,7 +130,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(args.json, report)
     if args.errors:
         write_errors(args.errors, results)
-    return 0
+    empty = [result.dataset for result in results if not result.num_samples]
+    if empty:
+        fail("eval", f"{', '.join(empty)}: no label to compare, so this says nothing of the network")
+    return 2 if empty else 0
+
+
+def _say_noted(result: SetResult) -> None:
+    """What of a set's labels did not count, or not whole."""
+    noted = Counter(result.noted)
+    altered = noted.pop(ALTERED, 0)
+    if noted:
+        reasons = ", ".join(f"{count} {why}" for why, count in sorted(noted.items()))
+        print(f"{result.dataset}: {sum(noted.values())} labels left out: {reasons}", file=sys.stderr)
+    if altered:
+        print(f"{result.dataset}: {altered} labels have what the network cannot write taken off", file=sys.stderr)
 
 
 def evaluate(
@@ -135,7 +160,7 @@ def evaluate(
     total = min(len(words), limit or len(words))
     began = time.perf_counter()
     with tqdm(total=total, desc=name, unit="word", disable=None if progress else True) as bar:
-        for batch in batches(labelled(words, protocol, limit), recognizer.batch_size):
+        for batch in batches(labelled(words, protocol, limit, result.noted), recognizer.batch_size):
             _score(recognizer, batch, protocol, result)
             bar.update((result.num_samples if limit else batch[-1].number) - bar.n)
     result.seconds = time.perf_counter() - began
@@ -210,7 +235,7 @@ def to_json(
         "mean": combined(group, "Mean over sets", False).to_json(),
         "skipped": list(skipped),
         "bundle": {"name": manifest.name, "precision": manifest.precision, "checkpoint": manifest.checkpoint},
-        "protocol": {**asdict(protocol), "charset": protocol.charset, "limit": args.limit},
+        "protocol": {**protocol.to_dict(), "limit": args.limit},
         "decoding": asdict(recognizer.driver.decoding),
         "captions": recognizer.driver.charset.test,
         "machine": info,

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args.json)
     check_chart(args.chart)
     recognizer = Recognizer.load(args.bundle or default_bundle(), threads=args.threads)
-    protocol = Protocol(args.cased, args.punctuation)
+    protocol = Protocol.of(recognizer.driver.charset, recognizer.driver.steps, args.cased, args.punctuation)
     if args.write is not None:
         _check_checkpoint(args.write, recognizer)
     read = {
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             **report, "halves": bool(args.sets), "limit": args.limit,
             "bundle": {"name": manifest.name, "precision": manifest.precision, "checkpoint": manifest.checkpoint,
                        "temperature": manifest.temperature},
-            "protocol": {**asdict(protocol), "charset": protocol.charset}, "machine": machine_info(args.threads),
+            "protocol": protocol.to_dict(), "machine": machine_info(args.threads),
         })  # fmt: skip
     if args.chart:
         from clip4str.benchmarks.calibration_chart import save_chart

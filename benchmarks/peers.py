@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(rows)
     for package, why in missing.items():
         print(f"{package}: {why}")
-    protocol = {**asdict(Protocol()), "charset": Protocol().charset}
+    protocol = Protocol().to_dict()
     finish(args, info, {"recognisers": rows, "missing": missing, "protocol": protocol})
     if args.chart:
         from clip4str.benchmarks.peer_chart import save_chart

@@ -113,7 +113,7 @@ class Step:
         from clip4str.training.psm import draw_orders
 
         config = replace(SIZES["small"], image_layers=args.layers)
-        config = replace(config, draft_frames=frames_per_column(config.grid))
+        config = replace(config, draft_frames=frames_per_column(config.grid, config.steps))
         settings = Settings(lr=7e-4, decoder_lr=1, muon_lr=2e-3, weight_decay=0.05, dropout=0, freeze_text=-1, ctc=0.5)
         torch.manual_seed(0)
         self.module = Training(config, settings)

@@ -1,4 +1,4 @@
-"""Charsets as people have them: a string, a file with one, a list with a character a line, a published configuration."""
+"""Charsets as people have them: a string, a file of it, a list of a character a line, a published configuration."""
 
 from __future__ import annotations
 

@@ -86,6 +86,17 @@ class Charset:
         )
         return "".join(c for c in self._write("".join(parts)) if c in self._ids)
 
+    def alters(self, label: str) -> bool:
+        """Does `spell` take something off a label, or change it, be it a space? Another case and another form of the
+        same characters are no change."""
+        texts = " ".join(label.split()), self.spell(label)
+        before, after = (unicodedata.normalize("NFC", text).lower() for text in texts)
+        return before != after
+
+    def compared(self, text: str) -> str:
+        """What counts of a label or a word read: spelled, then reduced."""
+        return self.reduce(self.spell(text))
+
     @property
     def is_standard(self) -> bool:
         """Are its words those that the standard protocol compares: of ASCII, digits and Latin letters among them?"""
@@ -110,7 +121,7 @@ def chosen_charset(characters: str, test: str, chosen: str | None) -> Charset:
     nothing that the network writes."""
     charset = Charset(characters, test if chosen is None else chosen)
     if chosen is not None and not charset.written:
-        raise CharsetError(f"the network writes no character of the test charset {chosen!r}; it was not trained for them")
+        raise CharsetError(f"the network was not trained for any character of the test charset {chosen!r}")
     return charset
 
 
@@ -133,6 +144,22 @@ def default_test(characters: str) -> str:
         return latin or characters
     lowered = (c for c in characters.lower() if unicodedata.category(c)[0] not in "PSZC")
     return "".join(dict.fromkeys(lowered)) or characters
+
+
+def comparing(charset: Charset, cased: bool = False, punctuation: bool = False) -> Charset:
+    """The charset whose `compared` judges words of a network that the standard protocol cannot: its own test charset,
+    unless that drops all its letters beyond ASCII, as a test charset left at its default does; then all its letters,
+    marks and numbers, lowercased. cased, punctuation: count too.
+    """
+    characters, test = charset.characters, charset.test
+    if not characters.isascii() and "".join(charset.written).isascii():
+        test = default_test(characters)
+    if punctuation:
+        test += "".join(c for c in characters if unicodedata.category(c)[0] in "PS")
+    if cased:
+        kept = Charset(characters, test)
+        test = "".join(c for c in characters if kept.reduce(c))
+    return Charset(characters, test)
 
 
 def _case_of(characters: str) -> Callable[[str], str]:

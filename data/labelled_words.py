@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,8 @@ from clip4str.data.standard_sets import STANDARD, name_sets, standard_name
 from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 from clip4str.runtime.images import load_image
 
+ALTERED = "altered"
+
 
 class LabelledWord(NamedTuple):
     """number: in its set, from 1. pixels: (H, W, 3) uint8 RGB, None if the image cannot be read. label: to match."""
@@ -25,12 +28,17 @@ class LabelledWord(NamedTuple):
     stored: str
 
 
-def labelled(words: LmdbWords, protocol: Protocol, limit: int | None = None) -> Iterator[LabelledWord]:
-    """The first `limit` words that count."""
+def labelled(
+    words: LmdbWords, protocol: Protocol, limit: int | None = None, noted: Counter[str] | None = None
+) -> Iterator[LabelledWord]:
+    """The first `limit` words that count. noted: gets how many were passed over until then, by the reason why, and how
+    many count with something taken off, as ALTERED."""
 
     def counted() -> Iterator[LabelledWord]:
         for number, (data, stored) in enumerate(words, 1):
             label = protocol.label(stored)
+            if noted is not None and (note := protocol.why_left_out(stored) or ALTERED * protocol.altered(stored)):
+                noted[note] += 1
             if label is not None:
                 yield LabelledWord(number, _pixels(data), label, stored)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from clip4str.core.charset_file import read_charset
 from clip4str.core.console import Parser, fail, image_size
 from clip4str.core.errors import BackendError, Clip4StrError, ParityError, UsageError
 from clip4str.core.normalization import NORMALIZATION
@@ -104,6 +105,9 @@ def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
         if missing == "clip4str":
             raise
         raise BackendError(f"a checkpoint needs {missing}; pip install 'clip4str[export]'") from None
+    charset, charset_test = (None if given is None else read_charset(given) for given in (o.charset, o.charset_test))
+    if charset is not None:
+        _print(f"charset: {charset.said}")
     return build_bundle(
         o.checkpoint,
         o.output,
@@ -111,8 +115,8 @@ def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
         for_gpu=target != "onnx",
         max_batch=32 if o.max_batch is None else o.max_batch,
         normalization=o.normalization or "half",
-        charset=o.charset,
-        charset_test=o.charset_test,
+        charset=charset and charset.characters,
+        charset_test=charset_test and charset_test.characters,
         image_size=o.image_size,
         sample_folder=o.sample_images,
         min_agreement=o.min_agreement,
@@ -219,8 +223,10 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--normalization", choices=sorted(NORMALIZATION),
         help="half: mean = std = 0.5, as published accuracy was measured (default); clip: CLIP's own")  # fmt: skip
-    add("--charset", metavar="S", help="characters the network was trained on")
-    add("--charset-test", metavar="S", help="characters that captions are reduced to")
+    add("--charset", metavar="FILE",
+        help="characters the network was trained on: a file (one line, a character on each, or a published "
+        "configuration in YAML), or the string itself")  # fmt: skip
+    add("--charset-test", metavar="FILE", help="characters that captions are reduced to, likewise")
     add("--image-size", metavar="HxW", type=image_size, help="input size, such as 32x128")
 
 

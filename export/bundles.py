@@ -24,9 +24,10 @@ from clip4str.export.atomic_folder import atomic_folder, check_target
 from clip4str.export.half_storage import HalfStorage
 from clip4str.export.kernel_weights import DECODERS_FILE, write_decoders
 from clip4str.export.parity import Parity, measure
-from clip4str.export.parity_images import sample_images
+from clip4str.export.parity_images import sample_images, sample_labels
 from clip4str.export.stage_files import describe, write_stages
-from clip4str.export.torch_weights import WEIGHTS_FILE, check_weights, write_weights
+from clip4str.export.torch_weights import WEIGHTS_FILE, check_weights, say_if_slow, write_weights
+from clip4str.export.untrained import untrained
 from clip4str.model.checkpoint import BUNDLED, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtBackend
@@ -137,12 +138,18 @@ def build_bundle(
     samples = sample_images(Path(how.sample_folder) if how.sample_folder is not None else None)
     model = load_checkpoint(source, how.image_size, how.charset, how.charset_test, say=say)
     say(f"{source.name}: {describe(model)}")
+    if model.charset.note:
+        say(model.charset.note)
+    if how.torch_weights or how.half_storage:
+        say_if_slow(model.config, say)
     with atomic_folder(target, force) as folder:
         manifest = _write_files(model, source, target.name, folder, how, say, detail)
         write_manifest(folder, manifest)
         pixels = prepare(samples, manifest.image_size, how.normalization)
         parity = check_parity(model, folder, pixels)
         say(parity.table())
+        if note := untrained(model.charset, parity.read, sample_labels(how.sample_folder)):
+            say(note)
         agreement = how.min_agreement
         agreement = (0 if how.precision == "int8" else MIN_AGREEMENT) if agreement is None else agreement
         parity.check(agreement)

@@ -21,6 +21,7 @@ from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import NonFiniteError, ParityError
 from clip4str.core.masks import Rule
 from clip4str.core.reading import NO_WORD, Pass, Reading, Stages
+from clip4str.export.untrained import character_probabilities
 from clip4str.runtime.bundle import STAGES
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Parity:
     max_confidence: float = 0.0
     stages: dict[str, StageParity] = field(default_factory=lambda: {stage: StageParity() for stage in STAGES})
     words: list[tuple[str, str]] = field(default_factory=list)
+    read: list[tuple[str, float]] = field(default_factory=list)  # the network's words, a character's mean probability
     frames: int = 0  # of the draft head, where there is one: they decide no word
     agreeing_frames: int = 0
 
@@ -222,6 +224,8 @@ def compare(
 
 def _compare_words(parity: Parity, driver: PredictAndRefine, expected: Reading, got: Reading) -> None:
     parity.images += len(expected.ids)
+    probabilities = character_probabilities(expected.ids, expected.probs)
+    parity.read += zip(map(driver.charset.decode, expected.ids), probabilities)
     for row, (a, b) in enumerate(zip(expected.ids, got.ids)):
         words = driver.charset.decode(a), driver.charset.decode(b)
         if words[0] != words[1]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import clip4str
+from clip4str.core.text import describe_characters
 from clip4str.export.decoders import decoder_graph
 from clip4str.export.graph import Graph
 from clip4str.export.half_storage import HalfStorage
@@ -67,6 +68,5 @@ def stage_graph(model: Clip4Str, stage: str, precision: str, quantization: Quant
 
 def describe(model: Clip4Str) -> str:
     c, parameters = model.config, sum(p.numel() for p in model.parameters())
-    return (
-        f"{parameters / 1e6:.1f}M parameters, {c.image_size[0]}x{c.image_size[1]} images, {len(c.charset)} characters"
-    )
+    said = f"{parameters / 1e6:.1f}M parameters, {c.image_size[0]}x{c.image_size[1]} images"
+    return f"{said}, words of up to {c.steps - 1} characters out of {describe_characters(c.charset)}"

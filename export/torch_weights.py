@@ -11,11 +11,19 @@ from tqdm import tqdm
 
 from clip4str.core.errors import UsageError
 from clip4str.export.parity import Parity, measure
+from clip4str.kernels.limits import beyond_kernels
 from clip4str.model.checkpoint import save_checkpoint
 from clip4str.model.clip4str import Clip4Str
+from clip4str.model.config import Config
 from clip4str.runtime.bundle import WEIGHTS, Bundle
 
 WEIGHTS_FILE = "weights.safetensors"
+
+
+def say_if_slow(config: Config, say: Callable[[str], object]) -> None:
+    """That the torch backend reads a network without its fused kernels, before anything is built."""
+    if why := beyond_kernels(config):
+        say(f"torch backend: {why}, so it will read with plain operators, and slower")
 
 
 def write_weights(model: Clip4Str, path: Path, precision: str, say: Callable[[str], object]) -> Path:

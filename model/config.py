@@ -122,7 +122,7 @@ def config_from_shapes(
         charset_test=hints.get("charset_test", _default_test(charset)),
         temperature=hints.get("temperature", 1.0),
     )
-    _check(config)
+    check_config(config)
     return config
 
 
@@ -150,7 +150,7 @@ def _check_kind(shapes: Shapes) -> None:
         )
 
 
-def _check(c: Config) -> None:
+def check_config(c: Config) -> None:
     """Raises CheckpointError for what no network can have."""
     if not is_temperature(c.temperature):
         raise CheckpointError(f"temperature is {c.temperature!r}, expected {LOWEST:g} to {HIGHEST:g}")

@@ -15,9 +15,9 @@ from .config import Config
 FRAMES = 32  # at least, so that any word of 25 characters fits between blanks
 
 
-def frames_per_column(grid: tuple[int, int]) -> int:
-    """Frames that each column of a (rows, columns) grid of patches should have."""
-    return -(-FRAMES // grid[1])
+def frames_per_column(grid: tuple[int, int], steps: int = 26) -> int:
+    """Frames that each column of a (rows, columns) grid of patches should have, for words of steps - 1 characters."""
+    return -(-max(FRAMES, steps + 6) // grid[1])
 
 
 class DraftHead(nn.Linear):

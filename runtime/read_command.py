@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.core.charset_file import read_charset
 from clip4str.core.console import Parser, fail, image_size
 from clip4str.core.errors import Clip4StrError, ImageError, UsageError, first_line, one_line
 from clip4str.core.packaged import PACKAGED
@@ -90,7 +91,9 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
         help="visual: no text tower, faster (default: cross)",
     )
     group.add_argument(
-        "--charset-test", metavar="CHARS", help="what the text tower gets to read (default: the bundle's)"
+        "--charset-test",
+        metavar="FILE",
+        help="what the text tower gets to read: characters, or a file of them (default: the bundle's)",
     )
     group.add_argument(
         "--image-size", metavar="HxW", type=image_size, help="of a checkpoint that does not tell it, such as 32x128"
@@ -114,7 +117,7 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
         threads=args.threads,
         providers=args.providers.split(",") if args.providers else None,
         decoding=Decoding(args.decode, args.refine, args.branch),
-        charset_test=args.charset_test,
+        charset_test=None if args.charset_test is None else read_charset(args.charset_test).characters,
         image_size=args.image_size,
         batch_size=args.batch_size,
         verify=not args.no_verify,

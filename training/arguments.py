@@ -8,12 +8,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 from clip4str.core.console import Parser
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.model import Config
+from clip4str.model.config import check_config
 from clip4str.model.draft import frames_per_column
 from clip4str.model.sizes import SIZES, size_name
 
 from .schedule import SCHEDULES
+
+MOST_STEPS = 256  # what a bundle may have
 
 # fmt: off
 
@@ -79,6 +82,10 @@ def parser(description: str) -> Parser:
         help="small: the bundled one, 32x128 input (default)")
     net("--network", default="", metavar="FIELD=VALUE,...",
         help="change the size: fields of model.Config, for example image_layers=9,patch_size=8x4")
+    net("--charset", metavar="FILE",
+        help="characters to learn: a file (one line, a character on each, or a published configuration in YAML), or "
+             "the string itself; of a checkpoint's weights those of shared characters are kept (default: the "
+             "checkpoint's own, else the 94 of ASCII)")
     net("--init", default=None, metavar="START",
         help="random (default for small), clip (of open_clip; default for the others), clip:NAME:TAG of it, clip:FILE "
         "(OpenAI's, open_clip's or Hugging Face's layout), or a CLIP4STR checkpoint")
@@ -131,8 +138,9 @@ def weights(text: str) -> dict[str, float]:
     return found
 
 
-def config_from(args: argparse.Namespace) -> Config:
-    """The network of --size with the changes of --network. Raises UsageError for what no network has."""
+def config_from(args: argparse.Namespace, charset: tuple[str, str] | None = None) -> Config:
+    """The network of --size with the changes of --network, for a charset and test charset, None for the usual ones.
+    Raises UsageError for what no network has."""
     changes: dict[str, Any] = {}
     kinds = {field.name: field.type for field in fields(Config)}
     for change in filter(None, args.network.split(",")):
@@ -147,8 +155,16 @@ def config_from(args: argparse.Namespace) -> Config:
             raise UsageError(f"--network: {name} is written like {name}={example}, not {change!r}")
         changes[name] = tuple(numbers) if pair else numbers[0]
     config = replace(SIZES[args.size], **changes)
+    if charset is not None:
+        config = replace(config, charset=charset[0], charset_test=charset[1])
+    if not 2 <= config.steps <= MOST_STEPS:
+        raise UsageError(f"--network: steps is the longest word and one more, 2 to {MOST_STEPS}, not {config.steps}")
     if _ctc(args) and not config.draft_frames:
-        config = replace(config, draft_frames=frames_per_column(config.grid))
+        config = replace(config, draft_frames=frames_per_column(config.grid, config.steps))
+    try:
+        check_config(config)
+    except CheckpointError as error:
+        raise UsageError(f"--network: {error}") from None
     return config
 
 

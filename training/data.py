@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import re
-import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from .drawing.order import Order, Orders
 from .textless.crops import Textless
 
 LONGEST = 25
+ALTERED = "altered"
 HELD_OUT = 0.05  # share of the real pictures that nothing is learned from
 RENDERED_STRENGTH = 0.4  # rendered words come distorted already
 TEXTLESS_STRENGTH = 0.5  # so are crops without text
@@ -48,11 +49,23 @@ class Batch(NamedTuple):
     order: tuple[Tensor, Tensor] | None = None
 
 
-def clean_label(label: str, charset: Charset) -> str | None:
-    """What is learned of a label: no whitespace, plain ASCII, characters of the charset; None if that is no word."""
-    plain = unicodedata.normalize("NFKD", "".join(label.split())).encode("ascii", "ignore").decode()
-    word = "".join(c for c in plain if c in charset.characters)
-    return word if 1 <= len(word) <= LONGEST else None
+def clean_label(label: str, charset: Charset, longest: int = LONGEST, noted: Counter[str] | None = None) -> str | None:
+    """What is learned of a label: what the charset can write of it (Charset.spell); None if that is no word of 1 to
+    `longest` characters. noted: gets a count of what was left out, and why, and as ALTERED of what was cut."""
+    word = charset.spell(label)
+    why = "with no character of the charset" if not word else ""
+    why = why or (f"longer than {longest} characters" if len(word) > longest else "")
+    if noted is not None and (note := why or (ALTERED if charset.alters(label) else "")):
+        noted[note] += 1
+    return None if why else word
+
+
+def say_noted(noted: Counter[str]) -> str:
+    """A line of what clean_label noted, "" if that is nothing."""
+    reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(noted.items()) if why != ALTERED)
+    parts = [f"{noted[ALTERED]:,} altered (what the charset lacks, taken off)"] if noted[ALTERED] else []
+    parts += [f"{sum(noted.values()) - noted[ALTERED]:,} left out: {reasons}"] if reasons else []
+    return f"labels: {'; '.join(parts)}" if parts else ""
 
 
 class Words:
@@ -94,7 +107,7 @@ class Words:
 def load_words(
     folders: Sequence[str | os.PathLike[str]], charset: Charset, held_out: float = 0.0, progress: bool = False,
     left_out: Collection[str] = (), weights: Mapping[str, float] | None = None, caseless: Collection[str] = (),
-    apart: Collection[Path] = (),
+    apart: Collection[Path] = (), longest: int = LONGEST, noted: Counter[str] | None = None,
 ) -> tuple[Words, Words]:  # fmt: skip
     """Words to train on and words held out, out of all LMDBs below the folders.
 
@@ -102,7 +115,7 @@ def load_words(
     trained on, and copies of a picture stay on one side. In neither part: left_out, SHA-256 of pictures, see
     read_left_out; the sets in `apart` (LMDB folders); the words with letters of the sets in `caseless`, whose labels
     do not say which case is printed. weights multiply a set's rows, 0 leaves it out. A set is called as its folder is.
-    Raises DataError, and UsageError for a name that no set has.
+    longest, noted: as clean_label takes them. Raises DataError, and UsageError for a name that no set has.
     """
     weights, places = weights or {}, {path.resolve() for path in apart}
     found = [path for folder in folders for path in find_lmdb(folder)]
@@ -114,7 +127,7 @@ def load_words(
     with tqdm(total=total, desc="reading labels", unit="word", disable=not progress, leave=False) as bar:
         for number, source in enumerate(sources):
             for row in range(1, len(source) + 1):
-                word = clean_label(source.label(row, "replace"), charset)
+                word = clean_label(source.label(row, "replace"), charset, longest, noted)
                 if word is not None and source.folder.name in caseless and word.lower() != word.upper():
                     word = None
                 if word is not None and left_out and _digest(source.image(row)) in left_out:
@@ -125,7 +138,7 @@ def load_words(
             bar.update(len(source))
             source.close()
     if not parts[0]:
-        raise DataError(f"{', '.join(map(str, folders))}: no word of 1 to {LONGEST} characters of the charset")
+        raise DataError(f"{', '.join(map(str, folders))}: no word of 1 to {longest} characters of the charset")
     shares = [weights.get(path.name, 1.0) for path in found]
     train, held = (Words(sources, [r for r, _ in part], [w for _, w in part], shares) for part in parts)
     return train, held
@@ -139,7 +152,7 @@ def _check_names(names: Sequence[str], found: Sequence[Path]) -> None:
 
 
 def load_validation(
-    folders: Sequence[str | os.PathLike[str]], charset: Charset
+    folders: Sequence[str | os.PathLike[str]], charset: Charset, longest: int = LONGEST
 ) -> tuple[dict[str, Words], list[Path], frozenset[str]]:
     """Whole sets held out: their words by name, their LMDB folders, and the SHA-256 of their pictures.
 
@@ -150,7 +163,7 @@ def load_validation(
     for path in (path for folder in folders for path in find_lmdb(folder)):
         if path.name in sets:
             raise UsageError(f"{path}: a second validation set called {path.name}; rename the folder")
-        sets[path.name] = load_words([path], charset)[0]
+        sets[path.name] = load_words([path], charset, longest=longest)[0]
         places.append(path)
         with LmdbWords(path) as source:
             pictures.update(_digest(image) for image, _ in source)

@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     model = load_checkpoint(args.draft_head).to("cuda" if on_gpu else "cpu")
     torch.manual_seed(args.seed)
-    head = DraftHead(replace(model.config, draft_frames=frames_per_column(model.config.grid)))
+    head = DraftHead(replace(model.config, draft_frames=frames_per_column(model.config.grid, model.config.steps)))
     most = (args.memory << 20) // (2 * model.config.memory_tokens * model.config.d)
     contents = find_crops(args.data, min(args.crops, most))
     learned = look(model, contents, "clip" if args.clip_mean else "half")
@@ -262,7 +262,7 @@ def with_head(model: Clip4Str, head: DraftHead) -> Clip4Str:
     """The same network, its tensors shared, with this head."""
     frames = head.weight.shape[0] // head.classes
     with torch.device("meta"):
-        network = Clip4Str(replace(model.config, draft_frames=frames), model.decoding, model.charset.test)
+        network = Clip4Str(replace(model.config, draft_frames=frames, charset_test=model.charset.test), model.decoding)
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("draft_head.")}
     state |= {f"draft_head.{name}": tensor for name, tensor in head.state_dict().items()}
     network.load_state_dict(state, assign=True)

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.core.normalization import NORMALIZATION
-from clip4str.core.text import END
+from clip4str.core.text import END, comparing
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config
 
@@ -225,7 +225,10 @@ class Training(Clip4Str, L.LightningModule):
         extra = checkpoint.get("clip4str_training", {})
         shapes, own = ({k: v.shape for k, v in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
         if shapes != own:
-            raise CheckpointError("the run began with another --size, --network or --ctc; go on with the same command")
+            what = "--size, --network, --charset or --ctc"
+            raise CheckpointError(f"the run began with another {what}; go on with the same command")
+        if checkpoint.get("hyper_parameters", {}).get("charset_train", self.config.charset) != self.config.charset:
+            raise CheckpointError("the run began with another --charset; go on with the same command")
         self.ema = extra.get("ema", {})
         self.elapsed = extra.get("elapsed", 0.0)
         self.began = tuple(extra.get("began", (0, 0.0)))
@@ -250,17 +253,17 @@ class Training(Clip4Str, L.LightningModule):
             self.train(training)
 
     def read_words(self, pixels: Tensor, batch: int = 128) -> list[str]:
-        """uint8 (N, H, W, 3) -> words, as the test charset writes them."""
-        words = []
+        """uint8 (N, H, W, 3) -> words, as they are compared (core.text.comparing)."""
+        words, compared = [], comparing(self.charset)
         for part in pixels.split(batch):
             reading = self.read(self.normalise(part.to(self.device)))
-            words += [self.charset.caption(row) for row in reading.ids]
+            words += [compared.caption(row) for row in reading.ids]
         return words
 
 
 def word_accuracy(read: Sequence[str], labels: Sequence[str], model: Clip4Str) -> float:
-    """Share of words right, both as the test charset writes them; labels that it leaves nothing of do not count."""
-    wanted = [model.charset.caption(model.charset.encode(label)) for label in labels]
+    """Share of words right, both as core.text.comparing has them; labels of which nothing is left do not count."""
+    wanted = list(map(comparing(model.charset).compared, labels))
     pairs = [(r, w) for r, w in zip(read, wanted) if w]
     return sum(r == w for r, w in pairs) / max(1, len(pairs))
 

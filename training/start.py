@@ -12,6 +12,7 @@ from clip4str.model import load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.network import Attention
 
+from .characters import carry_characters
 from .clip_weights import clip_state, fill_towers
 from .patches import resample_patches
 
@@ -53,19 +54,23 @@ def _factors(width: int, rank: int, noise: float, identity: float) -> tuple[Tens
     return (u[:, :rank] * root).mT.contiguous(), root[:, None] * vh[:rank]
 
 
-def start_from(model: Clip4Str, source: str, size: str) -> None:
+def start_from(model: Clip4Str, source: str, size: str, checkpoint: Clip4Str | None = None) -> list[str]:
     """Fill the model: "random", "clip..." (towers of a CLIP, see clip_weights.clip_state), or a checkpoint's path.
+    Returns lines on what of a checkpoint begins anew.
 
-    A CLIP or checkpoint may have patches of another shape, and a checkpoint fewer image layers. Raises CheckpointError,
-    UsageError if it is otherwise of another size, UsageError if open_clip is missing or lacks it.
+    A CLIP or checkpoint may have patches of another shape, and a checkpoint fewer image layers, another charset and
+    other lengths of words; it is that of the path where it has been loaded. Raises CheckpointError, UsageError if it is
+    otherwise of another size, UsageError if open_clip is missing or lacks it.
     """
+    said: list[str] = []
     if source == "random":
         initialize(model)
     elif source.partition(":")[0] == "clip":
         fill_towers(model, *clip_state(source, size))
     else:
-        other = load_checkpoint(source)
-        state = other.state_dict()
+        other = load_checkpoint(source) if checkpoint is None else checkpoint
+        state = dict(other.state_dict())
+        said = carry_characters(state, other, model)
         if other.config.grid != model.config.grid or other.config.patch_size != model.config.patch_size:
             resample_patches(state, other.config, model.config)
         if other.config.image_layers < model.config.image_layers:
@@ -80,6 +85,7 @@ def start_from(model: Clip4Str, source: str, size: str) -> None:
                 f"{source}: another size than the network to train, first in {wrong[0]}; choose --size to match"
             )
         model.load_state_dict(state, strict=False)
+    return said
 
 
 def _insert_layers(state: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:

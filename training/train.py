@@ -26,6 +26,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,27 +41,42 @@ from clip4str.core.atomic_files import replaced
 from clip4str.core.console import fail
 from clip4str.core.errors import Clip4StrError, DataError, UsageError, first_line
 from clip4str.training.arguments import check, config_from, parser, settings_from
+from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
 from clip4str.training.start import start_from
 
 VALIDATION_CROPS = 300  # without text
 PATIENCE = timedelta(days=30)  # of processes with each other; by default one paused for half an hour ends a run
 
 
-def build_data(args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool) -> tuple[Any, Any]:
-    """The stream of batches and the held-out words."""
-    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_validation, load_words, read_left_out
+def build_data(
+    args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool, longest: int
+) -> tuple[Any, Any]:
+    """The stream of batches and the held-out words, of up to so many characters."""
+    from clip4str.training.data import (
+        HELD_OUT,
+        RENDERED_STRENGTH,
+        Stream,
+        load_validation,
+        load_words,
+        read_left_out,
+        say_noted,
+    )
     from clip4str.training.logbook import HeldOut
 
     left_out = read_left_out(args.leave_out) if args.leave_out else frozenset()
-    whole, apart, pictures = load_validation(args.validation, charset)
+    whole, apart, pictures = load_validation(args.validation, charset, longest)
     held_out = 0.0 if whole else HELD_OUT
     real, held = None, None
+    noted: Counter[str] = Counter()
     if args.data:
         real, held = load_words(args.data, charset, held_out, progress, left_out | pictures,
-                                args.weights, args.caseless, apart)  # fmt: skip
+                                args.weights, args.caseless, apart, longest, noted)  # fmt: skip
     made, made_held = None, None
     if args.synthetic:
-        made, made_held = load_words(args.synthetic, charset, 0 if args.data or whole else 0.01, progress)
+        made, made_held = load_words(args.synthetic, charset, 0 if args.data or whole else 0.01, progress,
+                                     longest=longest, noted=noted)  # fmt: skip
+    if progress and (line := say_noted(noted)):
+        print(line)
     others = args.render if made is None else 1.0
     share = args.real_fraction if others else 1.0
     sources = []
@@ -122,6 +138,7 @@ def train(args: argparse.Namespace) -> int:
         raise UsageError(f"training needs the [train] extra: pip install 'clip4str[train]' ({error})") from None
     from lightning.pytorch.plugins.environments import LightningEnvironment
 
+    from clip4str.model import load_checkpoint
     from clip4str.training.logbook import Logbook
     from clip4str.training.module import Training
 
@@ -138,11 +155,18 @@ def train(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     if args.branch and not last.exists() and rank == 0:
         branch_off(Path(args.branch), folder)
-    module = Training(config_from(args), settings)
-    stream, held_out = build_data(args, module.charset, module.config.image_size, progress=rank == 0)
     start, steps, minutes = resume_point(last) if last.exists() else (0, 0, 0.0)
+    checkpoint = load_checkpoint(args.init) if start == 0 and is_checkpoint(args.init) else None
+    before = network_of(last) if start else None if checkpoint is None else checkpoint.config
+    charset, line = charset_of(args, before)
+    config = config_from(args, charset)
+    if args.render:
+        check_rendering(config)
+    module = Training(config, settings)
+    lines = [line, module.charset.note]
+    stream, held_out = build_data(args, module.charset, config.image_size, rank == 0, config.steps - 1)
     if start == 0:
-        start_from(module, args.init, args.size)
+        lines += start_from(module, args.init, args.size, checkpoint)
     elif args.branch and steps == start:
         raise UsageError(f"{folder} holds a run that is no branch; choose another --output, or go on without --branch")
     elif (args.steps and steps >= args.steps) or (args.minutes and minutes >= args.minutes):
@@ -162,6 +186,7 @@ def train(args: argparse.Namespace) -> int:
         plugins=[LightningEnvironment()] if args.devices > 1 else None,
     )  # fmt: skip
     if rank == 0:
+        print(*filter(None, lines), sep="\n", end="\n" if any(lines) else "")
         size = sum(p.numel() for p in module.parameters()) / 1e6
         print(f"{args.size}: {size:.1f} million parameters, {describe(stream)}, {len(held_out)} held out; "
               f"{'going on at step ' + str(start) if start else 'from ' + args.init} -> {folder}")  # fmt: skip

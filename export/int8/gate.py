@@ -1,8 +1,9 @@
 """The accuracy gate: an int8 bundle's words, read on ONNX Runtime, beside those of the float32 network.
 
-What is lost is word accuracy where the crops are labelled, by the standard protocol (small letters and digits), and
-else words that differ at all. A plan that loses too much returns units to higher precision, those first that disturb
-their tower's outputs most when they alone are quantised: 1, 2, 4 ... until it passes.
+What is lost is word accuracy where the crops are labelled, by the standard protocol (small letters and digits) or in
+the network's own characters where these are others, and else words that differ at all. Labels of which nothing is
+compared count as right where the word is float32's. A plan that loses too much returns units to higher precision, those
+first that disturb their tower's outputs most when they alone are quantised: 1, 2, 4 ... until it passes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from tqdm import tqdm
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import NonFiniteError, ParityError
 from clip4str.core.reading import NO_WORD
+from clip4str.core.text import comparing
 from clip4str.export.int8.plan import Quantization, units_of
 from clip4str.export.int8.samples import Sample
+from clip4str.export.untrained import character_probabilities, untrained
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import STAGES, Bundle, Manifest
@@ -60,9 +63,13 @@ class Gate:
 
     def __init__(self, model: Clip4Str, samples: Sequence[Sample], normalization: str, say: Say) -> None:
         self.model, self.samples, self.normalization, self.say = model, samples, normalization, say
-        labels = [sample.label for sample in samples]
-        self.labels = None if None in labels else [plain(str(label)) for label in labels]
+        charset = model.charset
+        self.compared = plain if charset.is_standard else comparing(charset).compared
+        labels = [None if sample.label is None else self.compared(sample.label) for sample in samples]
+        self.labels = None if None in labels or not any(labels) else [label or "" for label in labels]
         self.words: list[str] = []  # the float32 network's
+        self.probabilities: list[float] = []  # of a character of each of them
+        self._read_right = 0.0  # percent of the labels of which something is compared
         self.attempts: list[Attempt] = []
 
     @property
@@ -73,27 +80,39 @@ class Gate:
     def attempt(self, network: str, files: Iterable[Path], kept: int = 0) -> Attempt:
         """Read all crops with the stage files, and say how that went."""
         paths = list(files)
-        words, seconds = self._read(paths[0].parent, network)
-        self.words = self.words or words
+        words, probabilities, seconds = self._read(paths[0].parent, network)
+        self.words, self.probabilities = self.words or words, self.probabilities or probabilities
         same = sum(a == b for a, b in zip(words, self.words))
         accuracy, agreement = self._accuracy(words), 100 * same / len(words)
         drop = 100 - agreement
         if accuracy is not None and self.trusts_labels:
-            drop = (self.attempts[0].accuracy or 0.0) - accuracy
+            drop = (self.attempts[0].accuracy or 0.0) - accuracy if self.attempts else 0.0
         size = sum(path.stat().st_size for path in paths) / 1e6
         result = Attempt(network, kept, accuracy, agreement, drop, size, 1000 * seconds / len(words))
         if not self.attempts:
             self.say(HEADER)
         self.say(result.row())
         self.attempts.append(result)
-        if len(self.attempts) == 1 and self.labels is not None and not self.trusts_labels:
-            self.say("      the labels are not what this network reads: judged by agreement")
+        if len(self.attempts) == 1:
+            self._say_of_the_labels()
         return result
+
+    def _say_of_the_labels(self) -> None:
+        """What the float32 network's words tell of the network and of the labels."""
+        stored = [sample.label for sample in self.samples]
+        if note := untrained(self.model.charset, list(zip(self.words, self.probabilities)), stored):
+            self.say(f"      {note}")
+        if self.labels is None and None not in stored:
+            self.say("      of no label anything is compared in this network's characters: judged by agreement")
+        if self.labels is not None and (nothing := self.labels.count("")):
+            self.say(f"      of {nothing} labels nothing is compared: there the words are to be float32's")
+        if self.labels is not None and not self.trusts_labels:
+            self.say("      the labels are not what this network reads: judged by agreement")
 
     @property
     def trusts_labels(self) -> bool:
         """Does the float32 network read at least half of the crops as labelled?"""
-        return bool(self.attempts) and (self.attempts[0].accuracy or 0.0) >= TRUSTED
+        return self._read_right >= TRUSTED
 
     def to_dict(self, most_lost: float) -> dict[str, Any]:
         """For the manifest."""
@@ -108,28 +127,40 @@ class Gate:
     def _accuracy(self, words: Sequence[str]) -> float | None:
         if self.labels is None:
             return None
-        return 100 * sum(plain(word) == label for word, label in zip(words, self.labels)) / len(words)
+        right = [
+            self.compared(word) == label if label else word == exact
+            for word, label, exact in zip(words, self.labels, self.words)
+        ]
+        if not self.attempts:
+            told = [r for r, label in zip(right, self.labels) if label]
+            self._read_right = 100 * sum(told) / len(told)
+        return 100 * sum(right) / len(words)
 
-    def _read(self, folder: Path, network: str) -> tuple[list[str], float]:
-        """All words, and the seconds they took without image preparation."""
+    def _read(self, folder: Path, network: str) -> tuple[list[str], list[float], float]:
+        """All words, the mean probability of a character of each, and the seconds they took without image
+        preparation."""
         model = self.model
         stages = OrtBackend(stage_bundle(model, folder, self.normalization))
         driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
         words: list[str] = []
+        probabilities: list[float] = []
         seconds = 0.0
         with tqdm(total=len(self.samples), desc=network, unit="crop", leave=False, disable=None) as bar:
             for batch in batches((sample.image for sample in self.samples), BATCH):
                 pixels = prepare(batch, model.config.image_size, self.normalization)
                 start = time.perf_counter()
                 try:
-                    words += [model.charset.decode(ids) for ids in driver(stages, pixels).ids]
+                    reading = driver(stages, pixels)
+                    words += [model.charset.decode(ids) for ids in reading.ids]
+                    probabilities += character_probabilities(reading.ids, reading.probs)
                 except NonFiniteError:  # of an attempt: lost, as wrong words are
                     if not self.words:
                         raise
                     words += [NO_WORD] * len(batch)
+                    probabilities += [0.0] * len(batch)
                 seconds += time.perf_counter() - start
                 bar.update(len(batch))
-        return words, seconds
+        return words, probabilities, seconds
 
 
 def pass_gate(
@@ -139,11 +170,12 @@ def pass_gate(
     write: Callable[[Quantization], list[Path]],
     by_sensitivity: Callable[[], list[str]],
 ) -> tuple[Quantization, list[Path]]:
-    """The plan with as many units kept as it takes, and its files. Raises ParityError if none passes.
+    """The plan with as many units kept as it takes, and its files. Raises ParityError if none passes that still has a
+    unit in 8 bits.
 
     write: the stage files of a plan. by_sensitivity: all units, the most sensitive first; asked once, if at all.
     """
-    total, count = len(units_of(gate.model.config)), 0
+    total, count, lost = len(units_of(gate.model.config)), 0, 0.0
     order: list[str] = []
     rest = "half precision" if plan.precision == "fp16" else "float32"
     while True:
@@ -151,14 +183,21 @@ def pass_gate(
         files = write(plan)
         name = f"int8, {count} of {total} units {plan.precision}" if count else "int8"
         attempt = gate.attempt(name, files, count)
-        if attempt.drop <= most_lost:
+        if attempt.drop <= most_lost and count < total:
             return plan, files
+        if attempt.drop <= most_lost:
+            build = "--fp16" if plan.precision == "fp16" else "--fp32"
+            raise ParityError(
+                f"all {total} units had to go back to {rest}, so nothing would be quantised: {most_lost:g} points may "
+                f"be lost, and with fewer of them {lost:.2f} were; build with {build}, or allow more with "
+                "--max-accuracy-drop"
+            )
         if count == total:
             raise ParityError(
                 f"{attempt.drop:.2f} points lost on {len(gate.samples)} crops, {most_lost:g} allowed, even with every "
                 f"layer back in {rest}; allow more with --max-accuracy-drop, or build with --fp32"
             )
-        order = order or by_sensitivity()
+        order, lost = order or by_sensitivity(), attempt.drop
         count = min(total, max(1, 2 * count))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFont
 
 from clip4str.core.errors import ImageError, UsageError
-from clip4str.export.parity_images import BUNDLED_CROPS
+from clip4str.export.parity_images import BUNDLED_CROPS, label_in
 from clip4str.model.config import Config
 from clip4str.runtime.images import load_image
 from clip4str.runtime.read_command import IMAGE_SUFFIXES
@@ -22,7 +21,6 @@ FEWEST = 8
 CALIBRATED, GATED = 128, 1000
 GATED_IF_LARGE, LARGE = 500, 30e9  # multiplications of an image tower for one crop, above which reading takes long
 SEED = "clip4str int8"
-_NUMBERED = re.compile(r"\d+-(.+)")
 
 
 class Sample(NamedTuple):
@@ -81,7 +79,7 @@ def _from_folder(folder: Path, most: int) -> list[Sample]:
 
 def _from_files(paths: Sequence[Path], most: int) -> list[Sample]:
     paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    return [Sample(load_image(paths[i]), _label_in(paths[i].stem)) for i in _spread(len(paths), most)]
+    return [Sample(load_image(paths[i]), label_in(paths[i].stem)) for i in _spread(len(paths), most)]
 
 
 def _from_lmdb(folder: Path, most: int) -> list[Sample]:
@@ -95,11 +93,6 @@ def _from_lmdb(folder: Path, most: int) -> list[Sample]:
             except ImageError as error:
                 raise ImageError(f"{folder}: image-{i + 1:09d}: {str(error).partition(': ')[2]}") from None
     return samples
-
-
-def _label_in(stem: str) -> str | None:
-    match = _NUMBERED.fullmatch(stem)
-    return match[1] if match else None
 
 
 def _spread(count: int, most: int) -> list[int]:

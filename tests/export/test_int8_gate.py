@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from charsets import CHINESE, VIETNAMESE
 from int8_networks import calibration_of, noise, plan_of
 from PIL import Image
 
 from clip4str.core.errors import ParityError, UsageError
+from clip4str.core.text import Charset
 from clip4str.export.int8 import Int8Options, build, quantise
 from clip4str.export.int8.arithmetic import Range
 from clip4str.export.int8.build import by_sensitivity
@@ -19,6 +22,7 @@ from clip4str.export.int8.plan import Quantization, products_of, units_of
 from clip4str.export.int8.samples import Sample
 from clip4str.export.parity_images import BUNDLED_CROPS
 from clip4str.export.stage_files import write_stages
+from clip4str.export.untrained import untrained
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
 from clip4str.runtime.backends.ort import OrtBackend
@@ -85,7 +89,7 @@ def test_the_gate_reads_the_very_files(built, bundled):
     exact = [word for s in crops for word in words_of(bundled, s)]
     gate.words = exact
     attempt = gate.attempt("again", [folder / f"{stage}.onnx" for stage in STAGES])
-    got, _ = gate._read(folder, "again")
+    got, *_ = gate._read(folder, "again")
     assert attempt.agreement == pytest.approx(100 * np.mean([a == b for a, b in zip(got, exact)]))
     right = [plain(a) == plain(s.label) for a, s in zip(got, crops)]
     assert attempt.accuracy == pytest.approx(100 * np.mean(right)) and np.mean(right) > 0.8
@@ -150,16 +154,24 @@ def test_a_network_that_nothing_helps_is_refused(network, target, rest):
     assert seen[-1] == set(units)
 
 
+@pytest.mark.parametrize("target, way_out", [("gpu", "--fp16"), ("cpu", "--fp32")])
+def test_an_int8_bundle_in_which_nothing_is_quantised_is_refused(network, target, way_out):
+    units = units_of(network.config)
+    gate = FakeGate(network, lambda plan: 0.0 if len(plan.kept) == len(units) else 4.5)
+    message = rf"nothing would be quantised: 0\.3 points .* 4\.50 were; build with {way_out}"
+    with pytest.raises(ParityError, match=message):
+        pass_gate(gate, Quantization(target=target), 0.3, lambda p: [p], lambda: units)
+
+
 def test_random_weights_lose_nothing_when_all_is_float32_again(network, tmp_path):
     """Noise is read with labels that are not there: any word that differs counts, and none may."""
-    folder = tmp_path / "crops"
+    folder, said = tmp_path / "crops", []
     folder.mkdir()
     for i, sample in enumerate(noise(24, seed=1)):
         sample.image.save(folder / f"{i}.png")
-    _, facts = quantise(network, tmp_path, Int8Options(folder, 0.0))
-    assert facts["gate"]["judged_by"] == "agreement"
-    assert facts["gate"]["attempts"][-1]["agreement"] == 100
-    assert facts["kept"], "eight bits changed no word of noise: then this test shows nothing"
+    with pytest.raises(ParityError, match="all 6 units had to go back to float32, so nothing would be quantised"):
+        quantise(network, tmp_path, Int8Options(folder, 0.0), say=said.append)
+    assert "100.00 %" in next(line for line in said if line.startswith("int8, 6 of 6 units"))
 
 
 def test_the_most_sensitive_unit_is_first(network):
@@ -178,6 +190,61 @@ def test_labels_that_the_network_does_not_read_are_not_trusted(network, tmp_path
     assert not gate.trusts_labels and "judged by agreement" in said[-1]
     gate.words = ["?"] * 5 + gate.words[5:]
     assert gate.attempt("other", files).drop == pytest.approx(100 * 5 / 6)
+
+
+class Words:
+    """A gate whose bundles read what they are told to, in the place of stage files."""
+
+    def __init__(self, charset, labels, monkeypatch, tmp_path):
+        model = SimpleNamespace(charset=charset, config=SimpleNamespace(to_dict=dict))
+        self.said, self.read, file = [], [], tmp_path / "image.onnx"
+        file.touch()
+        self.gate = Gate(model, [Sample(None, label) for label in labels], "half", self.said.append)
+        monkeypatch.setattr(self.gate, "_read", lambda *_: (self.read, [0.9] * len(self.read), 0.1))
+        self.files = [file]
+
+    def attempt(self, *words):
+        self.read = list(words)
+        return self.gate.attempt("name", self.files)
+
+
+def test_accents_that_int8_loses_count(monkeypatch, tmp_path):
+    """By small letters and digits of ASCII both would be the same."""
+    words = Words(Charset(VIETNAMESE), ["đăng", "Phở", "bún", "5"], monkeypatch, tmp_path)
+    exact = words.attempt("đăng", "phở", "bún", "5")
+    assert exact.accuracy == 100 and words.gate.trusts_labels
+    lost = words.attempt("đang", "phở", "bun", "5")
+    assert (lost.accuracy, lost.drop, lost.agreement) == (50, 50, 50)
+
+
+def test_a_chinese_network_is_judged_in_its_own_characters(monkeypatch, tmp_path):
+    words = Words(Charset(CHINESE), ["一丁", "七", "万丈"], monkeypatch, tmp_path)
+    assert words.attempt("一丁", "七", "三").accuracy == pytest.approx(200 / 3)
+    assert words.attempt("一", "七", "三").drop == pytest.approx(100 / 3)
+
+
+def test_where_a_label_folds_to_nothing_the_words_are_to_be_those_of_float32(monkeypatch, tmp_path):
+    words = Words(Charset(), ["हिन्दी", "stop", "exit", "!?"], monkeypatch, tmp_path)
+    words.attempt("@1", "stop", "exit", "!?")
+    assert words.gate.trusts_labels and any("of 2 labels nothing is compared" in line for line in words.said)
+    changed = words.attempt("@2", "STOP", "exit", "")
+    assert (changed.accuracy, changed.drop) == (50, 50)
+
+
+def test_labels_of_another_script_altogether_leave_agreement(monkeypatch, tmp_path):
+    words = Words(Charset(), ["标志", "出口", "街"], monkeypatch, tmp_path)
+    assert words.attempt("a", "b", "").accuracy is None
+    assert "of no label anything is compared" in words.said[-1] and not words.gate.trusts_labels
+    assert words.attempt("a", "x", "").drop == pytest.approx(100 / 3)
+
+
+def test_a_network_that_reads_nothing_right_is_called_untrained(monkeypatch, tmp_path):
+    words = Words(Charset(), ["stop"] * 8, monkeypatch, tmp_path)
+    words.attempt(*["a"] * 8)
+    assert any(line.strip().startswith("this network looks untrained:") and "none of 8" in line for line in words.said)
+    assert untrained(Charset(), [("", 0.03)] * 3, [None] * 3).endswith("0.03 (chance is 0.011)")
+    assert untrained(Charset(), [("stop", 0.5)] * 8, ["stop"] * 8) == untrained(Charset(), [("x", 0.9)], [None]) == ""
+    assert untrained(Charset(CHINESE), [("", 0.5)] * 9, ["stop"] * 9), "small letters are among its characters"
 
 
 @pytest.mark.parametrize("word, compared", [("It's", "its"), ("ÉTÉ", "t"), ("A-1!", "a1"), ("", "")])

@@ -28,7 +28,8 @@ def test_labels(label, word):
 
 
 def test_characters_outside_the_charset_are_left_out():
-    assert clean_label("A-1 b", Charset("0123456789abcdefghijklmnopqrstuvwxyz")) == "1b"
+    assert clean_label("A-1 b", Charset("0123456789abcdefghijklmnopqrstuvwxyz")) == "a1b"  # as CharsetAdapter has it
+    assert clean_label("A-1 b", Charset("0123456789abB")) == "1b"
 
 
 def test_folders_are_walked(tmp_path):

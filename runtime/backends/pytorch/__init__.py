@@ -6,6 +6,7 @@
     graphs     CUDA graphs of that program by batch size; runner: over which buffers
     stages     the same network in core/driver.py's four functions, for what the program leaves open
     backend    the two together
+    plain      the network as it is, where it is larger than the kernels take
     inputs     pixels that are on the GPU already
 
 Alone of all of runtime/ it imports torch, kernels/ and model/, and is imported only when it is chosen.
@@ -20,13 +21,16 @@ import torch
 
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import CharsetError, UsageError
+from clip4str.core.reading import Stages
+from clip4str.kernels.limits import beyond_kernels
 from clip4str.kernels.tokenize import TokenizerTables
 
 from ...bundle import Bundle, Manifest, file_sha256
-from ..contract import Options
+from ..contract import Backend, Options
 from .backend import TorchBackend
 from .device import PRECISION, choose_device, choose_dtype, gpu_is_usable
 from .graphs import CudaGraphs
+from .plain import PlainBackend, load_network
 from .program import Passes, Program
 from .stages import TorchStages
 from .weights import Source, Weights, pack, source_of_bundle, source_of_model
@@ -63,13 +67,10 @@ def open_checkpoint(
     return Bundle(path.parent, manifest), source_of_model(model, str(path))
 
 
-def open_backend(
-    bundle: Bundle, driver: PredictAndRefine, options: Options, source: Source | None = None
-) -> TorchBackend:
+def open_backend(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Source | None = None) -> Backend:
     """The backend over a bundle's weights, or over `source`.
 
-    Raises BackendError (no such device, out of memory), BundleError, UsageError, ShapeError (a network larger than the
-    kernels take).
+    Raises BackendError (no such device, out of memory), BundleError, UsageError.
     """
     if options.providers is not None:
         raise UsageError("providers are ONNX Runtime's; the torch backend has device and dtype")
@@ -77,16 +78,23 @@ def open_backend(
     dtype, passes = choose_dtype(options.dtype, device), _passes(options.passes, driver.steps)
     if options.threads is not None:
         torch.set_num_threads(options.threads)  # of the whole process: torch has no other
-    visual_only = driver.decoding.branch == "visual"
-    weights = pack(source or source_of_bundle(bundle), dtype, device, visual_only)
-    layer = CudaGraphs(device) if options.graphs and device.type == "cuda" else None
+    source, visual_only = source or source_of_bundle(bundle), driver.decoding.branch == "visual"
     batch_size = options.batch_size or (GPU_BATCH if device.type == "cuda" else CPU_BATCH)
+    if why := beyond_kernels(source.config):
+        if passes is not None:
+            raise UsageError(f"passes are those of the fused kernels, and {why}")
+        return PlainBackend(load_network(source, dtype, device), batch_size)
+    weights = pack(source, dtype, device, visual_only)
+    layer = CudaGraphs(device) if options.graphs and device.type == "cuda" else None
     return TorchBackend(weights, make_program(weights, driver, passes), batch_size, layer)
 
 
-def cpu_stages(bundle: Bundle) -> TorchStages:
-    """A bundle's weights as stages on the CPU in float32. Raises BundleError, ShapeError."""
-    return TorchStages(pack(source_of_bundle(bundle), torch.float32, torch.device("cpu")))
+def cpu_stages(bundle: Bundle) -> Stages:
+    """A bundle's weights as stages on the CPU in float32. Raises BundleError."""
+    source, device = source_of_bundle(bundle), torch.device("cpu")
+    if beyond_kernels(source.config):
+        return PlainBackend(load_network(source, torch.float32, device), CPU_BATCH)
+    return TorchStages(pack(source, torch.float32, device))
 
 
 def make_program(weights: Weights, driver: PredictAndRefine, passes: Passes | None = None) -> Program | None:

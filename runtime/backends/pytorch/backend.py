@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from clip4str.core.reading import Pass, Reading, Stages, Stats, check_finite
 
 from ..contract import Backend
 from ..memory_limits import read_in_parts, shrink
-from .graphs import BUCKETS, GraphLayer, is_out_of_memory, release_memory
+from .graphs import BUCKETS, GraphLayer, attempt, read_driven, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .program import Program
 from .runner import EagerRunner, GraphRunner, Runner
@@ -100,26 +99,15 @@ class TorchBackend(TorchStages, Backend):
             if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 raise BackendError("reading waits for its answers, so it cannot be captured in another CUDA graph")
             if self._runner is None or self.program is None or driver.decoding != self.program.decoding:
-                return self._driven(driver, pixels, stages or self)
+                return read_driven(driver, pixels, stages or self, self.device)
             rows = from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
             with self._lock:
                 return read_in_parts(
                     rows,
                     lambda: self.largest,
-                    lambda part: _attempt(partial(self._run_program, driver, part)),
+                    lambda part: attempt(partial(self._run_program, driver, part)),
                     self._shrink,
                 )
-
-    def _driven(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor, stages: Stages) -> Reading:
-        """The driver's way, all rows at once."""
-        reading = _attempt(partial(driver, stages, pixels))
-        if reading is None:
-            if self.device.type == "cuda":
-                release_memory()
-            raise BackendError(
-                f"out of memory on {self.device} with {len(pixels)} images; load with a smaller batch_size"
-            )
-        return reading
 
     def _run_program(self, driver: PredictAndRefine, pixels: Tensor) -> Reading:
         """The program's answers as the driver gives them; rows that it left open are read further."""
@@ -173,15 +161,3 @@ class TorchBackend(TorchStages, Backend):
                 stack.enter_context(torch.cuda.device(self.device))
             stack.enter_context(torch.autocast(self.device.type, enabled=False))
             return stack.pop_all()
-
-
-def _attempt(read: Callable[[], Reading]) -> Reading | None:
-    """None if memory ran out. Errors are let go of here, with the tensors that their tracebacks hold."""
-    try:
-        return read()
-    except Clip4StrError:
-        raise
-    except Exception as error:  # of torch, CUDA, Triton, or of the compilers that Triton starts
-        if is_out_of_memory(error):
-            return None
-        raise BackendError(f"reading failed in torch ({first_line(error)})") from error

@@ -11,11 +11,13 @@ import gc
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, Clip4StrError, first_line
+from clip4str.core.reading import Reading, Stages
 
 from ..capturing import capturing, nothing_captured
 from ..memory_limits import ladder, padded
@@ -116,6 +118,28 @@ def release_memory() -> None:
 def bucket_for(rows: int) -> int:
     """The smallest bucket that holds `rows`, the largest for more than it holds."""
     return padded(rows, BUCKETS)
+
+
+def read_driven(driver: PredictAndRefine, pixels: Any, stages: Stages, device: torch.device) -> Reading:
+    """The driver's way, all rows at once. Raises BackendError if memory does not suffice, or if torch fails."""
+    reading = attempt(partial(driver, stages, pixels))
+    if reading is None:
+        if device.type == "cuda":
+            release_memory()
+        raise BackendError(f"out of memory on {device} with {len(pixels)} images; load with a smaller batch_size")
+    return reading
+
+
+def attempt(read: Callable[[], Reading]) -> Reading | None:
+    """None if memory ran out. Errors are let go of here, with the tensors that their tracebacks hold."""
+    try:
+        return read()
+    except Clip4StrError:
+        raise
+    except Exception as error:  # of torch, CUDA, Triton, or of the compilers that Triton starts
+        if is_out_of_memory(error):
+            return None
+        raise BackendError(f"reading failed in torch ({first_line(error)})") from error
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
