@@ -2,7 +2,8 @@
 
 The query stream enters self-attention as norm_q(pos_queries) alone, and the keys and values there depend on a
 content token's position and character alone. With one layer both are tables (kernels/decode_pass/weights.py): what
-is left of self-attention is a look-up and two small products.
+is left of self-attention is a look-up and two small products. Where a charset of thousands or very long words would
+make a table of gigabytes, keys and values are computed instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from clip4str.kernels.decode_pass.weights import content_tables
+from clip4str.kernels.decode_pass.weights import content_queries, content_tables
 from clip4str.model.clip4str import Clip4Str
 from clip4str.model.config import Config
 from clip4str.model.network import DECODER_LAYER_NORM_EPS, Decoder
@@ -30,6 +31,7 @@ from .blocks import (
 )
 from .graph import MASKED, Graph
 
+LARGEST_TABLE = 1 << 23  # numbers; that of H/14 with ASCII has a third of them
 FLOAT, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL
 
 
@@ -49,7 +51,7 @@ def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
     with g.scope(layer):
         batch = g.op("Shape", attend, start=0, end=2, name="batch")  # N, T
         with g.scope("self_attn"):
-            y = content_attention(g, tokens, attend, tables(getattr(model, name)), w, layer)
+            y = content_attention(g, tokens, attend, getattr(model, name), w, layer)
         x = add_positions(g, y, attend, w[f"{name}.pos_queries"][0], name)
         y = norm(x, f"{layer}.norm1")
         with g.scope("cross_attn"):
@@ -64,23 +66,18 @@ def decoder_graph(model: Clip4Str, precision: str, branch: str) -> Graph:
     return g
 
 
-def tables(decoder: Decoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Queries (1, h, T, e) by position, scaled; keys and values (T x tokens, h, e) by position and token."""
-    queries, *tables = content_tables(decoder)
-    keys, values = (table.transpose(0, 1).contiguous().numpy() for table in tables)
-    return queries[None].numpy(), keys, values
-
-
-def content_attention(g: Graph, tokens: str, attend: str, table: tuple[np.ndarray, ...], w: Weights, name: str) -> str:
+def content_attention(g: Graph, tokens: str, attend: str, decoder: Decoder, w: Weights, name: str) -> str:
     """Self-attention of the positions over the content: rows (N x T, d)."""
-    queries, keys, values = table
-    steps, heads, size = queries.shape[2], keys.shape[1], keys.shape[2]
-    first_rows = np.arange(0, len(keys), len(keys) // steps, dtype=np.int32)
-    length = g.op("Shape", tokens, start=1, end=2)
-    rows = g.op("Add", tokens, first_n(g, g.constant("first_rows", first_rows), 0, length), name="rows")
-    k = g.op("Gather", g.weight(f"{name}.content_keys", keys), rows, name="keys")
-    v = g.op("Gather", g.weight(f"{name}.content_values", values), rows, name="values")
-    q = first_n(g, g.weight(f"{name}.queries", queries), 2, g.op("Shape", attend, start=1, end=2))
+    (steps, d), tokens_known = decoder.pos_queries.shape[1:], decoder.text_embed.embedding.num_embeddings
+    if steps * tokens_known * d > LARGEST_TABLE:
+        queries = content_queries(decoder)
+        k, v = computed_content(g, tokens, decoder, w, name)
+    else:
+        queries, *tables = content_tables(decoder)
+        k, v = looked_up_content(g, tokens, [t.transpose(0, 1).contiguous().numpy() for t in tables], steps, name)
+    heads, size = queries.shape[0], queries.shape[2]
+    q = g.weight(f"{name}.queries", queries[None].numpy())  # [1, h, T, e]
+    q = first_n(g, q, 2, g.op("Shape", attend, start=1, end=2))
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 3, 1]), name="scores")
     hidden = g.weight("masked", np.array(MASKED, np.float32))
     scores = g.op("Where", g.op("Unsqueeze", attend, g.integers(1)), scores, hidden, name="mask")
@@ -88,6 +85,36 @@ def content_attention(g: Graph, tokens: str, attend: str, table: tuple[np.ndarra
     y = g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended")
     y = merge_heads(g, y, heads * size)
     return rows_to_rows(g, y, *named(w, f"{name}.self_attn.out_proj"))
+
+
+def looked_up_content(g: Graph, tokens: str, tables: list[np.ndarray], steps: int, name: str) -> list[str]:
+    """Keys and values (N, S, h, e) of the content, out of tables (T x tokens, h, e) by position and token."""
+    rows = len(tables[0])
+    first_rows = g.constant("first_rows", np.arange(0, rows, rows // steps, dtype=np.int32))
+    row = g.op("Add", tokens, first_n(g, first_rows, 0, g.op("Shape", tokens, start=1, end=2)), name="rows")
+    return [
+        g.op("Gather", g.weight(f"{name}.content_{kind}", table), row, name=kind)
+        for kind, table in zip(("keys", "values"), tables)
+    ]
+
+
+def computed_content(g: Graph, tokens: str, decoder: Decoder, w: Weights, name: str) -> list[str]:
+    """The same without tables: embedding and position, normalised and projected."""
+    root, d = name.rpartition(".layers.")[0], decoder.pos_queries.shape[2]
+    root_of_d = np.full((1, 1), d**0.5, np.float32)
+    embedding = g.product(f"{root}.content", w[f"{root}.text_embed.embedding.weight"], root_of_d)
+    positions = np.pad(w[f"{root}.pos_queries"][0, :-1], ((1, 0), (0, 0)))  # the start token gets none
+    length = g.op("Shape", tokens, start=1, end=2)
+    positions_seen = first_n(g, g.weight(f"{root}.positions", positions), 0, length)
+    content = g.op("Add", g.op("Gather", g.weight(f"{root}.content", embedding), tokens), positions_seen)
+    rows = layer_norm(g, g.op("Reshape", content, g.integers(-1, d)), w, f"{name}.norm_c", DECODER_LAYER_NORM_EPS)
+    heads = decoder.layer.self_attn.heads
+    shape = g.op("Concat", g.op("Shape", tokens), g.integers(heads, d // heads), axis=0)
+    found = []
+    for i, kind in enumerate(("keys", "values"), 1):
+        weight, bias = (w[f"{name}.self_attn.in_proj_{part}"][i * d : (i + 1) * d] for part in ("weight", "bias"))
+        found.append(g.op("Reshape", rows_to_rows(g, rows, weight, bias, f"{name}.{kind}"), shape, name=kind))
+    return found
 
 
 def add_positions(g: Graph, x: str, attend: str, positions: np.ndarray, name: str) -> str:

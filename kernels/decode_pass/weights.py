@@ -176,8 +176,14 @@ def content_tables(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
     embedded = decoder.text_embed(torch.arange(decoder.text_embed.embedding.num_embeddings, device=positions.device))
     content = embedded + F.pad(positions[:-1], (0, 0, 1, 0))[:, None]  # [T, K, d], the start token gets no position
     keys, values = attention.key_value(decoder.layer.norm_c(content.flatten(0, 1))[None])[0]
-    queries = attention.query(decoder.layer.norm_q(positions)[None])[0]
-    return queries * queries.shape[-1] ** -0.5, keys, values
+    return content_queries(decoder), keys, values
+
+
+@torch.no_grad()
+def content_queries(decoder: Decoder) -> Tensor:
+    """Of self-attention: (h, T, e) by position, the scale in them."""
+    queries = decoder.layer.self_attn.query(decoder.layer.norm_q(decoder.pos_queries[0])[None])[0]
+    return queries * queries.shape[-1] ** -0.5
 
 
 def _tables(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
