@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(f"\nnot found, skipped: {', '.join(missing)}")
     for result in results:
-        _say_noted(result)
+        _say_noted(result, protocol)
         if result.unreadable:
             print(f"{result.dataset}: {result.unreadable} images cannot be read and count as wrong", file=sys.stderr)
     if args.json:
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if empty else 0
 
 
-def _say_noted(result: SetResult) -> None:
+def _say_noted(result: SetResult, protocol: Protocol) -> None:
     """What of a set's labels did not count, or not whole."""
     noted = Counter(result.noted)
     altered = noted.pop(ALTERED, 0)
@@ -144,7 +144,8 @@ def _say_noted(result: SetResult) -> None:
         reasons = ", ".join(f"{count} {why}" for why, count in sorted(noted.items()))
         print(f"{result.dataset}: {sum(noted.values())} labels left out: {reasons}", file=sys.stderr)
     if altered:
-        print(f"{result.dataset}: {altered} labels have what the network cannot write taken off", file=sys.stderr)
+        what = "what the network cannot write" if protocol.own else "accents and what else is not of ASCII"
+        print(f"{result.dataset}: {altered} labels have {what} taken off", file=sys.stderr)
 
 
 def evaluate(

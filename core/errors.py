@@ -91,5 +91,7 @@ def first_line(error: object, most: int = 300) -> str:
 
 
 def one_line(text: object) -> str:
-    """Control characters (line breaks, terminal escapes out of a stranger's file) escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """Control characters (line breaks, terminal escapes out of a stranger's file) escaped. The joiners that words of
+    Indic scripts and Persian are spelled with are none."""
+    kept = (c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode() for c in str(text))
+    return "".join(kept)

@@ -61,9 +61,8 @@ class Protocol:
         return "" if self.prediction(text) else "with nothing that is compared"
 
     def altered(self, text: str) -> bool:
-        """Has a label something that the network cannot write? Of the standard protocol it is what everybody expects,
-        and is not said."""
-        return self.own is not None and self.own.alters(text)
+        """Has a label something that the network cannot write, or by the standard protocol something beyond ASCII?"""
+        return not text.isascii() if self.own is None else self.own.alters(text)
 
     def prediction(self, text: str) -> str:
         text = self._spelled(text)

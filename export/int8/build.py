@@ -163,6 +163,8 @@ def _say_samples(samples: Samples, gate: Gate, options: Int8Options, say: Say) -
         f"int8: {samples.source}; {len(samples.calibration)} to calibrate, {len(gate.samples)} for the gate, "
         f"{'labelled' if gate.labels else 'without labels'}: one word is {gate.resolution:.2g} points"
     )
+    if options.calib_data is None and not gate.model.charset.is_standard:
+        say("      these are words of ASCII, and this network writes others: name crops of its own with --calib-data")
     if gate.resolution > max(options.max_accuracy_drop, 0.1):
         say(f"      too few to tell {options.max_accuracy_drop:g} points: more crops make a better gate")
 

@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from charsets import DIGITS, VIETNAMESE
 
+from clip4str.core.text import CHARSET_36, CHARSET_94, Charset, default_test
 from clip4str.data.protocol import Protocol, closeness, edit_distance
 from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets, standard_name
 
@@ -47,6 +49,33 @@ def test_labels(stored, label):
 def test_case_and_punctuation(options, expected):
     protocol = Protocol(**options)
     assert protocol.label("It's 5 PM!") == protocol.prediction("It's 5 PM!") == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "label", "compared"),
+    [
+        ({}, "Phở, 5", "phở5"),
+        ({"cased": True}, "Phở, 5", "Phở5"),
+        ({"punctuation": True}, "Phở, 5", "phở,5"),
+        ({"cased": True, "punctuation": True}, "Phở, 5", "Phở,5"),
+        ({}, "日本", None),
+        ({}, "x" * 101, None),
+        ({}, "x" * 100, "x" * 100),
+    ],
+)
+def test_a_network_of_another_script_is_compared_in_its_own(options, label, compared):
+    """Whatever its test charset keeps of ASCII alone: accents count."""
+    for test in (CHARSET_36, default_test(VIETNAMESE)):
+        protocol = Protocol.of(Charset(VIETNAMESE, test), 101, **options)
+        assert protocol.label(label) == compared and protocol.to_dict()["own"]
+
+
+def test_a_network_of_ascii_keeps_the_standard_protocol_to_the_letter():
+    for charset in (Charset(), Charset(test=CHARSET_94), Charset(CHARSET_36)):
+        assert Protocol.of(charset, 26) == Protocol() and Protocol.of(charset, 11).max_length == 25
+    assert Protocol.of(Charset(DIGITS), 26).label("No 24") == "24"
+    assert Protocol.of(Charset(DIGITS), 26).altered("No 24") and not Protocol.of(Charset(DIGITS), 26).altered("24")
+    assert Protocol().altered("Café") and not Protocol().altered("It's 5 PM")
 
 
 def test_predictions_are_never_left_out():
