@@ -1,10 +1,5 @@
 """Drafts on the device: reference and kernel against the host's collapse and a plain loop."""
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +10,8 @@ from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeErro
 from clip4str.kernels.collapse import CollapseConfig, api, candidates
 
 pytest.importorskip("triton")
+from compiled_kernels import collapse_figures
+
 collapse = there(api.collapse)
 BOTH = pytest.mark.parametrize("implementation", ["reference", "triton"])
 
@@ -121,26 +118,8 @@ def test_wrong_arguments():
             api.collapse(*arguments, implementation="triton")
 
 
-COMPILE = """
-import json, sys
-from pathlib import Path
-from clip4str.kernels.collapse.aot import variants
-from clip4str.kernels.cubin import compile_variant
-from clip4str.kernels.shared.variants import NETWORKS
-found = []
-for capability, frames in (((8, 7), 42), ((9, 0), 42), ((9, 0), 1024)):
-    for variant in variants(NETWORKS["small"], "fp16", capability, frames):
-        cubin = compile_variant(variant, capability, Path(sys.argv[1]))
-        found.append([cubin.spills, cubin.registers])
-print(json.dumps(found))
-"""
-
-
-def test_compiles_ahead_of_time_without_spills(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(tmp_path)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    for spills, registers in json.loads(done.stdout):
-        assert spills == 0 and 0 < registers <= 128
+def test_compiles_ahead_of_time_without_spills():
+    compiled = collapse_figures()
+    assert sorted(row["capability"] for row in compiled) == [[8, 7], [9, 0], [9, 0]]
+    for row in compiled:
+        assert row["spills"] == 0 and 0 < row["registers"] <= 128
