@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import train
+from tiny import TINY, train
 
 from clip4str.model import load_checkpoint
 from clip4str.training import module, start
@@ -18,6 +18,13 @@ from clip4str.training.logbook import read_log
 from clip4str.training.module import Training
 from clip4str.training.schedule import learning_rate
 
+TINY_RUN = f"""
+import runpy
+from clip4str.model import Config
+from clip4str.model.sizes import SIZES
+SIZES["small"] = {TINY!r}
+runpy.run_path({str(Path(start.__file__).with_name("train.py"))!r}, run_name="__main__")
+"""
 CONSTANT = ("--schedule", "constant", "--warm-up", "2", "--lr", "1e-3")
 
 
@@ -162,8 +169,7 @@ def test_on_a_cpu_the_faster_precision_is_taken_and_all_processes_take_the_same(
 
 def test_told_to_stop_as_a_group_a_run_with_workers_saves_and_ends(words, tmp_path):
     """As a script in a process group of its own: its workers neither die first nor keep it from ending."""
-    script = Path(start.__file__).parent / "train.py"
-    command = [sys.executable, str(script), "--data", str(words), "--output", str(tmp_path / "run"), "--batch", "2",
+    command = [sys.executable, "-c", TINY_RUN, "--data", str(words), "--output", str(tmp_path / "run"), "--batch", "2",
                "--workers", "1", "--threads", "1", "--accelerator", "cpu", "--precision", "32", *CONSTANT]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
         log = tmp_path / "run" / "log.csv"
