@@ -44,7 +44,7 @@ def assert_same(reading, want, rows):
 def test_every_batch_reads_as_onnxruntime_does(rig, engine_bundle, images, expected, integrated):
     r, how = rig(FakeGpu(integrated=integrated)), Decoding()
     backend, driver = r.open(engine_bundle(), how, cache=40)
-    for n in range(1, 71):
+    for n in (*range(1, 18), 24, 41, 70):  # the profile ends at 8
         reading = backend.read(driver, images[:n])
         assert_same(reading, expected(how), slice(n))
     assert reading.stats.images == 70 and reading.stats.batches == 9
