@@ -8,10 +8,11 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(golden_checkpoint, tmp_path_factory) -> Path:
+def tiny_bundle(golden_checkpoint, few_crops, tmp_path_factory) -> Path:
     from clip4str.export.bundles import build_bundle
 
-    return build_bundle(golden_checkpoint("tiny"), tmp_path_factory.mktemp("bundles") / "tiny", max_batch=8)
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    return build_bundle(golden_checkpoint("tiny"), folder, max_batch=8, sample_folder=few_crops)
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ from clip4str.runtime import Recognizer
 
 
 @pytest.fixture(scope="module")
-def bundle(random_model, tmp_path_factory):
+def bundle(random_model, few_crops, tmp_path_factory):
     folder = tmp_path_factory.mktemp("drafts")
     save_checkpoint(random_model(seed=5, draft_frames=8, steps=8), folder / "net.safetensors")
-    return build_bundle(folder / "net.safetensors", folder / "bundle", min_agreement=0)
+    return build_bundle(folder / "net.safetensors", folder / "bundle", min_agreement=0, sample_folder=few_crops)
 
 
 @pytest.fixture

@@ -8,9 +8,23 @@ import numpy as np
 import onnx
 import pytest
 
+from clip4str.export import add_engines, bundles
 from clip4str.export.bundles import build_bundle
+from clip4str.export.parity_images import sample_images
 from clip4str.model import Clip4Str, load_checkpoint
 from clip4str.runtime.bundle import STAGES
+
+
+@pytest.fixture
+def all_crops() -> None:
+    """For tests of builds that compare words on all sample crops."""
+
+
+@pytest.fixture(autouse=True)
+def builds_compare_few_crops(request, few_crops, monkeypatch) -> None:
+    if "all_crops" not in request.fixturenames:
+        for module in (bundles, add_engines):
+            monkeypatch.setattr(module, "sample_images", lambda folder=None: sample_images(folder or few_crops))
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +33,11 @@ def tiny_model(golden_checkpoint) -> Clip4Str:
 
 
 @pytest.fixture(scope="session")
-def half_bundle(golden_checkpoint, tmp_path_factory) -> Path:
+def half_bundle(golden_checkpoint, few_crops, tmp_path_factory) -> Path:
     """The golden tiny network in half precision. Its weights are random, so a few words may differ."""
     target = tmp_path_factory.mktemp("half") / "tiny-fp16"
-    return build_bundle(golden_checkpoint("tiny"), target, precision="fp16", min_agreement=0)
+    how = {"precision": "fp16", "min_agreement": 0, "sample_folder": few_crops}
+    return build_bundle(golden_checkpoint("tiny"), target, **how)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def checkpoint(golden_checkpoint) -> str:
     return str(golden_checkpoint("tiny"))
 
 
-def test_builds_a_whole_bundle(checkpoint, tmp_path, capsys, monkeypatch):
+def test_builds_a_whole_bundle(checkpoint, all_crops, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([checkpoint, "--max-batch", "7", "--normalization", "clip"]) == 0
     out = capsys.readouterr().out

@@ -31,10 +31,11 @@ def checkpoint(random_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def both(checkpoint, tmp_path_factory):
+def both(checkpoint, few_crops, tmp_path_factory):
     """(a float32 bundle, the same network with half storage)"""
     folder = tmp_path_factory.mktemp("both")
-    return [build_bundle(checkpoint, folder / str(half), half_storage=half, min_agreement=0) for half in (False, True)]
+    how = {"min_agreement": 0, "sample_folder": few_crops}
+    return [build_bundle(checkpoint, folder / str(half), half_storage=half, **how) for half in (False, True)]
 
 
 def test_the_same_answers_to_the_last_bit(both):

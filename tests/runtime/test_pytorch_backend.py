@@ -37,10 +37,11 @@ from clip4str.runtime.bundle import Bundle, describe_file
 
 
 @pytest.fixture(scope="module")
-def bundle(golden_checkpoint, tmp_path_factory):
+def bundle(golden_checkpoint, few_crops, tmp_path_factory):
     """The golden tiny network with weights. Read only."""
     folder = tmp_path_factory.mktemp("torch") / "tiny-fp32"
-    return build_bundle(golden_checkpoint("tiny"), folder, min_agreement=0, torch_weights=True)
+    how = {"min_agreement": 0, "torch_weights": True, "sample_folder": few_crops}
+    return build_bundle(golden_checkpoint("tiny"), folder, **how)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +82,9 @@ def test_a_bundle_with_weights_reads_like_its_checkpoint(bundle, recognizer, gol
     assert model.config.d == 64, "a bundle's weights are a checkpoint too"
 
 
-def test_half_precision_bundles_have_half_the_weights(golden_checkpoint, bundle, tmp_path, golden):
-    half = build_bundle(
-        golden_checkpoint("tiny"), tmp_path / "half", precision="fp16", min_agreement=0, torch_weights=True
-    )
+def test_half_precision_bundles_have_half_the_weights(golden_checkpoint, bundle, few_crops, tmp_path, golden):
+    how = {"precision": "fp16", "min_agreement": 0, "torch_weights": True, "sample_folder": few_crops}
+    half = build_bundle(golden_checkpoint("tiny"), tmp_path / "half", **how)
     sizes = [(folder / "weights.safetensors").stat().st_size for folder in (half, bundle)]
     assert sizes[0] < 0.51 * sizes[1]
     words = Recognizer.load(half, "torch").read(list(golden("tiny")["images"]))

@@ -23,9 +23,10 @@ def engine_bundle(tiny_bundle, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def half_tiny_bundle(golden_checkpoint, tmp_path_factory):
+def half_tiny_bundle(golden_checkpoint, few_crops, tmp_path_factory):
     target = tmp_path_factory.mktemp("half") / "tiny-fp16"
-    return build_bundle(golden_checkpoint("tiny"), target, precision="fp16", min_agreement=0)
+    how = {"precision": "fp16", "min_agreement": 0, "sample_folder": few_crops}
+    return build_bundle(golden_checkpoint("tiny"), target, **how)
 
 
 @pytest.fixture

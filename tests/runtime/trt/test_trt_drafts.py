@@ -25,12 +25,12 @@ FRAMES = 8  # a column of the golden tiny network, which has four
 
 
 @pytest.fixture(scope="session")
-def drafting(golden_checkpoint, tmp_path_factory):
+def drafting(golden_checkpoint, few_crops, tmp_path_factory):
     """The golden tiny network with a head of random weights."""
     model, folder = load_checkpoint(golden_checkpoint("tiny")), tmp_path_factory.mktemp("drafting")
     torch.manual_seed(0)
     save_checkpoint(with_head(model, DraftHead(replace(model.config, draft_frames=FRAMES))), folder / "net.safetensors")
-    return build_bundle(folder / "net.safetensors", folder / "bundle", min_agreement=0)
+    return build_bundle(folder / "net.safetensors", folder / "bundle", min_agreement=0, sample_folder=few_crops)
 
 
 @pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
