@@ -54,7 +54,7 @@ $(DEMO_STAMP): setup.py pyproject.toml constraints.txt
 	@touch $@
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # also base32, large and huge against the published outputs: minutes, and 8 GB of memory
 test-all: $(STAMP)

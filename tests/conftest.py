@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"CLIP4STR_REQUIRE_GPU is set, and this was not run: {reason}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """ONNX Runtime's, too, computes twice as long with two."""
+    from clip4str.runtime.backends import ort
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ort, "available_threads", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")
