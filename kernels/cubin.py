@@ -29,8 +29,8 @@ from clip4str.core.errors import BackendError, first_line
 from clip4str.kernels.lz4 import pack
 from clip4str.kernels.shared.variants import Variant
 
-FORMAT = 2  # of what is kept beside a cubin; part of its key
-REGISTERS = 65536  # of a multiprocessor
+FORMAT = 2  # version of the files kept beside a cubin; part of its key
+REGISTERS = 65536  # per multiprocessor
 _NEWER = "TRITON_PTXAS_BLACKWELL_PATH"
 _CUDA_12 = ((9, 0), (10, 0), (12, 0))
 _TENSOR_CORES = re.compile(r"^(HMMA|IMMA|QMMA|OMMA|[HIQ]GMMA|UTC[A-Z]*MMA)\b")
@@ -40,9 +40,9 @@ _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9
 
 @dataclass(frozen=True)
 class Cubin:
-    """What the library must know to launch it, and what tells whether it compiled well.
+    """A compiled kernel: what the library needs to launch it, and figures that show whether it compiled well.
 
-    shared: bytes of dynamic shared memory. hidden: trailing pointer arguments that Triton adds (null is right: no
+    shared: bytes of dynamic shared memory. hidden: trailing pointer arguments that Triton adds (passed as null: no
     kernel here uses scratch memory). specific: runs on exactly this compute capability ("sm_90a"), not on later minors.
     local: bytes of stack per thread. spills: instructions that read or write local memory. tensor: tensor-core
     instructions by name.
@@ -68,14 +68,14 @@ class Cubin:
 
 
 def write(path: Path, content: bytes) -> None:
-    """In one step, so that an interrupted or parallel run leaves no half a file."""
+    """Atomically: an interrupted or parallel run leaves no partial file."""
     partial = path.with_suffix(f"{path.suffix}.{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)
 
 
 def load(folder: Path, key: str) -> Cubin | None:
-    """An earlier run's, None if there is none."""
+    """The cubin of an earlier run, or None."""
     try:
         values = json.loads((folder / f"{key}.json").read_bytes())
         if (folder / f"{key}.cubin").stat().st_size != values["size"] or not (folder / f"{key}.lz4").is_file():
@@ -93,11 +93,10 @@ def key(variant: Variant, capability: tuple[int, int]) -> str:
 
 
 def compile_variant(variant: Variant, capability: tuple[int, int], folder: Path) -> Cubin:
-    """Compile, examine and save. Raises BackendError if the compiler cannot, or made something that the library could
-    not launch.
+    """Compile, inspect and save. Raises BackendError if compilation fails or the library could not launch the result.
 
-    The assembler may spill to keep a register count at which more programs fit on a multiprocessor; then it is told to
-    take as many as there are.
+    The assembler may spill registers so that more programs fit on a multiprocessor. It is then run again, allowed as
+    many registers as there are.
     """
     cubin, code = _compile(variant, capability, folder, {})
     if cubin.spills and "maxnreg" not in variant.options:
@@ -116,7 +115,7 @@ def _compile(
     what = f"{variant.launch} for compute capability {capability[0]}.{capability[1]}"
     try:
         source = ASTSource(variant.kernel, dict(signature), dict(constexprs), dict(attributes))
-        with _assembler(capability), contextlib.redirect_stdout(io.StringIO()):  # where triton prints failing PTX
+        with _assembler(capability), contextlib.redirect_stdout(io.StringIO()):  # triton prints PTX that fails
             compiled = triton.compile(source, target=target, options={**_options(variant), **options})
     except Exception as e:
         reason = first_line(e)
@@ -156,8 +155,8 @@ def _environment() -> list[str]:
 
 @contextlib.contextmanager
 def _assembler(capability: tuple[int, int]) -> Iterator[None]:
-    """Triton assembles for new GPUs with CUDA 13's ptxas, whose cubins drivers of CUDA 12 refuse. Its wheel also has
-    CUDA 12's, which knows most of them; GPUs that it does not know need the newer driver anyway."""
+    """For new GPUs Triton uses the ptxas of CUDA 13, whose cubins CUDA 12 drivers refuse. Its wheel also has that of
+    CUDA 12, which supports most of these GPUs; the others need a newer driver anyway."""
     if capability not in _CUDA_12 or _NEWER in os.environ:
         yield
         return
@@ -197,7 +196,7 @@ def _declared(ptx: str) -> tuple[int, bool]:
 
 
 def _tool(name: str) -> str:
-    """A CUDA tool out of triton's wheel, else from the PATH."""
+    """Path of a CUDA tool: the copy in triton's wheel, else the one on the PATH."""
     bundled = Path(triton.backends.nvidia.__file__).parent / "bin" / name
     found = str(bundled) if bundled.is_file() else shutil.which(name)
     if found is None:

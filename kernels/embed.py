@@ -149,7 +149,7 @@ def _kind(variant: Variant, argument: str) -> str:
 
 
 def _multiple(variant: Variant, argument: str) -> int:
-    """What the library checks that it is a multiple of."""
+    """What an argument must be a multiple of: the library checks it."""
     if argument in variant.multiples_of_16:
         return 16
     bits = re.search(r"^\*[a-z]+(\d+)$", variant.types[argument])

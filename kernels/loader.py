@@ -1,7 +1,7 @@
 """libclip4str_kernels.so from Python without torch: device pointers in, kernels launched on a stream.
 
-Whoever owns the GPU memory (TensorRT, cupy, cuda.bindings) gives addresses as integers; kernels/library/
-clip4str_kernels.h says what shape and type each has. Needs nothing but ctypes.
+The owner of the GPU memory (TensorRT, cupy, cuda.bindings) passes addresses as integers;
+kernels/library/clip4str_kernels.h gives the shape and type of each. Needs only ctypes.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class KernelLibrary:
     network: load only this network's kernels ("small", "base16", ...); None: all. libcuda: the driver's library.
 
     Launches return at once; what they use must live until the stream has run them. Sizes, pointers and options are
-    named as in clip4str_kernels.h, options are given by name ("causal"). Raises BackendError where the library is not
-    there or does not fit this package or its driver fails, DeviceError where there is no driver, no context or a GPU
-    that it was not built for; launches raise UsageError, ShapeError or LayoutError for bad arguments.
+    named as in clip4str_kernels.h, options are given by name ("causal"). Raises BackendError if the library is
+    missing or of another version, or the driver fails; DeviceError if there is no driver, no context, or a GPU that the
+    library was not built for; launches raise UsageError, ShapeError or LayoutError for bad arguments.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class KernelLibrary:
         return self._c.clip4str_kernels_architectures().decode().split()
 
     def close(self) -> None:
-        """Unload; its context must be current. Twice is allowed."""
+        """Unload; its context must be current. May be called twice."""
         if self._handle:
             self._c.clip4str_kernels_close(self._handle)
             self._handle = ctypes.c_void_p()
@@ -201,7 +201,7 @@ class KernelLibrary:
         if unknown := [name for name in values if name not in kinds]:
             raise UsageError(f"{function}: {', '.join(unknown)}: no such argument; it takes {', '.join(kinds)}")
         for name, value in values.items():
-            if isinstance(value, int) and kinds[name](value).value != value:  # ctypes would cut it, silently
+            if isinstance(value, int) and kinds[name](value).value != value:  # ctypes would truncate it silently
                 raise ShapeError(f"{function}: {name} = {value} is out of range")
         self._call(function, self._handle, ctypes.byref(kind(**values)), ctypes.c_void_p(stream))
 
@@ -214,7 +214,7 @@ class KernelLibrary:
 
 
 def find_library(path: Path | str | None = None) -> Path:
-    """Raises BackendError naming the places looked at."""
+    """Path of the library. Raises BackendError naming the places searched."""
     here = Path(__file__).resolve().parent
     given = path or os.environ.get(VARIABLE)
     places = [Path(given)] if given else [here / NAME, here.parent / "build" / NAME]
@@ -228,7 +228,8 @@ def find_library(path: Path | str | None = None) -> Path:
 
 
 def open_library(path: Path) -> Any:
-    """The library with its functions' types, no driver needed. Raises BackendError if it is not, or of another ABI."""
+    """The library with its functions' types; needs no driver. Raises BackendError if it cannot be loaded or is of
+    another ABI."""
     try:
         c = ctypes.CDLL(str(path.resolve()))
         abi = c.clip4str_kernels_abi()

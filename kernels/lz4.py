@@ -1,6 +1,6 @@
-"""LZ4's block format, so that the library need not carry three times its size: cubins are much alike inside.
+"""Packs cubins in LZ4's block format: they are repetitive, and the library would be three times as large without.
 
-https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md. kernels/library/unpack.c is the other half.
+https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md. kernels/library/unpack.c unpacks them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TRIED = 16
 
 
 def pack(data: bytes) -> bytes:
-    """Greedy, the longest of the last TRIED occurrences: about a megabyte per second, half of a cubin's size left."""
+    """Greedy: the longest match among the last TRIED occurrences. About 1 MB/s; halves a cubin."""
     out = bytearray()
     seen: dict[bytes, list[int]] = {}
     literal = at = 0
@@ -32,7 +32,7 @@ def pack(data: bytes) -> bytes:
 
 
 def _longest(data: bytes, places: list[int], at: int) -> tuple[int, int]:
-    """Where the longest match with what starts at `at` begins, and its length (0: there is none)."""
+    """Start and length of the longest earlier match for the data at `at`; length 0 if there is none."""
     best, longest = 0, 0
     most = len(data) - LAST_LITERALS - at
     for place in places[: -TRIED - 1 : -1]:
@@ -57,7 +57,7 @@ def _sequence(out: bytearray, literals: bytes, distance: int, length: int) -> No
 
 
 def _more(count: int) -> bytes:
-    """What of a count does not fit the token's four bits."""
+    """The part of a count that does not fit into the token's four bits."""
     if count < 15:
         return b""
     full, last = divmod(count - 15, 255)

@@ -1,4 +1,4 @@
-"""A draft head's frames to a first guess at every word, on the device. See api.collapse."""
+"""From a draft head's frames to a first guess of each word, on the device. See api.collapse."""
 
 from .api import collapse
 from .config import CollapseConfig, candidates, configuration

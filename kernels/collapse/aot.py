@@ -1,5 +1,5 @@
-"""The collapse of drafts ahead of time. Not in the C library (kernels/aot.py lists what is): who decodes with that has
-the frames on the host anyway, and collapses them there."""
+"""The collapse kernel ahead of time. It is not in the C library (see OPERATORS in kernels/aot.py), whose callers have
+the frames on the host and collapse them there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits of a draft head to words, both on the device."""
+"""From a draft head's logits to words, on the device."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MOST_CLASSES, MOST_STEPS = 65536, 1024
 def collapse(
     logits: Tensor, steps: int, *, config: CollapseConfig | None = None, implementation: str = "auto"
 ) -> Tensor:
-    """The best path of connectionist temporal classification (Graves et al., ICML 2006), as the first guess at a word.
+    """The best path of connectionist temporal classification (Graves et al., ICML 2006), as the first guess of a word.
 
         id of a frame = argmax of its logits            the first of equals; 0: no character
         word = ids with repeats merged, then without 0  cut to steps - 1, zeros behind
 
     logits: (N, F, C) contiguous, float16, bfloat16 or float32, F at most 1024. config: None for `configuration`; a
-    word does not depend on it. Logits that are no numbers spell an arbitrary word of the C - 1 characters.
+    word does not depend on it. NaN logits give an arbitrary word of the C - 1 characters.
 
-    Returns (N, steps) int32, as runtime.drafts.collapse does. Raises ShapeError, DtypeError, LayoutError, DeviceError,
+    Returns (N, steps) int32, as core.drafts.collapse does. Raises ShapeError, DtypeError, LayoutError, DeviceError,
     UsageError.
     """
     check_shape("logits", logits, ("N", "F", "C"), {})

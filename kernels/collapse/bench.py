@@ -16,7 +16,7 @@ FRAMES = {"small": 32, "base16": 42}
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
-    """The bundled network's frames and those that a head for a published one has."""
+    """Frames of the bundled network, and of a draft head for a published one."""
     return [_case(network, frames, batch) for network, frames in FRAMES.items() for batch in BATCHES]
 
 

@@ -9,7 +9,7 @@ from ..shared.tiles import power_of_two
 
 @dataclass(frozen=True)
 class CollapseConfig:
-    """elements: of a tile of logits, all frames by as many classes as that leaves, a power of two."""
+    """elements: of a tile of logits, a power of two: all frames, and as many classes as fit."""
 
     elements: int = 4096
     warps: int = 4
@@ -20,7 +20,7 @@ class CollapseConfig:
 
 
 def configuration(n: int) -> CollapseConfig:
-    """For n words, one program each. 32 frames of 95 classes are one tile: 32 elements a thread."""
+    """For n words, one program each. 32 frames of 95 classes are one tile: 32 elements per thread."""
     return CollapseConfig()
 
 

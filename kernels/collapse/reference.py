@@ -14,5 +14,5 @@ def collapse_reference(logits: Tensor, steps: int) -> Tensor:
     places = shows.cumsum(dim=1) - 1
     kept = shows & (places < steps - 1)
     words = torch.zeros((len(ids), steps), dtype=torch.int32, device=ids.device)
-    # What is not kept goes where no character ever stands.
+    # Dropped ids go to the last column, which never holds a character.
     return words.scatter_(1, torch.where(kept, places, steps - 1), torch.where(kept, ids, 0).int())

@@ -1,4 +1,4 @@
-"""Quadrilaterals of a frame to the network's normalised pixels, bit for bit as Pillow prepares the crops."""
+"""Crops quadrilaterals of a frame and makes them the network's input, bit for bit as Pillow does."""
 
 from .api import crop_resize
 from .config import CropConfig, candidates, configuration

@@ -1,4 +1,4 @@
-"""crop_resize ahead of time, for a network's input size. Red-green order and YUV matrix are arguments at run time."""
+"""crop_resize ahead of time, for a network's input size. Channel order and YUV matrix are arguments at run time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .kernel import constants, crop_resize_kernel, options
 
 
 def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:
-    """Packed pixels and NV12, each normalisation (numbered in images.NORMALIZATION's order), in the dtype and float32.
+    """Packed pixels and NV12, each normalisation (numbered in the order of NORMALIZATION), in the dtype and float32.
 
-    An engine's input is float32 whatever it computes in.
+    An engine's input is float32, whatever precision it computes in.
     """
     pairs = [(layout, name) for layout in ("rgb", "nv12") for name in NORMALIZATION]
     kinds = dict.fromkeys((dtype, "fp32"))

@@ -42,10 +42,11 @@ def crop_resize(
                   beyond the crop left out, rounded to 0..255 after each of the two passes
         out     = (resized / 255 - mean) / std
 
-    So what a pipeline on the host does: warp to the size of the longer sides (no pixel of the quad is skipped), then
-    Pillow. For an axis-aligned box with whole corners (x0, y0), (x1, y1) the crop is frame[y0:y1, x0:x1] exactly, and
-    the float32 result equals runtime.images.prepare of it to the bit: no difference in millions of pixels of noise.
-    Half precision: the same, rounded once. A crop's pixels depend neither on the other crops nor on the configuration.
+    This is what a pipeline on the host does: warp to the size of the longer sides (no pixel of the quad is skipped),
+    then resize with Pillow. For an axis-aligned box with integer corners (x0, y0), (x1, y1) the crop is exactly
+    frame[y0:y1, x0:x1], and the float32 result equals runtime.images.prepare of it to the bit: no difference in
+    millions of pixels of noise. Half precision: the same, rounded once. A crop's pixels depend neither on the other
+    crops nor on the configuration.
 
     frame: uint8. "rgb" or "bgr": (Hf, Wf, 3), pixels dense, any row stride. "nv12": (Hf * 3 / 2, Wf), luma rows and
         under them rows of interleaved U, V; or the pair (luma (Hf, Wf), chroma (Hf / 2, Wf)); rows dense, any row
@@ -53,9 +54,9 @@ def crop_resize(
         in most converters. matrix: "bt601" or "bt709"; full_range: luma and chroma are 0..255, not 16..235 and 16..240.
     quads: (N, 4, 2), x and y in pixels of the word's top-left, top-right, bottom-right and bottom-left corner; the
         frame's first pixel covers 0 to 1. From the host (list, numpy, CPU tensor): each must be finite, convex,
-        clockwise, 2 to 8192 pixels a side and not all outside the frame. On the GPU, beside the frame: never looked at
-        (that would wait for the GPU); corners are cut to +-65536 (NaN: 0), a mirrored quad gives a mirrored crop, any
-        other bad one some colours of the frame, in bounded time. A graph capture needs the latter kind.
+        clockwise, 2 to 8192 pixels a side and not all outside the frame. On the GPU, with the frame: not checked
+        (that would wait for the GPU); corners are clamped to +-65536 (NaN: 0), a mirrored quad gives a mirrored crop,
+        any other bad quad some colours of the frame, in bounded time. Capture in a CUDA graph needs quads on the GPU.
     dtype: float32, float16, bfloat16. out: (N, 3, H, W) of that dtype, contiguous. H, W: 1 to 2048.
 
     Raises ShapeError (for quads with their index), DtypeError, LayoutError, DeviceError, UsageError.
@@ -150,7 +151,7 @@ def _check_plane(name: str, plane: Tensor, height: int, width: int, *, dense: in
 
 
 def _corners(quads: Quads, frame: Tensor) -> Tensor:
-    """(N, 4, 2) float32 beside the frame; what comes from the host is checked."""
+    """(N, 4, 2) float32 on the frame's device; quads from the host are checked."""
     if isinstance(quads, Tensor) and (quads.is_complex() or quads.dtype == torch.bool):
         raise DtypeError(f"quads: expected numbers, got {str(quads.dtype).removeprefix('torch.')}")
     if isinstance(quads, Tensor) and quads.device.type != "cpu":

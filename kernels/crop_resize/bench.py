@@ -13,7 +13,7 @@ from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
 from clip4str.kernels.shared.variants import NETWORKS, Network
 
 FRAME = (1080, 1920)
-WORDS = {"words": (120, 40), "large": (1000, 250), "tall": (60, 400)}  # about how wide and high they are, in pixels
+WORDS = {"words": (120, 40), "large": (1000, 250), "tall": (60, 400)}  # typical width and height in pixels
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
@@ -43,7 +43,7 @@ def _case(network: Network, batch: int, kind: str, layout: str, angle: int, capa
         return {"frame": frame, "quads": quads, "size": (height, width), "layout": layout, "dtype": dtype}
 
     def library(frame: Tensor, quads: Tensor, size: tuple[int, int], layout: str, dtype: torch.dtype) -> Tensor:
-        """Upright boxes in torch's own operators, crop by crop. Rounds nothing, and needs the boxes on the host."""
+        """Upright boxes in torch's own operators, crop by crop. Does not round, and needs the boxes on the host."""
         crops = [frame[y0:y1, x0:x1].permute(2, 0, 1)[None].to(dtype) for x0, y0, x1, y1 in boxes.tolist()]
         resize = torch.nn.functional.interpolate
         resized = [resize(crop, size, mode="bicubic", antialias=True, align_corners=False) for crop in crops]
@@ -69,7 +69,7 @@ def _boxes(batch: int, kind: str) -> np.ndarray:
 
 
 def _turned(boxes: np.ndarray, angle: int) -> np.ndarray:
-    """Boxes -> quads (batch, 4, 2) float32, turned about their centres by so many degrees."""
+    """Boxes -> quads (batch, 4, 2) float32, turned about their centres by `angle` degrees."""
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64)
     centre, turn = corners.mean(1, keepdims=True), np.deg2rad(angle)
     matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -77,7 +77,7 @@ def _turned(boxes: np.ndarray, angle: int) -> np.ndarray:
 
 
 def _flops(w: int, h: int, height: int, width: int) -> int:
-    """Of the two passes, horizontally first: four taps a pixel, more where it shrinks."""
+    """Of the two passes, horizontal first: four taps per pixel, more when shrinking."""
     return int(2 * 3 * width * 4 * (h * max(1, w / width) + height * max(1, h / height)))
 
 

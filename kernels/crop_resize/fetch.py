@@ -1,4 +1,4 @@
-"""Where a rectified crop's pixels lie in the frame, and what colour they have: Triton's side of reference.rectify."""
+"""Positions in the frame, and colours, of a rectified crop's pixels: reference.rectify in Triton."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _pixel(frame, chroma, y, x, stride, chroma_stride, swap, black, luma, rv, gu
 
 @triton.jit
 def fetch(picture, mapping, us, vs, NV12: tl.constexpr):
-    """Pixels (us, vs) of the rectified crop: red, green, blue, each [rows, columns], whole numbers in float16."""
+    """Pixels (us, vs) of the rectified crop: red, green, blue, each [rows, columns], integers in float16."""
     frame, chroma, frame_height, frame_width, stride, chroma_stride, swap, conversion = picture
     a, b, d, e, g, h, x0, y0 = mapping
     u = us[None, :].to(tl.float32) + 0.5

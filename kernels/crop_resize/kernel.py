@@ -58,16 +58,16 @@ def crop_resize_kernel(
 ):
     """out[n] = (round(Down round(Crop_n Across)) / 255 - mean) / std
 
-    Across and Down are the banded matrices of Pillow's whole-number weights, of which the band that the tile reads is
-    made here; the rectified crop is fetched in chunks of ROWS x COLUMNS pixels. The whole tile shares a chunk's pixels
-    and weights, and the products run on tensor cores, exactly: whole numbers below 2^24 in float32, then int32. (In a
-    chunk of 32 pixels `low` parts sum to at most 2^11 * 255 * 32 < 2^24, `high` parts to far less.)
+    Across and Down are banded matrices of Pillow's integer weights; a program computes the part that its tile needs,
+    and fetches the rectified crop in chunks of ROWS x COLUMNS pixels. The whole tile shares a chunk's pixels and
+    weights. The products are exact on tensor cores: integers below 2^24 in float32, then int32. (In a chunk of 32
+    pixels `low` parts sum to at most 2^11 * 255 * 32 < 2^24, `high` parts to far less.)
 
-    Shape: a program makes BLOCK_Y x BLOCK_X outputs of one crop. swap: 0 for red first, 2 for blue first. conversion:
-    number in config.CONVERSIONS.
+    Shape: a program computes BLOCK_Y x BLOCK_X outputs of one crop. swap: 0 for red first, 2 for blue first.
+    conversion: index into config.CONVERSIONS.
 
-    Bound: 3 bytes of each crop pixel read (neighbouring tiles share some, in the cache) and 3 H W outputs written. What
-    limits it is instructions: weights and conversions, about nine of a warp for each output pixel when enlarging.
+    Bound: 3 bytes read per crop pixel (neighbouring tiles share some in the cache), 3 H W outputs written. The limit is
+    instructions, for weights and conversions: about nine of a warp per output pixel when enlarging.
     """
     across: tl.constexpr = (WIDTH + BLOCK_X - 1) // BLOCK_X
     tiles: tl.constexpr = across * ((HEIGHT + BLOCK_Y - 1) // BLOCK_Y)
@@ -159,7 +159,7 @@ def crop_resize_triton(
 
 
 def options(config: CropConfig) -> dict[str, object]:
-    """The compiler's. No fused a * b + c: one rounding less in a position could change a pixel's level."""
+    """Compiler options. No fused a * b + c: one rounding less in a position could change a pixel."""
     return {"enable_fp_fusion": False} | ({"maxnreg": config.registers} if config.registers else {})
 
 

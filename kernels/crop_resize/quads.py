@@ -1,4 +1,4 @@
-"""Quadrilaterals that come from the host are looked at before anything is launched."""
+"""Checks quadrilaterals given on the host, before anything is launched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clip4str.core.errors import DtypeError, ShapeError
 from .config import LEAST_SIDE, MOST_SIDE
 
 Quads = Tensor | np.ndarray | Sequence[Any]
-LEAST_SINE = 1e-3  # of a corner's angle: below it the homography has no digits left in float32
+LEAST_SINE = 1e-3  # of a corner's angle: below it float32 has no precision left for the homography
 
 
 def host_quads(quads: Quads, frame: tuple[int, int]) -> Tensor:
@@ -38,7 +38,7 @@ def host_quads(quads: Quads, frame: tuple[int, int]) -> Tensor:
 
 
 def _faults(points: np.ndarray, frame: tuple[int, int]) -> list[tuple[np.ndarray, str]]:
-    """Which quads are wrong, and how, the gravest first."""
+    """Masks of wrong quads, each with the reason, gravest first."""
     height, width = frame
     finite = np.isfinite(points).all((1, 2))
     p = np.where(finite[:, None, None], points, 0.0)

@@ -1,6 +1,6 @@
 """The specification of crop_resize in plain torch: rectify each quadrilateral, then resize it as Pillow does.
 
-Pixels are whole numbers up to 255 at every stage, so every implementation can and shall give the same bits.
+Pixels are integers up to 255 at every stage, so all implementations must give the same bits.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from clip4str.core.normalization import NORMALIZATION
 
 from .config import MOST_SIDE, yuv_matrix
 
-FAR = 65536.0  # pixels; corners beyond it are moved there
-BAND = 512  # rows of a crop that are worked on at a time
-STEPS = 256  # positions between two pixels that the bilinear fetch knows
+FAR = 65536.0  # pixels; corners are clamped to +-FAR
+BAND = 512  # rows of a crop processed at a time
+STEPS = 256  # per pixel: positions of the bilinear fetch
 UNIT = 2**22  # Pillow's unit of weights
 
 
@@ -58,7 +58,7 @@ def homographies(quads: Tensor) -> tuple[Tensor, Tensor]:
     Crop pixel (u, v) lies at frame position, with U = u + 0.5, V = v + 0.5,
         x = x0 + (a U + b V) / (g U + h V + 1),  y = y0 + (d U + e V) / (g U + h V + 1).
     (Heckbert, Fundamentals of Texture Mapping, 1989, section 2.2.3, for a rectangle instead of the unit square.)
-    Never NaN: bad corners are moved (NaN to 0, the rest into +-FAR); no homography: taken for a parallelogram.
+    Never NaN: NaN corners become 0, others are clamped to +-FAR; quads without a homography count as parallelograms.
     """
     corners = torch.where(quads == quads, quads, 0.0).clamp(-FAR, FAR)
     x0, y0 = corners[:, 0].unbind(-1)
@@ -87,12 +87,12 @@ def _side(square: Tensor) -> Tensor:
 def rectify(pixels: Tensor, coefficients: Tensor, first: int, last: int, width: int) -> Tensor:
     """Rows first to last of the rectified crop, (last - first, width, 3) uint8: bilinear, frame edge repeated.
 
-    Positions are rounded to 1/256 of a pixel first: where all are whole the fetch is exact.
+    Positions are rounded to 1/256 pixel first: where all are integers the fetch is exact.
     """
     a, b, d, e, g, h, x0, y0 = coefficients
     u = torch.arange(width, device=pixels.device)[None, :] + 0.5
     v = torch.arange(first, last, device=pixels.device)[:, None] + 0.5
-    inverse = 1 / (g * u + h * v + 1.0).clamp(min=1e-6)  # only what lies behind the horizon would be less
+    inverse = 1 / (g * u + h * v + 1.0).clamp(min=1e-6)  # less only behind the horizon
     x = _fixed(x0 + (a * u + b * v) * inverse, pixels.shape[1])
     y = _fixed(y0 + (d * u + e * v) * inverse, pixels.shape[0])
     total = torch.zeros((*x.shape, 3), dtype=torch.int32, device=pixels.device)
@@ -111,7 +111,7 @@ def _fixed(position: Tensor, limit: int) -> Tensor:
 
 
 def weights(length: int, count: int, device: torch.device) -> Tensor:
-    """Pillow's antialiased bicubic, `length` pixels -> `count`: (count, length) float64, whole numbers of 2^-22.
+    """Pillow's antialiased bicubic, `length` pixels -> `count`: (count, length) float64, integers in units of 2^-22.
 
     Output i reads pixel p with weight cubic((p + 0.5 - center) / scale), center = (i + 0.5) length / count, scale =
     max(1, length / count), divided by the sum over the pixels that exist, rounded half away from zero.
@@ -126,15 +126,15 @@ def weights(length: int, count: int, device: torch.device) -> Tensor:
 
 
 def _rounded(total: Tensor) -> Tensor:
-    """Sums in units of 2^-22 -> pixels, as whole numbers in float64."""
+    """Sums in units of 2^-22 -> pixels, integers in float64."""
     return ((total + UNIT // 2) / UNIT).floor().clamp(0, 255)
 
 
 def _resize(pixels: Tensor, crop: tuple[int, int], coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) float32, whole numbers 0..255: across, rounded, then down, as runtime.images.prepare."""
+    """(3, H, W) float32, integers 0..255: horizontally, rounded, then vertically, as runtime.images.prepare."""
     down, across = weights(crop[0], size[0], pixels.device), weights(crop[1], size[1], pixels.device)
     total = torch.zeros((3, *size), dtype=torch.float64, device=pixels.device)
-    for first in range(0, crop[0], BAND):  # exact, in whatever order: far below 2^53
+    for first in range(0, crop[0], BAND):  # exact in any order: far below 2^53
         last = min(first + BAND, crop[0])
         rows = rectify(pixels, coefficients, first, last, crop[1]).permute(2, 0, 1).double()  # [3, band, w]
         total += down[:, first:last] @ _rounded(rows @ across.T)

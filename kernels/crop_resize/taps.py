@@ -1,4 +1,4 @@
-"""Pillow's bicubic weights, exact to the bit without one float64: they are whole numbers of 2^-22."""
+"""Pillow's bicubic weights (integers in units of 2^-22), exact to the bit without float64."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def first_pixel(place, length, count):
 
 @triton.jit
 def end_pixel(place, length, count):
-    """One behind the last pixel that output `place` reads."""
+    """One past the last pixel that output `place` reads."""
     return tl.minimum(((2 * place + 1) * length + 4 * tl.maximum(length, count) + count) // (2 * count), length)
 
 
 @triton.jit
 def enlarge(length, count):
-    """Both times the power of two that brings the larger to 4096..8192: so that _cubic has 40 to 43 bits."""
+    """Both scaled by the power of two that brings the larger to 4096..8192, so that _cubic has 40 to 43 bits."""
     log = (tl.maximum(length, count).to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
     shift = tl.maximum(12 - log, 0)
     return length << shift, count << shift
@@ -32,8 +32,8 @@ def enlarge(length, count):
 def _cubic(pixel, place, length, count, end):
     """|bicubic weight| of crop pixels for output places, times 2 q^3, q = 2 max(length, count); and is it positive?
 
-    A whole number below 2^44 (int64). Distance in scales: n / q, n = |(2 pixel + 1) count - (2 place + 1) length|:
-    so both branches, 1.5 t^3 - 2.5 t^2 + 1 and -0.5 (t - 1) (t - 2)^2, are whole numbers over 2 q^3. n is cut at 2 q,
+    An integer below 2^44 (int64). The distance is t = n / q scales, n = |(2 pixel + 1) count - (2 place + 1) length|,
+    so both branches, 1.5 t^3 - 2.5 t^2 + 1 and -0.5 (t - 1) (t - 2)^2, are integers over 2 q^3. n is clamped to 2 q,
     where they are 0. length and count may both be enlarged; end is the true length.
     """
     q = 2 * tl.maximum(length, count)
@@ -65,10 +65,10 @@ def share_unit(place, length, count):
 
 @triton.jit
 def split_weight(pixel, place, unit_high, unit_low, length, count, end):
-    """Pillow's whole-number weight, round(2^22 weight / sum), as two float16 numbers: 4096 high + low.
+    """Pillow's integer weight, round(2^22 weight / sum), as two float16 numbers: 4096 high + low.
 
-    The quotient is worked out to 2^-20, by float32 numbers in pairs. (An error in it would round to the wrong weight
-    once in half a million.) Both parts of the result are exact in float16: |high| < 2048, |low| <= 2048.
+    The quotient is computed to 2^-20, in pairs of float32 numbers (an error of that size would round to a wrong weight
+    once in half a million). Both parts of the result are exact in float16: |high| < 2048, |low| <= 2048.
     """
     size, positive = _cubic(pixel, place, length, count, end)
     upper = (size >> 21).to(tl.int32).to(tl.float32)
@@ -84,7 +84,7 @@ def split_weight(pixel, place, unit_high, unit_low, length, count, end):
 
 @triton.jit
 def join(high, low):
-    """Two float32 matrix products -> their whole-number value, int32."""
+    """The products of both parts, integers in float32 -> their sum, int32."""
     return (high.to(tl.int32) << 12) + low.to(tl.int32)
 
 

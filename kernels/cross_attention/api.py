@@ -38,8 +38,8 @@ def cross_attention(
     x (N, T, d), T <= 32. memory (N, 2, h, M, e): keys, then values, h * e = d, e <= 128, M <= 577. text
     (N, 2, h, X, e) or None, X <= 32. Their last dimension is dense, other strides are free. query_weight, out_weight
     (d, d), biases (d,), x and out as `linear` takes them; out may be x. The scale e^-0.5 and the LayerNorm's affine
-    part belong into query_weight and query_bias. config: None chooses `configuration` by N; linear chooses its tiles
-    by N T. Under the same choice no sample's answer depends on the others.
+    part must be folded into query_weight and query_bias. config: None chooses `configuration` by N; linear chooses its
+    tiles by N T. With the same configuration, no sample's result depends on the others.
 
     Returns (N, T, d). Raises ShapeError, DtypeError, LayoutError, DeviceError, UsageError.
     """

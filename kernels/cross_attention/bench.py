@@ -15,7 +15,7 @@ from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
-    """The whole block (queries, attention, output projection) without and with text memory, and its middle alone."""
+    """The whole block (queries, attention, output projection) without and with text memory, and the attention alone."""
     networks = [NETWORKS[name] for name in SIZES]
     sizes = [(network, batch, text) for network in networks for text in (0, network.text) for batch in BATCHES]
     return [make(*size, capability) for make in (_block_case, _attend_case) for size in sizes]
@@ -29,7 +29,7 @@ def draw_arguments(network: Network, batch: int, X: int, device: torch.device, d
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(*shape, device=device, dtype=dtype, generator=generator)
 
-    # as the image tower leaves them: both decoders' keys and values side by side in one row
+    # as the image tower writes them: both decoders' keys and values side by side in one row
     memory = draw(batch, M, 4 * d)[..., : 2 * d].unflatten(-1, (2, heads, e)).permute(0, 2, 3, 1, 4)
     text = draw(batch, X, 2 * d).unflatten(-1, (2, heads, e)).permute(0, 2, 3, 1, 4) if X else None
     weights = {

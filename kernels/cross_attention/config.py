@@ -1,4 +1,4 @@
-"""How the attention kernel is cut. Plain Python: importable without triton."""
+"""Tile sizes of the attention kernel. Plain Python: importable without triton."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 from ..shared.tiles import block_of, power_of_two, shared_limit
 
-INSIDE_PROGRAMS = 64  # up to so many programs project their queries themselves; a guess, gpu_suite.py measures it
+INSIDE_PROGRAMS = 64  # up to this many programs, each projects its own queries; a guess, to be measured
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
     """One program per sample and head; block_m memory positions at a time, `stages` such loads in flight.
 
-    project_inside: does the kernel make its queries itself, block_k of d at a time (True), or does a `linear` launch
-    make them before (False)?
+    project_inside: the kernel projects its queries itself, block_k of d at a time; False: a `linear` launch before it
+    does.
     """
 
     block_m: int
@@ -27,7 +27,7 @@ class AttentionConfig:
 
 
 def shared_bytes(config: AttentionConfig, head_dim: int, dtype: torch.dtype) -> int:
-    """Shared memory that the keys and values in flight take (and the weights before them, in the same place)."""
+    """Shared memory for the keys and values in flight (before them, for the weights)."""
     width = power_of_two(head_dim, 16)
     attend = 2 * config.block_m * width * config.stages
     project = (32 + width) * config.block_k * config.stages if config.project_inside else 0
@@ -37,10 +37,11 @@ def shared_bytes(config: AttentionConfig, head_dim: int, dtype: torch.dtype) -> 
 def configuration(
     samples: int, heads: int, head_dim: int, memory: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
 ) -> AttentionConfig:
-    """The cut for `samples` x `heads` programs over `memory` positions.
+    """Tiles for `samples` x `heads` programs over `memory` positions.
 
-    Few programs: each has a multiprocessor to itself, and the more of the memory is in flight the better. Many: small
-    enough for several programs per multiprocessor. At most 74 KB of shared memory: every capability has that.
+    Few programs: each has a multiprocessor to itself, and should have as much of the memory in flight as fits. Many:
+    tiles small enough for several programs per multiprocessor. At most 74 KB of shared memory: every capability has
+    that.
     """
     inside = samples * heads <= INSIDE_PROGRAMS
     d, width = heads * head_dim, power_of_two(head_dim, 16)

@@ -32,7 +32,7 @@ def attend_tile(
 ):
     """One step of the online softmax: positions start .. start + BLOCK - 1 of a segment of LENGTH positions.
 
-    State per query: most, the largest score; total = sum of exp(score - most); sums = that sum times the values.
+    State per query: most, the largest score; total, the sum of exp(score - most); sums, the same sum over the values.
     """
     e = tl.arange(0, BLOCK_E)
     position = start + tl.arange(0, BLOCK)
@@ -95,20 +95,20 @@ def attend_kernel(
 
     K, V: X positions of text (N, 2, h, X, E), then M of memory (N, 2, h, M, E), under one online softmax (Milakov and
     Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867): nothing is concatenated, scores never
-    leave the registers. x (N, T, d), out (N, T, d) contiguous. Strides in units of ALIGN elements: so the compiler
-    knows that rows start at whole vectors, also where 24 features per head keep them from multiples of 16.
+    leave the registers. x (N, T, d), out (N, T, d) contiguous. Strides in units of ALIGN elements: this tells the
+    compiler that rows are aligned to vectors, even where 24 features per head rule out multiples of 16.
 
     All T <= 32 queries of a head share one tile: keys and values are read once, 4 M d bytes per sample in half
-    precision, for 4 M T d operations: T operations per byte, where an H100 balances at about 260. Memory is the bound.
-    Query rows past T are copies of the last one (never NaN, not stored), positions past the end copies of the last,
-    their scores -inf; features past E are zero in K and V.
+    precision, for 4 M T d operations: T operations per byte, where an H100 balances at about 260. Memory bandwidth is
+    the bound. Query rows past T are copies of the last one (never NaN, not stored), positions past the end copies of
+    the last, their scores -inf; features past E are zero in K and V.
 
     With the projection inside, every sample's program rereads its head's slice of Wq, 2 d E bytes (64 KB at d 512)
-    beside 4 M E bytes (50 KB) of its own: for few programs this saves a launch, for many a `linear` in front is
-    cheaper (64 words: 20 MB through the L2 cache instead of 49). One word gives only h = 8 programs; still the memory
-    is not split over programs: a program's 50 KB take about 0.5 us at a multiprocessor's share of the L2 cache (64
-    bytes a clock), splitting them in 4 saves at most 0.4 us and the launch that combines costs more than 1.3 us. At the
-    largest size (M 577, E 128: 295 KB, 2.7 us) the two would be about equal.
+    on top of 4 M E bytes (50 KB) of keys and values: with few programs this saves a launch, with many a `linear` before
+    is cheaper (64 words: 20 MB through the L2 cache instead of 49). One word gives only h = 8 programs; even so, the
+    memory is not split over programs: a program's 50 KB take about 0.5 us at a multiprocessor's share of the L2 cache
+    (64 bytes a clock), splitting them in 4 saves at most 0.4 us and the launch that combines costs more than 1.3 us. At
+    the largest size (M 577, E 128: 295 KB, 2.7 us) the two would be about equal.
     """
     D: tl.constexpr = HEADS * E
     sample = (tl.program_id(0) // HEADS).to(tl.int64)
@@ -182,7 +182,7 @@ def launch_attend(
     out: Tensor,
     config: AttentionConfig,
 ) -> None:
-    """x (N, T, d): what is normalised and projected by weight, or, with weight None, the queries themselves."""
+    """x (N, T, d): input of the query projection, or, with weight None, the queries themselves."""
     samples, T, _ = x.shape
     _, _, heads, M, head_dim = memory.shape
     X = 0 if text is None else text.shape[3]

@@ -23,7 +23,7 @@ def attend_memory(
     segments = memory if text is None else torch.cat((memory, text), 3)
     k, v = segments.float().unbind(1)  # [N, h, M + X, e]
     y = (torch.softmax(q @ k.transpose(-1, -2), -1) @ v).transpose(1, 2).flatten(2).to(x.dtype)  # [N, T, d]
-    y = y.contiguous()  # of one feature per head, flattening made a view
+    y = y.contiguous()  # with one feature per head, flatten returned a view
     return y if out is None else out.copy_(y)
 
 

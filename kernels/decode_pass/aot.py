@@ -1,4 +1,4 @@
-"""The two ends of a decoder pass ahead of time; what lies between is linear's and cross_attention's."""
+"""The first and the last kernel of a decoder pass ahead of time; linear and cross_attention have those between."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _table(network: Network, dtype: str, mode: str, n: tuple[int, int], config: 
 
 
 def _head(network: Network, dtype: str, before: bool, logits: bool) -> Variant:
-    """Always with a limit: the library asks for one."""
+    """Always with a limit: the library requires one."""
     config = head_configuration(network.d, torch_dtype(dtype))
     absent = [*([] if before else ["before"]), *([] if logits else ["logits"])]
     types = {

@@ -19,9 +19,9 @@ from .weights import DecoderWeights
 
 
 class Answer(NamedTuple):
-    """What a pass says of N words at T positions.
+    """A pass's answer for N words at T positions.
 
-    ids (N, T) int32: the most likely class of each position, of equals the lowest. probs (N, T) float32: its softmax
+    ids (N, T) int32: the most likely class of each position, the lowest of equals. probs (N, T) float32: its softmax
     probability. last (N,) int32: index of the last position that belongs to the word, min(first end token or T, limit).
     unsettled (N,) int32: 1 if a position before `last` differs from the ids that the pass was given. logits (N, T, C)
     float32, or None.
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def empty(cls, weights: DecoderWeights, n: int, logits: bool = False) -> Answer:
-        """Room for n words' answer."""
+        """Uninitialised, for n words."""
         ids = torch.empty(n, weights.steps, dtype=torch.int32, device=weights.device)
         last = ids.new_empty(n)
         probs = torch.empty_like(ids, dtype=torch.float32)
@@ -63,14 +63,14 @@ def decode_pass(
         x3 = x2 + down(gelu(up(n(x2))))
         ids, probs = argmax, max of softmax(n(x3) Wh^T + bh)
 
-    ids (N, T) int32: any values are legal where they do not matter, past the end token; they are cut to 0..K - 1.
-    Position j >= 1 of the content is ids[:, j - 1], position 0 the start token.
+    ids (N, T) int32: clamped to 0..K - 1, so past the end token any values are legal. Position j >= 1 of the content is
+    ids[:, j - 1], position 0 the start token.
     mode: what query i sees: "start" content 0 alone (ids are not read and may be None); "causal" j <= i; "cloze" all
     but its own token, j != i + 1, and only j <= keep[n].
     keep (N,) int32: for "cloze" and only there, the last content position that counts.
     memory (N, 2, h, M, e), text (N, 2, h, X, e) or None: as cross_attention takes them.
     limit (N,) int32: index of the last position that may belong to the word; None: T - 1.
-    logits: are they wanted too? out: an Answer to write to (Answer.empty), its ids not the ids given.
+    logits: return them, too. out: an Answer to write to (Answer.empty), its ids not the ids given.
 
     In "causal" mode the answer is the greedy word, exactly, once `unsettled` is 0: position i came from the tokens
     before it, which no longer change. `last` is what a cloze pass over this answer takes as `keep`, and what a
@@ -125,7 +125,7 @@ def _check(
     out: Answer | None,
     implementation: str,
 ) -> bool:
-    """Does the kernel run? Lengths of the memories are cross_attention's to check."""
+    """Raises what decode_pass raises; does the kernel run? cross_attention checks the memories' lengths."""
     if mode not in MODES:
         raise UsageError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     if mode != "start" and ids is None:

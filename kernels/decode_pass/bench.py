@@ -15,7 +15,7 @@ from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
 def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
-    """Causal passes over random characters: more different rows of the tables than words have."""
+    """Causal passes over random characters, which read more different table rows than real words do."""
     found = []
     for network in (NETWORKS[name] for name in SIZES):
         for batch in BATCHES:
@@ -25,7 +25,7 @@ def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
 
 
 def random_weights(network: Network, device: torch.device, dtype: torch.dtype) -> DecoderWeights:
-    """A decoder of a network's size whose scores, values and logits are of the size that trained ones are."""
+    """A decoder of a network's size; scores, values and logits have the scale of trained ones."""
     T, K, C, d, h, hidden = network.steps, network.tokens, network.classes, network.d, network.heads, network.mlp
     generator = torch.Generator(device).manual_seed(0)
 
@@ -145,7 +145,7 @@ def _pass_case(network: Network, batch: int, X: int) -> Case:
 
 
 def _table_bytes(network: Network, batch: int) -> int:
-    """Scores and values of every (position, token) once, however many words have it there, and the base."""
+    """Scores and values of every (position, token) once, however many words have it there; and the base."""
     rows = network.steps * min(batch, network.tokens)
     return rows * network.heads * (4 * MOST_STEPS + 2 * network.d) + 4 * network.steps * network.d
 

@@ -1,4 +1,4 @@
-"""How the kernels of a decoder pass are cut. Plain Python: importable without triton."""
+"""Tile sizes of a decoder pass's kernels. Plain Python: importable without triton."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class HeadConfig:
 
 
 def table_configuration(samples: int, d: int, dtype: torch.dtype) -> TableConfig:
-    """Depends on the number of samples, but only in how the work is dealt: no sum changes its order.
+    """The number of samples decides how work is divided, but no sum changes its order.
 
-    Few samples: all heads at once, since a program's time is then one chain of waits: ids, gathers, one softmax, one
-    product. Many: one head at a time, loads of the next ones in flight, since other programs fill the waits.
+    Few samples: all heads at once, since a program's time is then one chain of latencies: ids, gathers, one softmax,
+    one product. Many: one head at a time with the next heads' loads in flight; other programs hide the latencies.
     """
     if dtype == torch.float32:
         return TableConfig(32, 1, 4, 3)

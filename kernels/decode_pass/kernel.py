@@ -1,7 +1,7 @@
-"""The two kernels at the ends of a decoder pass, and what launches them; cross_attention and linear lie between.
+"""The first and the last kernel of a decoder pass and their launchers; cross_attention and linear run between.
 
-Why two and not one for the whole pass: between the stages every output needs a whole row of the stage before, so one
-kernel would keep a sample on one multiprocessor (at batch 1: 1 of 132) or need a barrier across the grid, which needs
+Why not one kernel for the whole pass: every output of a stage needs a whole row of the stage before, so one kernel
+would keep a sample on one multiprocessor (at batch 1: 1 of 132) or need a barrier across the grid, which needs
 every program resident; a launch inside a CUDA graph costs less than either.
 """
 
@@ -41,18 +41,18 @@ def self_attention_kernel(
     """x[n, i] = base[i] + sum_head sum_j softmax_j(scores[j, t_j, head, i] where i sees j) values[j, t_j, head]
 
     t = START, ids[n, 0], ids[n, 1], ...: the content. i sees j: MODE "start": j = 0; "causal": j <= i; "cloze":
-    j != i + 1 and j <= keep[n]. Every query sees j = 0, so no softmax is over nothing.
+    j != i + 1 and j <= keep[n]. Every query sees j = 0, so no softmax is empty.
 
     Shape: grid (N, d / BLOCK_D). The value rows are by far the most bytes (T x heads x d a sample) and splitting d
-    splits them over programs; the scores, 4 KB a head, and their softmax are worked out again by each. A step of the
+    splits them over programs; each program recomputes the scores, 4 KB a head, and their softmax. A step of the
     loop is GROUP heads: two gathers whose addresses are known before the loop, so the next heads' are in flight, then
     one (32 x 32 GROUP) @ (32 GROUP x BLOCK_D). Rows that no query sees are not read. Heads and content positions are
-    summed in the same order whatever the cut.
+    summed in the same order whatever the tiles.
     """
     n = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     i = tl.arange(0, PADDED)
-    part = tl.arange(0, GROUP * PADDED)  # head by head of the group, its content positions
+    part = tl.arange(0, GROUP * PADDED)  # for each head of the group, the content positions
     j = part % PADDED
     if MODE == "start":
         read = j < 1
@@ -105,7 +105,7 @@ def head_kernel(
     STATISTICS_K: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """logits[i] = n(x[n, i]) weight^T + bias; ids = argmax (of equals the lowest), probs = its softmax probability;
+    """logits[i] = n(x[n, i]) weight^T + bias; ids = argmax (the lowest of equals), probs = its softmax probability;
     last[n] = min(first i with ids[i] = 0, or STEPS; limit[n]); unsettled[n] = any i < last[n] with ids[i] != before[i].
 
     before, limit, logits may be None: unsettled is 0, the limit STEPS - 1, no logits are written. The probability of
@@ -113,8 +113,8 @@ def head_kernel(
 
     Shape: one program per sample, since `last` and `unsettled` need all its positions: 32 x 128 logits in registers, so
     nothing is written but the answer. At batch 1 one multiprocessor reads all of `weight` (97 KB at B/16, 195 KB at
-    H/14) at 60 to 100 GB/s: 1 to 1.6 us, 2 to 3 us at H/14. Dealing the classes to several programs would save most of
-    that, but their answers then meet in another launch of 1.5 to 2 us: no gain at B/16, at most 1 us at H/14, batch 1.
+    H/14) at 60 to 100 GB/s: 1 to 1.6 us, 2 to 3 us at H/14. Splitting the classes over several programs would save most
+    of that, but combining their results takes a launch of 1.5 to 2 us: no gain at B/16, at most 1 us at H/14, batch 1.
     """
     n = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, PADDED)
@@ -133,7 +133,7 @@ def head_kernel(
     logit = tl.where((c < CLASSES)[None, :], logit, float("-inf"))
     largest = tl.max(logit, 1)[:, None]
     answer = tl.min(tl.where(logit == largest, c[None, :], BLOCK_C), 1)
-    answer = tl.where(answer < CLASSES, answer, 0)  # all were NaN: the end token, as torch's argmax has it
+    answer = tl.where(answer < CLASSES, answer, 0)  # all were NaN: the end token, as torch's argmax gives
     probability = 1.0 / tl.sum(tl.exp(logit - largest), 1)
     written = i < STEPS
     tl.store(ids + n * STEPS + i, answer, mask=written)

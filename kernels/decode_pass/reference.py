@@ -1,5 +1,5 @@
-"""The two ends of a decoder pass in plain torch: the specification of kernel.py. What lies between them is
-cross_attention and linear. Float32 arithmetic, rounded where the kernels round: what is stored, and normalised rows."""
+"""The first and the last step of a decoder pass in plain torch: the specification of kernel.py. cross_attention and
+linear run between. Float32 arithmetic, rounded where the kernels round: stored results and normalised rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def self_attention(weights: DecoderWeights, ids: Tensor | None, mode: str, keep:
 
 
 def visible(mode: str, keep: Tensor | None, n: int, steps: int, device: torch.device) -> Tensor:
-    """Which content position j (last) query i may see: (n, T, T) bool. j = 0, the start token, always is."""
+    """Which content position j query i (both last) may see: (n, T, T) bool. Always j = 0, the start token."""
     j = torch.arange(steps, device=device)
     i = j[:, None]
     if mode == "start":

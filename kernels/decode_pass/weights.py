@@ -1,6 +1,6 @@
-"""A decoder's weights as the kernels want them: tables for self-attention, LayerNorms folded into what follows them.
+"""A decoder's weights as the kernels take them: tables for self-attention, LayerNorms folded into the next layer.
 
-With one layer the content stream is never updated, so self-attention depends on nothing but which token stands at which
+With one layer the content stream is never updated, so self-attention depends only on which token stands at which
 position. Its scores and its values become tables, looked up by (position j, token):
 
     scores[j, token, head, i]  = q_i . k_(j, token) / sqrt(e)      for query position i
@@ -10,11 +10,11 @@ position. Its scores and its values become tables, looked up by (position j, tok
 and a pass's self-attention, residual included, is x1[i] = base[i] + sum_head sum_j softmax_j(scores)[i, j] values[j].
 
 The value table holds d numbers for each of T x K x heads: B/16 in half precision 21 MB, L/14 31 MB, H/14 41 MB, for
-each of the two decoders. The plain alternative, values before the projection (2.6 to 5.2 MB), needs one launch more
-and reads the d x d projection: 14 MFLOP a word at B/16 against the table's 8. What a pass reads of the table are the
-rows of the tokens in it: T x h x d numbers, 213 KB a word at B/16 where the alternative reads 27 KB. That is nothing
-at a few words; at 64 it is 14 MB, most of it from the L2 cache, where the rows of common characters stay: about the
-time of the launch saved.
+each of the two decoders. The plain alternative, values before the projection (2.6 to 5.2 MB), needs another launch
+and reads the d x d projection: 14 MFLOP a word at B/16 against the table's 8. A pass reads the table
+rows of its tokens: T x h x d numbers, 213 KB a word at B/16 where the alternative reads 27 KB. At a few
+words that is negligible; at 64 it is 14 MB, most of it from the L2 cache, where the rows of common characters stay:
+about the time of the launch saved.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ LEAST_WIDTH, MOST_WIDTH = 16, 1024
 class DecoderWeights:
     """One decoder, packed. T steps, K tokens, C classes, h heads, d width, F width of the MLP.
 
-    All contiguous on one device; tables and matrices in the dtype of the network, what is only added in float32 where
-    no library's matrix product has to take it. The start token is number C, as in every CLIP4STR charset: end token,
+    All contiguous on one device; tables and matrices in the network's dtype; what is only added in float32, unless a
+    library's matrix product takes it. The start token is number C, as in every CLIP4STR charset: end token,
     characters, start, pad.
 
-    Raises ShapeError, DtypeError, LayoutError or DeviceError for tensors that are not of one decoder, or of one larger
+    Raises ShapeError, DtypeError, LayoutError or DeviceError for tensors that do not form one decoder, or one larger
     than the kernels take: T up to 32, K up to 256, C up to 128, d from 16 to 1024.
     """
 
@@ -170,7 +170,7 @@ def pack_decoder(decoder: Decoder, dtype: torch.dtype, device: torch.device | st
 
 @torch.no_grad()
 def content_tables(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
-    """All that self-attention can ever see, in the decoder's dtype: queries (h, T, e) by position, the scale in them;
+    """Everything self-attention can see, in the decoder's dtype: queries (h, T, e) by position, scaled;
     keys and values (h, T x K, e) by position and token. The ONNX graphs look up the same rows."""
     attention, positions = decoder.layer.self_attn, decoder.pos_queries[0]  # [T, d]
     embedded = decoder.text_embed(torch.arange(decoder.text_embed.embedding.num_embeddings, device=positions.device))

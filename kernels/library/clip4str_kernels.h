@@ -47,10 +47,10 @@ typedef enum {
   CLIP4STR_ERROR_NO_DRIVER = 5,    /* libcuda is not there, is too old, or finds no GPU */
   CLIP4STR_ERROR_NO_CONTEXT = 6,   /* no CUDA context is current on this thread */
   CLIP4STR_ERROR_ARCHITECTURE = 7, /* not built for this GPU; the message names what it was built for */
-  CLIP4STR_ERROR_DRIVER = 8,       /* a call of the driver failed; the message has its words */
+  CLIP4STR_ERROR_DRIVER = 8,       /* a call of the driver failed; the message quotes it */
   CLIP4STR_ERROR_MEMORY = 9,       /* out of host memory */
   CLIP4STR_ERROR_CORRUPT = 10,     /* an embedded kernel is damaged */
-  CLIP4STR_ERROR_INTERNAL = 11     /* the library contradicts itself: report it */
+  CLIP4STR_ERROR_INTERNAL = 11     /* a bug in the library: please report it */
 } clip4str_error;
 
 /* The driver's types, as cuda.h has them. */
@@ -86,7 +86,7 @@ typedef struct {
 /* Kernel number `index`, 0 to count - 1. NULL, RANGE. */
 CLIP4STR_API int clip4str_kernels_describe(int index, clip4str_kernel_info *info);
 
-/* Its cubin, an ELF file, copied into a buffer of at least cubin_bytes. NULL, RANGE, CORRUPT. */
+/* Copies its cubin, an ELF file, into a buffer of at least cubin_bytes. NULL, RANGE, CORRUPT. */
 CLIP4STR_API int clip4str_kernels_cubin(int index, void *buffer, uint64_t bytes);
 
 /* Is every embedded cubin an ELF file for a GPU with its kernel in the symbol table? CORRUPT. */
@@ -189,7 +189,7 @@ typedef struct {
   clip4str_pointer keep;         /* [n] int32, for CLOZE and null otherwise */
   clip4str_pointer limit;        /* [n] int32: index of the last position that may belong to the word, T - 1 for any */
   clip4str_memory memory, text;
-  clip4str_pointer out_ids;      /* [n, T] int32: most likely class, of equals the lowest */
+  clip4str_pointer out_ids;      /* [n, T] int32: most likely class, the lowest of equals */
   clip4str_pointer probs;        /* [n, T] float32: its softmax probability */
   clip4str_pointer last;         /* [n] int32: min(first end token or T, limit) */
   clip4str_pointer unsettled;    /* [n] int32: CAUSAL: 1 if a position before `last` differs from ids; else 0 */
@@ -224,7 +224,8 @@ enum { CLIP4STR_MATRIX_BT601 = 0, CLIP4STR_MATRIX_BT709 = 1 };
 enum { CLIP4STR_NORMALIZATION_HALF = 0, CLIP4STR_NORMALIZATION_CLIP = 1 };
 
 /* n quadrilaterals of a frame, rectified, resized (antialiased bicubic, as Pillow), normalised: the network's input.
- * kernels/crop_resize/api.py says what it computes. Quads are not looked at by the host: bad ones give some colours. */
+ * kernels/crop_resize/api.py says what it computes. The host does not check quads: bad ones give some of
+ * the frame's colours. */
 typedef struct {
   int32_t n;
   int32_t height, width; /* of the output: the network's input size */

@@ -1,4 +1,4 @@
-/* One kernel launch: values by name in, the fitting kernel of the table found and launched. */
+/* A launch: takes values by name, finds the kernel of the table that fits them, launches it. */
 #ifndef CLIP4STR_LAUNCH_H
 #define CLIP4STR_LAUNCH_H
 
@@ -13,7 +13,7 @@ struct clip4str_kernels {
   int capability;
 };
 
-/* What a launch is written in. Zeroed by VALUES; only what is set counts. */
+/* The values of a launch by name; start from zero, only those that were SET count. */
 typedef struct {
   int64_t value[VALUE_COUNT];
   uint8_t known[VALUE_COUNT];
@@ -28,7 +28,7 @@ static inline void set_value(Values *values, ValueName name, int64_t number) {
 
 enum { MOST_PARAMETERS = 40 };
 
-/* A launch with everything decided. */
+/* A launch, ready to run. */
 typedef struct {
   const Kernel *kernel;
   CUfunction function;

@@ -1,4 +1,4 @@
-/* What operators share: checks of arguments and launches that several of them make. */
+/* Shared by operators: argument checks, and launches that several of them make. */
 #ifndef CLIP4STR_OPERATORS_H
 #define CLIP4STR_OPERATORS_H
 
@@ -28,12 +28,12 @@ enum { MOST_WORDS = 65535, MOST_STEPS = 32, MOST_WIDTH = 8192, HALF = 2 };
 /* 256-byte steps, as allocators give them. */
 static inline uint64_t rounded(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
 
-/* Prepares one linear: as clip4str_linear, checked sizes. */
+/* Prepares one linear, as clip4str_linear does; sizes have been checked. */
 int prepare_linear(const clip4str_kernels *kernels, const clip4str_linear_arguments *a, Launch *launch,
                    clip4str_message *message);
 
-/* The cross-attention block without its out projection, which is prepare_linear's. `a` has been checked. Prepares one
- * launch or two (queries into `queries`, [n, T, d] half), and says how many. */
+/* The cross-attention block without its output projection (a prepare_linear). `a` has been checked. Prepares one
+ * launch, or two (the first writes the queries into `queries`, [n, T, d] half); *count is their number. */
 int prepare_attend(const clip4str_kernels *kernels, const clip4str_cross_attention_arguments *a,
                    clip4str_pointer queries, clip4str_pointer attended, Launch *launches, int *count,
                    clip4str_message *message);

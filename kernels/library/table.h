@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Names that launches are written in; names.def holds them once for C and for the generator. */
+/* Names that describe launches; names.def has them for C and for the generator. */
 typedef enum {
 #define VALUE(name) VALUE_##name,
 #define LAUNCH(name, text)
@@ -52,7 +52,7 @@ typedef struct {
   uint16_t warps, registers;
   uint32_t networks;   /* bit per clip4str_networks */
   uint32_t shared;     /* bytes, dynamic */
-  uint64_t offset, packed, size; /* place and bytes in clip4str_cubins, bytes unpacked */
+  uint64_t offset, packed, size; /* in clip4str_cubins: where, bytes; bytes unpacked */
   const char *symbol;
   const Condition *conditions;
   const Factor *factors;

@@ -1,4 +1,4 @@
-"""y = act(n(x) W^T + bias) + residual: a matrix product with what stands before and after it."""
+"""y = act(n(x) W^T + bias) + residual: a matrix product with the operations before and after it."""
 
 from .api import activate_, linear, normalize, quick_gelu_
 from .config import LinearConfig, candidates, configuration

@@ -6,7 +6,7 @@ from ..shared.variants import ACTIVATIONS, MOST, Network, Variant, torch_dtype
 from .config import LinearConfig, configuration
 from .kernel import linear_constants, linear_kernel
 
-ROWS = (32, 256, 4096)  # tiles are those of so many rows: one word, up to 9 words, more
+ROWS = (32, 256, 4096)  # tiles are chosen for this many rows: one word, up to 9 words, more
 
 
 def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:

@@ -1,4 +1,4 @@
-"""Linear layer with row normalisation in front, activation and residual behind."""
+"""Linear layer with row normalisation before, activation and residual after."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def linear(
     accumulation is in float32. activation: "none", "gelu" (exact), "quick_gelu" (y * sigmoid(1.702 y)).
 
     config: None chooses on a GPU by the number of rows: up to FUSED_ROWS one fused kernel with the tiles of
-    `configuration`; above them rows are normalised by a kernel of their own, and `by_library` says who multiplies. A
+    `configuration`; above them rows are normalised by a kernel of their own, and `by_library` decides which product. A
     LinearConfig asks for the fused kernel with these tiles, "library" for cuBLAS beside elementwise kernels. A row's
-    answer depends on the configuration, not otherwise on the other rows.
+    result depends on the configuration, but on no other row.
 
     Returns out, or a new (..., F). Raises ShapeError, DtypeError, LayoutError, DeviceError, UsageError.
     """
@@ -70,7 +70,7 @@ def linear(
         return out
     from .kernel import launch_linear
 
-    if many and normalize:  # tiles of many columns would each work out the statistics again
+    if many and normalize:  # each of many tiles in a row would recompute the statistics
         x2, normalize = _normalized(x2), False
     if not isinstance(config, LinearConfig):
         capability = check_capability(x.device) if x.is_cuda else (9, 0)
@@ -81,16 +81,16 @@ def linear(
 
 
 def by_library(activation: str, residual: bool) -> bool:
-    """Does cuBLAS multiply where rows are many? Only where nothing follows the product: an activation in place moves
-    every output twice more, a residual three times, which costs more than the third of the matrix rate that a
-    fused kernel may lack."""
+    """Does cuBLAS multiply many rows? Only if nothing follows the product: an activation in place moves every output
+    twice more, a residual three times, which costs more than a fused kernel that reaches two thirds of the matrix
+    rate."""
     return activation == "none" and not residual
 
 
 def normalize(x: Tensor, *, out: Tensor | None = None, implementation: str = "auto") -> Tensor:
     """(x - mean) / sqrt(var + 1e-5) over the last dimension: x (..., K), rows dense -> (..., K). out may be x.
 
-    LayerNorm without its affine part, which belongs into the weights that follow. Raises as `linear` does.
+    LayerNorm without its affine part, which must be folded into the weights that follow. Raises as `linear` does.
     """
     check_dtype("x", x, FLOATS)
     x2 = as_rows("x", x)

@@ -1,4 +1,4 @@
-"""Which tiles the linear kernel works in. Plain Python: importable without triton."""
+"""Tile sizes of the linear kernel. Plain Python: importable without triton."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..shared.tiles import MULTIPROCESSORS, block_of, power_of_two, shared_limit
 class LinearConfig:
     """One program computes block_m x block_f outputs, block_k of K at a time, `stages` loads of it in flight.
 
-    group: rows of tiles that are walked column by column, so that their part of x stays in the L2 cache. defer: is
-    the normalisation applied after the product (one pass, for the latency of few rows) or before it?
+    group: rows of tiles that are walked column by column, so that their part of x stays in the L2 cache. defer:
+    normalise after the product (one pass: lower latency with few rows) instead of before.
     """
 
     block_m: int
@@ -26,7 +26,7 @@ class LinearConfig:
     defer: bool = False
 
     def shared_bytes(self, dtype: torch.dtype) -> int:
-        """Shared memory that the loads in flight take (the compiler may add a little for the epilogue)."""
+        """Shared memory for the loads in flight (the compiler may add a little for the epilogue)."""
         return (self.block_m + self.block_f) * self.block_k * dtype.itemsize * self.stages
 
 
@@ -37,7 +37,7 @@ DEFERRED_ROWS = 64
 def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)) -> LinearConfig:
     """The tiles for x (rows, K), weight (F, K); the same for all rows between two powers of two.
 
-    The least time by a model of two numbers per multiprocessor: it receives about 110 GB/s from the L2 cache and
+    Minimises a model of two figures per multiprocessor: it receives about 110 GB/s from the L2 cache and
     multiplies about 6 TFLOP/s (H100, half precision; 54 operations per byte), so a tile takes block_m + block_f or
     block_m block_f / 54, whichever is more, and tiles come in rounds of one per multiprocessor.
     """
@@ -69,7 +69,7 @@ def candidates(
 def _fitting(
     tile: tuple[int, int, int], rows: int, K: int, dtype: torch.dtype, capability: tuple[int, int], wanted: int = 0
 ) -> LinearConfig:
-    """The tile with as many loads in flight as shared memory holds. wanted: of K at a time, 0 for the usual."""
+    """The tile with as many loads in flight as shared memory holds. wanted: of K at a time, 0 for the default."""
     block_m, block_f, warps = tile
     area = block_m * block_f
     block_k = wanted or (64 if area >= 4096 else 128 if area >= 2048 or K < 2048 else 256)  # more: registers spill

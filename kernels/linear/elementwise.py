@@ -1,4 +1,4 @@
-"""Triton kernels for what stands beside cuBLAS: row normalisation, and bias, activation and residual in place."""
+"""Triton kernels that run beside cuBLAS: row normalisation, and bias, activation and residual in place."""
 
 from __future__ import annotations
 

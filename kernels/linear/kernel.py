@@ -52,7 +52,7 @@ def linear_kernel(
     a round trip of x through memory. Sums stay in registers from the first product to the residual.
 
     Few rows (one word: 26): the time is that of streaming W once, 2 F K bytes, and of the launch; so BLOCK_F is as
-    small as the tensor core's tile and many programs pull on the memory, each with `stages` chunks in flight.
+    small as a tensor core's tile, and many programs load at once, each with `stages` chunks in flight.
     Many rows: 2 rows F K operations; tiles of 128 x 128 and more, walked in groups of GROUP rows of tiles so that
     neighbouring programs share x and W in the L2 cache.
 
@@ -87,7 +87,7 @@ def linear_constants(
     K: int, F: int, normalize: bool, activation: str, dtype: torch.dtype, config: LinearConfig
 ) -> dict[str, int | bool | str]:
     """The constexprs of linear_kernel."""
-    # The statistics pass may hold 64 elements of x per thread: as few, as long loads as the registers allow.
+    # The statistics pass holds up to 64 elements of x per thread: as few and as long loads as registers allow.
     statistics = min(power_of_two(K, 16), max(16, 64 * 32 * config.warps // config.block_m))
     return {
         "K": K,

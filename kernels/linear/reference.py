@@ -1,7 +1,7 @@
 """Plain torch: what the kernels of this folder compute. float32 arithmetic, rounded where the kernels round.
 
-Under `normalize` the rows are rounded to the dtype once more than the formula has it: they are an operand of the
-matrix product, and tensor cores take their operands in the dtype.
+Under `normalize` rows are rounded to the dtype, though the formula does not: they are an operand of the matrix product,
+and tensor cores take operands in the dtype.
 """
 
 from __future__ import annotations

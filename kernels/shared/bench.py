@@ -1,4 +1,4 @@
-"""What every operator's bench.py is made of: cases as plain data, and a table of their times.
+"""Shared by the operators' bench.py: cases as plain data, and a table of their times.
 
 benchmarks/gpu_suite.py times the same cases.
 """
@@ -22,7 +22,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """One timing: function(**make(device, dtype)), and what it must at least move and compute.
+    """One timing: function(**make(device, dtype)), and the least it must move and compute.
 
     make: allocates the arguments, `config` not among them. bytes: inputs read and outputs written once, in half
     precision. flops: of matrix products, nothing padded. configs: what a sweep passes as `config`, the chosen first.

@@ -1,4 +1,4 @@
-"""What every operator asks of its arguments, in the same words: what was expected and what it got."""
+"""Checks of operators' arguments. Errors are worded alike: what was expected, what was given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 def check_shape(name: str, tensor: Tensor, shape: Sequence[int | str], sizes: dict[str, int]) -> None:
     """shape: numbers, or letters that stand for the same number wherever they occur.
 
-    sizes: what letters are known to stand for; new ones are added. Raises ShapeError, UsageError if it is no tensor.
+    sizes: the letters known so far; new ones are added. Raises ShapeError, UsageError if it is no tensor.
     """
     _check_tensor(name, tensor)
     known = dict(sizes)
@@ -68,7 +68,7 @@ def check_range(name: str, value: int, least: int, most: int) -> None:
 
 
 def check_same_device(tensors: Mapping[str, Tensor | None]) -> torch.device:
-    """The one device of all tensors but None (not all are). Raises DeviceError naming the first that lies elsewhere."""
+    """The device of all tensors; not all may be None. Raises DeviceError naming the first that is elsewhere."""
     there = {name: t.device for name, t in tensors.items() if t is not None}
     first, device = next(iter(there.items()))
     for name, other in there.items():

@@ -1,4 +1,4 @@
-"""Pieces of Triton kernels: row statistics, and the product of normalised rows with a weight matrix."""
+"""Parts of Triton kernels: row statistics, and the product of normalised rows with a weight matrix."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import triton.language as tl
 
 from .launch import interpreted
 
-UNSTABLE = tl.constexpr(4096.0)  # mean^2 / var from which product_deferred's difference would lose digits
+UNSTABLE = tl.constexpr(4096.0)  # mean^2 / var above which product_deferred's difference loses precision
 
 
 @triton.jit
 def merge_chunk(part, mean, deviations, start, K: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Mean and sum of squared deviations of rows of length K, carried on by columns start .. start + BLOCK_K - 1.
+    """Mean and sum of squared deviations of rows of length K, updated with columns start .. start + BLOCK_K - 1.
 
     part [rows, BLOCK_K] float32, 0 past K. Merging as in Chan, Golub, LeVeque, "Updating formulae and a pairwise
     algorithm for computing sample variances", 1979: as exact as two passes, and a constant row whose sums float32
@@ -110,9 +110,9 @@ def product_deferred(
 ):
     """n(x) W^T = (x W^T - mean sum_k W) / sqrt(var + 1e-5): one pass over x and W, statistics beside the product.
 
-    Loads of W need not wait for the statistics. Where a row's mean is so large beside its deviation that the
-    difference would lose digits, that row is computed as in `product` (each row by its own test: no row's answer
-    depends on another).
+    Loads of W need not wait for the statistics. A row whose mean is so large beside its deviation that the
+    difference would lose precision is computed as in `product` (each row by its own test: no row's result depends on
+    another).
     """
     mean = tl.zeros([BLOCK_M], tl.float32)
     deviations = tl.zeros([BLOCK_M], tl.float32)
@@ -134,5 +134,5 @@ def product_deferred(
 
 
 def upcast(dtype: torch.dtype) -> bool:
-    """Must tl.dot's operands be made float32 first? The interpreter's product of bfloat16 is wrong."""
+    """Must tl.dot's operands be converted to float32? The interpreter's product of bfloat16 is wrong."""
     return interpreted() and dtype == torch.bfloat16

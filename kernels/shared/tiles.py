@@ -1,9 +1,9 @@
-"""What choosing tiles needs: powers of two, and what a GPU has. Plain Python: importable without triton."""
+"""For choosing tiles: powers of two, and limits of GPUs. Plain Python: importable without triton."""
 
 from __future__ import annotations
 
 SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}  # KB per program
-MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # the largest of each
+MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # of the largest GPU each
 
 
 def shared_limit(capability: tuple[int, int]) -> int:
@@ -17,6 +17,6 @@ def power_of_two(n: int, least: int = 1) -> int:
 
 
 def block_of(K: int, wanted: int) -> int:
-    """How much of K to take at a time: a power of two up to `wanted`, one that divides K if that is 32 or more."""
+    """Block size for K: a power of two up to `wanted`, a divisor of K if K has one of 32 or more."""
     divisor = K & -K
     return min(wanted, divisor if divisor >= 32 else power_of_two(K, 16))

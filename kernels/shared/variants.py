@@ -63,14 +63,14 @@ LAYOUTS = ("rgb", "bgr", "nv12")  # of frames, likewise
 MATRICES = ("bt601", "bt709")
 CAPABILITIES = ((8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (11, 0), (12, 0))
 
-MOST = 2**31 - 1  # what a range without an upper end ends at
+MOST = 2**31 - 1  # the end of a range without an upper bound
 T = TypeVar("T")
 Where = Mapping[str, int | tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel with everything fixed that is fixed at compile time.
+    """One kernel with all its compile-time values.
 
     launch: which launch of which operator it serves, "decode_pass.head". The first variant of a launch whose `where`
         holds is taken, so several may serve overlapping ranges.
@@ -80,9 +80,9 @@ class Variant:
     where: conditions on the launch's values; a number must be equal, (least, most) is inclusive.
     grid: up to three expressions, the number of programs along x, y, z: products of names, numbers and ceilings,
         such as ("n", "ceil(d / 64)") or ("ceil(rows / 16) * ceil(columns / 64)",).
-    aligned: arguments that are known to be multiples of 16 (pointers: in bytes): the compiler then may use wide loads.
-        None for all pointers. Whatever is listed the library checks at every launch.
-    matrix: does it multiply matrices? Then tensor-core instructions are expected in it (not for float32).
+    aligned: arguments that are multiples of 16 (pointers: in bytes), so that the compiler may use wide loads; None for
+        all pointers. The library checks them at every launch.
+    matrix: it multiplies matrices, so tensor-core instructions are expected (not for float32).
     """
 
     launch: str
@@ -112,8 +112,8 @@ class Variant:
 def ranges(configuration: Callable[[int], T], most: int = MOST) -> list[tuple[tuple[int, int], T]]:
     """A batch-dependent configuration as ((least, most), configuration) pairs that cover 1 to MOST.
 
-    most: what holds there holds above it. Asks at powers of two and looks for changes between those whose answers
-    differ: a configuration that changes and changes back between two powers of two is not seen.
+    most: its configuration holds for everything above it. Compares powers of two and bisects between those that differ:
+    a change that is undone before the next power of two is missed.
     """
     pairs: list[tuple[tuple[int, int], T]] = []
     least, chosen = 1, configuration(1)

@@ -37,7 +37,7 @@ def _case(kind: str, batch: int) -> Case:
         name=f"{kind} words batch {batch}",
         function=tokenize,
         make=make,
-        bytes=batch * 4 * (STEPS + CONTEXT),  # beside it look-ups: latency, not bandwidth
+        bytes=batch * 4 * (STEPS + CONTEXT),  # the look-ups besides are latency, not bandwidth
         flops=0,
         configs=candidates(batch),
     )

@@ -1,4 +1,4 @@
-"""How words are dealt to programs. Plain Python: importable without triton."""
+"""How words are divided among programs. Plain Python: importable without triton."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TokenizeConfig:
-    """words: of one program, a power of two. warps: 1 lets nothing cross warps: no shared memory, no barrier."""
+    """words: per program, a power of two. warps: with 1 nothing crosses warps: no shared memory, no barriers."""
 
     words: int = 1
     warps: int = 1
 
 
 def configuration(n: int) -> TokenizeConfig:
-    """For n words. One each: a program takes as long as its word has merges, and even 256 programs of one warp are two
-    for each multiprocessor of a server GPU."""
+    """For n words. One per program, whose time is then that word's merges; even 256 programs of one warp are only two
+    per multiprocessor of a server GPU."""
     return TokenizeConfig()
 
 

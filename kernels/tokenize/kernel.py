@@ -39,8 +39,8 @@ def tokenize_kernel(
 
     A round merges ONE pair of a word: the leftmost of the lowest rank, and that rank again as long as it occurs (only
     one pair has it). So a rank's occurrences merge from left to right before any other pair, "aaa" as (aa)a, without a
-    rule for overlaps; and closing the gap is "take the right neighbour's", which the look-up has fetched anyway. Rounds
-    are as many as merges, and few words have a pair twice.
+    rule for overlaps; and the gap is closed by taking the right neighbour's symbol, which the look-up has fetched
+    anyway. There are as many rounds as merges, and few words have a pair twice.
 
     The lowest rank of the whole word may be taken, not of each run of letters: merging it changes nothing in runs that
     do not have it, and in one that has it, it is that run's lowest too.
@@ -56,7 +56,7 @@ def tokenize_kernel(
     is_character = (slot < stop[:, None]) & (token > 0) & (token < classes)
     letters = tl.load(characters + token, mask=is_character, other=_DROPPED)
 
-    # What is kept moves together: slot j's comes from the first slot up to which more than j are kept.
+    # Kept characters move together: slot j takes that of the first slot up to which more than j are kept.
     kept = tl.cumsum((letters != _DROPPED).to(tl.int32), axis=1)
     count = tl.max(kept, axis=1)[:, None]
     source = tl.zeros((WORDS, SLOTS), tl.int32)

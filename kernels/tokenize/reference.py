@@ -31,7 +31,7 @@ def tokenize_reference(tables: TokenizerTables, ids: Tensor, last: Tensor | None
 
 
 def _first_symbols(tables: TokenizerTables, ids: Tensor, last: Tensor | None) -> Tensor:
-    """Characters that captions keep, as symbols, moved together; _NONE behind them: (N, T) int64."""
+    """The characters that captions keep, as symbols, without gaps, then _NONE: (N, T) int64."""
     position = torch.arange(ids.shape[1], device=ids.device)
     ended = (ids == 0).cumsum(dim=1) > 0
     if last is not None:
@@ -58,7 +58,7 @@ def _look_up(tables: TokenizerTables, left: Tensor, right: Tensor) -> tuple[Tens
 
 
 def _tokens(tables: TokenizerTables, symbols: Tensor) -> Tensor:
-    """Start, symbols, end, cut to the context with the end kept, zeros behind: (N, context) int32."""
+    """Start, symbols, end, cut to the context with the end kept, then zeros: (N, context) int32."""
     room = tables.context - 2
     tokens = torch.zeros((len(symbols), tables.context), dtype=torch.int32, device=symbols.device)
     kept = symbols[:, :room]

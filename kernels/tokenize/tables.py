@@ -26,11 +26,11 @@ _ROUNDS = 200
 
 @dataclass(frozen=True)
 class TokenizerTables:
-    """What `tokenize` looks things up in; made by `build`.
+    """The look-up tables of `tokenize`; made by `build`.
 
     characters: (C,) int32. For a character's id the symbol that it starts as inside a run of letters, and in the
         upper 16 bits the one at the run's end ("</w>"). Equal for digits, which are runs of their own. DROPPED for
-        what captions leave out, and for id 0.
+        characters that captions leave out, and for id 0.
     pairs: (2, S) int64, S a power of two, about a third full: a cuckoo hash of the merges that letters can reach. A
         pair is in row 0 at hash 0 or in row 1 at hash 1 or nowhere. Entry: left symbol, right symbol, rank, merged
         symbol, 16 bits each from the top; 0 where empty (no letter is symbol 0).
@@ -88,8 +88,8 @@ def _characters(tokenizer: BytePairTokenizer, charset: Charset) -> np.ndarray:
 def _merges(tokenizer: BytePairTokenizer) -> np.ndarray:
     """Entries of all merges whose both sides are letters: (P,) uint64.
 
-    Digits and ends of runs need no care afterwards: their symbols are never the left side of an entry, and a run is
-    only ever followed by such, so no entry spans two runs.
+    Digits and ends of runs need no special case: their symbols are never the left side of an entry, and every run ends
+    in one, so no entry spans two runs.
     """
     ids = tokenizer.ids
     merges = [
@@ -102,8 +102,8 @@ def _merges(tokenizer: BytePairTokenizer) -> np.ndarray:
 def cuckoo(entries: np.ndarray) -> np.ndarray:
     """Entries with different upper halves -> table of two rows, (P,) uint64 -> (2, S) int64.
 
-    All entries are placed at once, thrown out ones go to their other row in the next round (Alcantara et al.,
-    "Real-time parallel hashing on the GPU", 2009). Should that not end, the table is doubled.
+    All entries are placed at once; evicted ones go to their other row in the next round (Alcantara et al.,
+    "Real-time parallel hashing on the GPU", 2009). If this does not terminate, the table is doubled.
     """
     bits = max(4, (len(entries) + len(entries) // 4).bit_length())
     while (table := _place(entries, bits)) is None:
@@ -112,7 +112,7 @@ def cuckoo(entries: np.ndarray) -> np.ndarray:
 
 
 def _place(entries: np.ndarray, bits: int) -> np.ndarray | None:
-    """None if it does not end."""
+    """None if it does not terminate."""
     keys = entries >> 32
     # Cells of the flat table: row 0, then row 1.
     choices = np.stack([_hash(keys, row, bits) + (row << bits) for row in range(2)])
