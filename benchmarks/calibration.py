@@ -1,4 +1,4 @@
-"""Confidence against accuracy: fits the one temperature that calibrates it, on words held out of training."""
+"""Calibrates confidence: fits a temperature on words held out of training, compares confidence with accuracy."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ examples:
       fits on whole sets, measures on others; then: clip4str build my.safetensors
 
 Fit on words that the network has not been trained on, and never on a test set.
-Words are right or wrong by the standard protocol, see clip4str eval. Confidence
-is compared as the network gives it (before) and divided by the temperature, as
-log-odds (after); what the bundle itself is calibrated with plays no part.
+Words are right or wrong by the standard protocol, see clip4str eval. Before: the
+confidence as the network gives it. After: its log-odds divided by the
+temperature. The bundle's own temperature is not used.
 
---write notes the temperature in the checkpoint that the bundle was built from,
-a safetensors file, whose weights stay as they are; the next build carries it
-into the manifest. ECE: expected calibration error, 15 bins.
+--write stores the temperature in the checkpoint that the bundle was built from,
+a safetensors file, and leaves its weights alone; the next build copies it into
+the manifest. ECE: expected calibration error, 15 bins.
 """
 
 
 @dataclass(frozen=True)
 class Words:
     """Words read from one or more sets: confidence (N,) float32 as the network gives it, right (N,) bool, first_half
-    (N,) bool by a hash of the picture, and how many pictures could not be opened: those are left out."""
+    (N,) bool by a hash of the picture, and how many pictures could not be opened, which are left out."""
 
     confidence: np.ndarray
     right: np.ndarray
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw reliability before and after (.png, .svg, .pdf)")
-    add("--write", type=Path, metavar="CHECKPOINT", help="note the temperature in the checkpoint (.safetensors)")
+    add("--write", type=Path, metavar="CHECKPOINT", help="store the temperature in the checkpoint (.safetensors)")
     add("--quiet", action="store_true", help="no progress bars")
     return parser
 
@@ -155,7 +155,7 @@ def _sets(args: argparse.Namespace) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _check_checkpoint(path: Path, recognizer: Recognizer) -> None:
-    """Raises UsageError unless what was read with comes from this very file."""
+    """Raises UsageError unless the bundle was built from this very file."""
     manifest = recognizer.manifest
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint")
@@ -176,7 +176,7 @@ def read_words(
     limit: int | None = None,
     progress: bool = False,
 ) -> Words:
-    """One set, in its order. Raises DataError if it has no word that counts, or if a confidence is no number."""
+    """One set, in its order. Raises DataError if it has no word that counts, or if a confidence is NaN."""
     confidence, right, first_half, unreadable = [], [], [], 0
     with LmdbWords(folder) as data:
         bar = tqdm(labelled(data, protocol, limit), desc=name, unit="word", disable=None if progress else True)

@@ -1,4 +1,4 @@
-"""Reliability as a picture: how often words of a confidence are right, before and after calibration, and how many."""
+"""Reliability diagram: how often words of a given confidence are right, before and after calibration, and how many."""
 
 from __future__ import annotations
 

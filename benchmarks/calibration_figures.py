@@ -1,4 +1,4 @@
-"""How well confidence says how often words are right, and the temperature that makes it say so best. Numpy alone.
+"""Calibration of confidence, and the temperature that improves it most. Numpy alone.
 
 confidence: of every word, (N,), the network's own unless said otherwise. right: was it read right, (N,) bool.
 """
@@ -16,16 +16,16 @@ from clip4str.core.calibration import HIGHEST, LOWEST, calibrated
 from clip4str.core.errors import DataError
 
 BINS = 15
-_LEAST, _MOST = 2.0**-149, 1 - 2.0**-25  # a float32 product at 0 or 1 was rounded to it: its log loss stays finite
+_LEAST, _MOST = 2.0**-149, 1 - 2.0**-25  # float32 products round to 0 or 1: clipped to this, their log loss is finite
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
 class Figures:
     """accuracy, confidence: means, 0 to 1. ece: expected calibration error over 15 bins of equal width (Guo et al.,
-    2017); ece_adaptive: over 15 of equally many words (Nguyen and O'Connor, 2015). ece_of_chance: the ece that words
-    of just these confidences have on average when these are exactly right, there being only so many of them. brier:
-    mean squared, nll: mean log loss (natural) of right and wrong.
+    2017); ece_adaptive: over 15 of equally many words (Nguyen and O'Connor, 2015). ece_of_chance: the mean
+    ece of as many words with these confidences if the confidences were exact: what remains by chance. brier: mean
+    squared error, nll: mean log loss (natural).
     """
 
     words: int
@@ -51,11 +51,10 @@ class Fit:
 
 
 def fit_temperature(confidence: np.ndarray, right: np.ndarray) -> Fit:
-    """The temperature under which right and wrong are likeliest: the log loss is convex in its inverse. Of the words
-    that a temperature changes, so without those at 0 or 1.
+    """The maximum-likelihood temperature (the log loss is convex in its inverse). Words of confidence 0 or 1, which no
+    temperature changes, are left out.
 
-    Raises DataError if there is nothing to fit: all words right or all wrong, or the best temperature lies beyond what
-    a network may have.
+    Raises DataError if there is nothing to fit: all words right or all wrong, or the best temperature is out of range.
     """
     moved = (confidence > 0) & (confidence < 1)
     p, right = confidence[moved].astype(np.float64), right[moved]
@@ -76,7 +75,7 @@ def fit_temperature(confidence: np.ndarray, right: np.ndarray) -> Fit:
 
 
 def golden_section(value: Callable[[float], float], low: float, high: float, steps: int = 60) -> float:
-    """Where a function of one number with one minimum has it (Kiefer, 1953); steps: each leaves 0.62 of the range."""
+    """Minimum of a unimodal function (Kiefer, 1953). steps: each shrinks the range to 0.62 of it."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = value(left), value(right)
     for _ in range(steps):
@@ -92,7 +91,7 @@ def golden_section(value: Callable[[float], float], low: float, high: float, ste
 
 
 def figures(confidence: np.ndarray, right: np.ndarray, temperature: float = 1.0) -> Figures:
-    """Of the confidence as `temperature` calibrates it."""
+    """Figures of the confidence calibrated with `temperature`."""
     p = calibrated(confidence, temperature).astype(np.float64)
     inside = p.clip(_LEAST, _MOST)
     return Figures(
@@ -119,12 +118,12 @@ def gap(p: np.ndarray, right: np.ndarray, groups: list[np.ndarray]) -> float:
 
 
 def bin_numbers(p: np.ndarray) -> np.ndarray:
-    """Which of the 15 bins of equal width, (N,) int: each from its lower edge on, the last with both edges."""
+    """Indices into 15 bins of equal width, (N,) int: each bin has its lower edge, the last both."""
     return np.minimum((p * BINS).astype(int), BINS - 1)
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, temperature: float = 1.0) -> list[dict[str, Any]]:
-    """The bins that hold words: their number, mean confidence in percent, and accuracy with its 95 % interval."""
+    """The non-empty bins: index, mean confidence in percent, and accuracy with its 95 % interval."""
     p = calibrated(confidence, temperature).astype(np.float64)
     number = bin_numbers(p)
     return [

@@ -1,12 +1,12 @@
-"""GPUs as their makers describe them, and what a kernel should take on one: the one table that every prediction uses.
+"""GPUs by their data sheets, and the time a kernel should take on one: the one table that every prediction uses.
 
-Peaks are dense, at the clock of the power mode named; none of it was measured here. Data sheets quote most of them
-with 2:1 sparsity, Jetsons' also with both DLAs, neither of which is used here: dense INT8 of an Orin is SMs x 4096
-operations a clock, which is what remains (AGX Orin 64GB: 275 TOPS = 170 sparse on the GPU + 105 on the DLAs; 170 / 2 =
+Peaks are dense, at the clock of the power mode named; none was measured here. Most data sheets quote them with 2:1
+sparsity, Jetsons' also with both DLAs, neither of which is used here: dense INT8 of an Orin is SMs x 4096
+operations a clock (AGX Orin 64GB: 275 TOPS = 170 sparse on the GPU + 105 on the DLAs; 170 / 2 =
 85 = 16 x 4096 x 1.3 GHz), and half precision is half of that.
 
-Beside the time of the launch itself, a kernel takes the longest of: its bytes over the memory's bandwidth; what its
-blocks load over the second-level cache's; and, wave after wave of blocks, what one multiprocessor loads and computes.
+A kernel takes the time of its launch plus the longest of: its bytes over the memory's bandwidth; the bytes that its
+blocks load over the L2 cache's bandwidth; and, for each wave of blocks, the loads and arithmetic of one multiprocessor.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import Any
 
 from clip4str.benchmarks.launches import Launch
 
-PEAK_MATRIX, PEAK_BANDWIDTH = 0.80, 0.85  # of the data sheet: what one large matrix product, one large copy reach
-MATRIX_SHARE, BANDWIDTH_SHARE = 0.75, 0.9  # of these: what tuned kernels reach
-# Bytes a clock from the second-level cache to one multiprocessor (64 at most), and how many of them it feeds at once.
+PEAK_MATRIX, PEAK_BANDWIDTH = 0.80, 0.85  # of the data sheet: reached by a large matrix product, a large copy
+MATRIX_SHARE, BANDWIDTH_SHARE = 0.75, 0.9  # of these: reached by tuned kernels
+# Bytes per clock from the L2 cache to one multiprocessor (64 at most), and the share of them that it feeds at once.
 _BLOCK_BYTES, _CACHE_SHARE = 45, 0.55
 
 
 @dataclass(frozen=True)
 class Device:
     """int8, fp16: TOPS and TFLOP/s of dense matrix products. bandwidth: GB/s. clock: GHz. launch_us: a small kernel
-    within a graph (an estimate). host: how much slower its CPU runs Python than the machine of the README's figures
-    (an estimate). bus: GB/s from the host's memory to the GPU's, None where they are one. source: of the figures."""
+    within a graph (an estimate). host: how many times slower than on the machine of the README's figures Python runs
+    on its CPU (an estimate). bus: GB/s from host to GPU memory, None where they are the same. source: of the
+    figures."""
 
     name: str
     mode: str
@@ -56,11 +57,11 @@ class Device:
         return PEAK_MATRIX * self.peak(kind)
 
     def memory_us(self, launch: Launch) -> float:
-        """One launch, were its bytes all there is to it."""
+        """One launch, if only its bytes mattered."""
         return launch.bytes / (BANDWIDTH_SHARE * self.copy_gbs * 1e3)
 
     def blocks_us(self, launch: Launch) -> float:
-        """One launch, were there only its blocks: their arithmetic and what they load from the cache."""
+        """One launch, if only its blocks mattered: their arithmetic, and their loads from the cache."""
         rate = MATRIX_SHARE * self.product_rate(launch.kind) * 1e6 / self.multiprocessors
         block = _BLOCK_BYTES * self.clock * 1e3
         cache = _CACHE_SHARE * self.multiprocessors * block
@@ -76,11 +77,11 @@ class Device:
         return self.launch_us + max(self.memory_us(launch), self.blocks_us(launch))
 
     def floor_us(self, moved: float, flops: Mapping[str, float]) -> float:
-        """Nothing is faster: bytes over the data sheet's bandwidth, arithmetic, by kind, over its peaks."""
+        """Lower bound by the data sheet: bytes over bandwidth, arithmetic, by kind, over peaks."""
         return max(moved / (self.bandwidth * 1e3), sum(n / (self.peak(kind) * 1e6) for kind, n in flops.items()))
 
     def bound_us(self, moved: float, flops: float) -> float:
-        """No kernel of one's own is faster: bytes over a large copy's rate, arithmetic over a large product's."""
+        """Lower bound by what is reached: bytes over a large copy's rate, arithmetic over a large product's."""
         return max(moved / (self.copy_gbs * 1e3), flops / (self.product_rate() * 1e6))
 
     def kernel_us(self, moved: float, flops: float, launches: int = 1) -> float:
@@ -89,7 +90,7 @@ class Device:
         return launches * self.launch_us + busy
 
     def measured(self, found: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Device:
-        """This device with what the GPU suite found of it: its data sheet is then one that the ceilings agree with."""
+        """This device as the GPU suite found it: peaks and bandwidth that agree with the measured ceilings."""
         known = {
             "name": found.get("name"),
             "multiprocessors": found.get("multiprocessors"),
@@ -123,6 +124,6 @@ DEVICES = {
 
 
 def device_called(name: str) -> Device:
-    """The device that a driver's name ("NVIDIA H200", "Tesla T4", "Orin") means; an H100 if it is none of the table."""
+    """The device for a driver's name ("NVIDIA H200", "Tesla T4", "Orin"); an H100 if the table has none."""
     words = name.upper().replace("-", " ").split()
     return next((d for key, d in DEVICES.items() if key.upper().split("-")[-1] in words), DEVICES["h100"])

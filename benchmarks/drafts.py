@@ -1,5 +1,5 @@
-"""What a draft head saves: passes and time a word with and without its draft, word by word in turn, and that no word
-changes."""
+"""What a draft head saves: passes and time per word with and without its draft, word by word in turn; no word must
+change."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ examples:
   python benchmarks/drafts.py --data data/test --sets SVT CUTE80
   python benchmarks/drafts.py --data data/test --bundle bundles/my-int8 --json drafts.json
 
-Both sides are the same bundle, ONNX Runtime on a CPU, one word at a time, in an
-order drawn anew for each; one begins with the draft head's word, the other with
+Both sides are the same bundle, ONNX Runtime on a CPU, one word at a time, in a
+random order for each; one begins with the draft head's word, the other with
 a first pass from the start token alone. Times are from pixels in memory to text.
 """
 WITHOUT, WITH = 0, 1
@@ -72,8 +72,8 @@ def measure(
 ) -> dict[str, Any] | None:
     """A row of the report; None if the set has no word that can be read. recognizers: WITHOUT and WITH a draft.
 
-    right: percent of drafts that needed one pass. settled: words by number of visual passes, from 0 on. ratio: of the
-    times at the same word, quartiles over words. confidence: the largest difference where words are the same.
+    right: percent of drafts that needed one pass. settled: number of words by visual passes, from 0 on. ratio: of the
+    times for the same word, quartiles over words. confidence: the largest difference where words are the same.
     """
     with LmdbWords(folder) as data:
         words = [word for word in labelled(data, Protocol(), limit) if word.pixels is not None]
@@ -105,7 +105,7 @@ def measure(
 
 
 def _side(recognizer: Recognizer, taken: list[tuple[Word, Stats]]) -> Contender:
-    """Keeps every word that it reads, and what that took, in `taken`."""
+    """A contender that appends every word it reads, with its statistics, to `taken`."""
 
     def forget() -> None:
         recognizer.driver.cache.clear()

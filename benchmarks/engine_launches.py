@@ -1,9 +1,9 @@
-"""The kernels of a bundle's four engines, stage by stage: what TensorRT makes of export/towers.py and decoders.py.
+"""The kernels of a bundle's four engines, stage by stage, as TensorRT builds them of export/towers.py and decoders.py.
 
-They are counted as TensorRT-RTX 1.7's build logs list them for the half-precision graphs of small and B/16: ten in a
-block of a tower (queries, keys and values are set apart by a copy each), 10 L + 8 and 10 L + 4 in all, five more with a
-draft head; 18 in a pass of either decoder. With int8 a block has twelve: its products read 8 bits, and what follows
-them (activation, residual, quantisation of the next) is a launch of its own. Other TensorRTs may fuse otherwise.
+Counts are those of TensorRT-RTX 1.7's build logs for the half-precision graphs of small and B/16: ten in a tower's
+block (queries, keys and values are split by a copy each), 10 L + 8 and 10 L + 4 in all, five more with a draft head; 18
+in a pass of either decoder. With int8 a block has twelve: its products read 8 bits, and what follows them (activation,
+residual, the next quantisation) is a launch of its own. Other versions of TensorRT may fuse differently.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """
@@ -104,7 +104,7 @@ def decoder(c: Config, images: int, text: int) -> list[Launch]:
 
 
 def _linear_int8(name: str, rows: int, k: int, f: int, residual: bool = False) -> Launch:
-    """(rows, k) @ (k, f), both in 8 bits; the outcome is half."""
+    """(rows, k) @ (k, f), both in 8 bits; the result is half."""
     launch = linear(name, rows, k, f, residual, size=1)
     return replace(launch, kind="int8", bytes=launch.bytes + rows * f * (2 if residual else 1))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def accuracy(right: Sequence[bool]) -> dict[str, float]:
-    """Percent right, and between which percentages it lies at 95 %: Wilson's interval (1927), not empty at 0 or 100."""
+    """Percent right with its 95 % interval: Wilson's (1927), which is not empty at 0 or 100 percent."""
     words, z = len(right), 1.959964
     p = sum(right) / words
     middle, half = p + z * z / (2 * words), z * math.sqrt(p * (1 - p) / words + (z / (2 * words)) ** 2)
@@ -32,12 +32,12 @@ def between(figure: dict[str, float], places: int = 2, ends: Sequence[str] = ("q
 
 
 def percent(share: dict[str, float], places: int = 1) -> str:
-    """What accuracy gives: the share, and its interval in brackets."""
+    """A result of `accuracy` as text: the share, and its interval in brackets."""
     return f"{share['percent']:.{places}f} ({between(share, places, ('low', 'high'))})"
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[Any]], texts: int = 1) -> str:
-    """A table, aligned for whoever reads it as it is. The first `texts` columns are text, the others numbers."""
+    """A table, aligned so that it can be read as it is. The first `texts` columns are text, the others numbers."""
     lines = [list(heads), *([str(cell) for cell in row] for row in rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines)]
     cells = [[c.ljust(w) if k < texts else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths))] for line in lines]

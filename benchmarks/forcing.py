@@ -1,7 +1,7 @@
-"""Words of a wanted length after a wanted number of passes, so that untrained weights can be timed.
+"""Forces words of a given length after a given number of passes, so that untrained weights can be timed.
 
-Every stage is computed as ever, then the ids it returned are replaced. Both ways of decoding get the same
-words, so both do the work that a trained network would make them do.
+Every stage is computed as usual, then the ids it returned are replaced. Both ways of decoding get the same
+words, so both do the work that a trained network would need.
 
 Shapes: N images, T = 26 steps.
 """
@@ -79,7 +79,7 @@ class ForcedStages(Stages):
         self._visual = self._cross = 0
 
     def image(self, pixels: Any) -> tuple[Any, ...]:
-        """Without a draft: it would spell another word than the forced one, and cost passes that nobody asked for."""
+        """Without the draft, which would differ from the forced word and cost extra passes."""
         if self._words is None or self._words.images != len(pixels):
             self._words = ForcedWords(self._charset, self._steps, self.forcing.length, len(pixels))
         self._visual = self._cross = 0
@@ -112,8 +112,8 @@ class ForcedStages(Stages):
 
 
 class ForcedBackend(Wrapper):
-    """A backend whose passes spell given words. Raises UsageError where a single program makes the passes: nobody else
-    has a say in them."""
+    """A backend whose passes spell given words. Raises UsageError for a backend that makes the passes in a single
+    program, where ids cannot be replaced."""
 
     def __init__(self, inner: Backend, forcing: Forcing, driver: PredictAndRefine) -> None:
         if not inner.driven:

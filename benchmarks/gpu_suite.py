@@ -1,7 +1,7 @@
-"""Everything there is to know of one GPU, in one command: `python benchmarks/gpu_suite.py`.
+"""Tests and times everything on one GPU, in one command: `python benchmarks/gpu_suite.py`.
 
-The tests marked `gpu` first, then times. Weights are random: no checkpoint is needed. Whoever has a GPU runs it and
-commits what it writes under benchmarks/results/.
+The tests marked `gpu` first, then times. Weights are random: no checkpoint is needed. Whoever has a GPU should run it
+and commit what it writes under benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DeviceError, UsageError
 
 PROGRAM = "gpu_suite.py"
-BATCHES = (1, 64, 8, 256)  # the most wanted first
+BATCHES = (1, 64, 8, 256)  # the most important first
 _EPILOG = """\
 examples:
   python benchmarks/gpu_suite.py                     on a GPU, nine minutes; writes benchmarks/results/gpu-NAME.json
@@ -169,7 +169,7 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
 
 
 def _as_measured(report: Reporter) -> Device:
-    """The device of the table that this one is called after, with the ceilings that were measured here."""
+    """The table's device of this GPU's name, with the ceilings measured here."""
     found = report.results.get("environment", {})
     return device_called(found.get("name", "")).measured(found, report.results.get("ceilings", {}))
 

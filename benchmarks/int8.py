@@ -40,14 +40,14 @@ examples:
   python benchmarks/int8.py --data data/test --sets SVT CUTE80 --json int8.json
   python benchmarks/int8.py --random-weights base16 --batch 1 8
 
-int8: ranges fixed by calibration; int8-dynamic: found anew in every batch. Both
-behind the accuracy gate, as clip4str build makes them, with the crops that it
+int8: ranges fixed by calibration; int8-dynamic: computed for every batch. Both
+pass the accuracy gate, as clip4str build makes them, with the crops that it
 takes by default. Times are of whole batches, images in and words out, the sides
-in turn over the same images; a ratio is float32's time over the side's, its
-median and quartiles over turns taken side by side.
+taking turns over the same images; a ratio is float32's time over the side's: its
+median and quartiles over pairs of turns.
 
 Random weights read no words: their words are forced (6 characters, 3 visual and
-3 cross passes), and the gate lets everything through.
+3 cross passes), and the gate lets everything pass.
 """
 
 
@@ -190,7 +190,7 @@ def print_latency(report: dict[str, Any]) -> None:
 
 
 def verdict(reports: Sequence[dict[str, Any]]) -> str:
-    """Is it worth it here? In one line."""
+    """Is int8 faster here? One line."""
     found = {report["batch"]: report["sides"]["int8"]["ratio"] for report in reports}
     said = ", ".join(f"{ratio['median']:.2f} times at batch {batch}" for batch, ratio in found.items())
     if all(ratio["quartile_1"] > 1 for ratio in found.values()):

@@ -14,7 +14,7 @@ from clip4str.runtime.backends.pytorch.program import DRAFTED, FIRST
 
 
 def layer(name: str, rows: int, k: int, f: int, normalize: bool = False, residual: bool = False) -> list[Launch]:
-    """One call of kernels.linear: one launch, and one to normalise where rows are many."""
+    """One call of kernels.linear: one launch, and another to normalise where there are many rows."""
     product = linear(name, rows, k, f, residual)
     apart = normalize and rows > FUSED_ROWS
     return [stream(f"{name}.normalize", rows * k), product] if apart else [product]
@@ -49,7 +49,7 @@ def image_tower(c: Config, images: int) -> list[Launch]:
 
 
 def draft(c: Config, images: int) -> list[Launch]:
-    """The draft head behind the tower: patches normalised, columns put side by side, one product, the collapse."""
+    """The draft head after the tower: patches normalised, columns put side by side, one product, the collapse."""
     (rows, columns), width, classes = c.grid, c.image_width, len(c.charset) + 1
     logits = 2 * c.draft_positions * classes  # bytes
     return [
@@ -97,8 +97,8 @@ def decode_pass(c: Config, images: int, text: int, start: bool = False) -> list[
 
 
 def after_image(c: Config, images: int) -> list[Launch]:
-    """Everything after the image tower: the program's passes, one of each kind to refine, text once. The first visual
-    pass is from the start token alone, unless there is a draft."""
+    """Everything after the image tower: the program's passes, a refining one of each kind, the text tower once. Without
+    a draft, the first visual pass is from the start token alone."""
     passes = DRAFTED if c.draft_frames else FIRST
     first = [] if c.draft_frames else decode_pass(c, images, 0, start=True)
     small = stream("program.small", images * c.steps, size=4)  # tokenize twice, compare captions, pack the answer
@@ -112,5 +112,5 @@ def after_image(c: Config, images: int) -> list[Launch]:
 
 
 def program(c: Config, images: int) -> list[Launch]:
-    """The whole, image to word."""
+    """All launches, image to word."""
     return [*image_tower(c, images), *after_image(c, images)]

@@ -49,8 +49,8 @@ taken side by side.
 
 Forced words: random weights read no words, so what they read is replaced, on
 both sides alike, after everything has been computed. --force-length and
---force-passes do the same to any bundle; how long a word is, and how often
-clip4str looks at it again, decides what either way costs.
+--force-passes do the same for any bundle: the length of words and the number of
+passes decide what either way costs.
 """
 
 
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("what to time").add_argument
     add("--bundle", metavar="DIR", help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)")
-    add("--checkpoint", metavar="FILE", help="what the bundle was built from (default: the bundled network)")
+    add("--checkpoint", metavar="FILE", help="the checkpoint the bundle was built from (default: the bundled network)")
     add("--random-weights", metavar="SIZE", help="no bundle: an untrained small, base16, base32, large or huge")
     add("--precision", choices=("fp32", "fp16"), default="fp32", help="with --random-weights (default: fp32)")
     add("--keep", type=Path, metavar="DIR", help="with --random-weights: keep what was built here, and reuse it")
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--repeat", type=int, default=30, metavar="N", help="timed repetitions of a batch size (default: 30)")
     add("--seconds", type=float, default=60, metavar="S", help="fewer, if they take longer than this (default: 60)")
     add("--warmup", type=int, default=2, metavar="N", help="untimed repetitions first (default: 2)")
-    add = parser.add_argument_group("forced words", "what random weights seem to read").add_argument
+    add = parser.add_argument_group("forced words", "what random weights are made to read").add_argument
     add("--force-length", type=int, metavar="N", help="characters a word (default: 6)")
     add("--force-passes", type=int, nargs=2, metavar=("V", "C"), help="visual and cross-modal passes (default: 3 3)")
     add("--force-text-calls", type=int, metavar="N", help="1, or 2: refining changes the caption (default: 1)")
@@ -197,7 +197,7 @@ def _threads(count: int) -> str:
 
 
 def _checkpoint(recognizer: Recognizer, given: Any) -> str:
-    """The checkpoint that the bundle was built from: comparing others would compare nothing."""
+    """The checkpoint that the bundle was built from. Raises UsageError for any other: times would not compare."""
     from clip4str.model.checkpoint import BUNDLED
 
     path, source = Path(given or BUNDLED), recognizer.manifest.checkpoint

@@ -1,4 +1,4 @@
-"""The latency report as a picture: milliseconds a word, stage by stage, both sides at every batch size."""
+"""Chart of the latency report: milliseconds a word, stage by stage, both sides at every batch size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def save_chart(reports: Sequence[dict[str, Any]], path: Path, below: str) -> Non
 
 
 def _bar(axes: Any, place: float, report: dict[str, Any], side: str, longest: float) -> None:
-    """One bar, as long as the median. Medians of stages need not add up to it: they say how the stages share it."""
+    """One bar, as long as the median. The stages' medians, which need not add up to it, are scaled to share it."""
     left, batch = 0.0, report["batch"]
     whole, stages = report[side]["median"] / batch, report[side]["stages"]
     scale = whole / sum(stages[stage]["ms"] for stage in STAGES if stage in stages)

@@ -1,4 +1,4 @@
-"""Turns into figures and tables. Times are in milliseconds; latency columns are named as trtexec names them."""
+"""From turns to figures and tables. Times are in milliseconds; latency columns are named as trtexec names them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _latency(batch: int, turns: Sequence[Turn]) -> dict[str, float]:
 
 
 def _stages(turns: Sequence[Turn]) -> dict[str, dict[str, float]]:
-    """Per stage: mean calls a batch; milliseconds a batch (median), a call, and in percent of the image tower."""
+    """By stage: mean calls per batch; milliseconds per batch (median), per call, and in percent of the image tower."""
     medians = {stage: 1000 * float(np.median([turn.stages[stage] for turn in turns])) for stage in turns[0].stages}
     rows = {}
     for stage, ms in medians.items():
@@ -61,7 +61,7 @@ def _passes(turns: Sequence[Turn]) -> dict[str, float]:
 
 
 def _ratio(published: Sequence[Turn], bundle: Sequence[Turn]) -> dict[str, float]:
-    """How many times faster: of the medians, and the quartiles over turns taken side by side."""
+    """Speed-up: the ratio of medians, and quartiles of the ratio over pairs of turns."""
     pairs = np.array([theirs.seconds / ours.seconds for theirs, ours in zip(published, bundle)])
     of_medians = np.median([t.seconds for t in published]) / np.median([t.seconds for t in bundle])
     low, high = np.percentile(pairs, (25, 75))
@@ -111,7 +111,7 @@ def _times(ratio: dict[str, float]) -> str:
 
 
 def print_summary(reports: Sequence[dict[str, Any]]) -> None:
-    """One line a batch size: what a reader wants to know first."""
+    """One line for each batch size: the most important figures."""
     print()
     for report in reports:
         ms = report["bundle"]["median"] / report["batch"]

@@ -1,6 +1,6 @@
 """The two sides of the comparison: a bundle as this package runs it, and the published way of decoding.
 
-Both turn the same images into words, preparation included. Stages are timed in the very runs that are timed whole.
+Both turn the same images into words, preparation included. Stages and whole batches are timed in the same runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STAGES = ("prepare", "image", "visual", "text", "cross", "program", "host")
 @dataclass
 class Turn:
     """One timed batch. seconds: images in, words out. stages and calls: seconds and calls by stage; `host` is
-    what is left, the work between stages."""
+    the rest, the work between stages."""
 
     seconds: float
     stages: dict[str, float]
@@ -66,7 +66,7 @@ class TimedBackend(Wrapper):
 
 
 class BundleSide:
-    """This package: a Recognizer over the timed backend of another, so that reading goes the way it always goes."""
+    """This package: a Recognizer whose backend is timed, so that reading takes its usual path."""
 
     def __init__(self, recognizer: Recognizer, forcing: Forcing | None = None) -> None:
         self.stopwatch, driver = Stopwatch(), recognizer.driver
@@ -117,7 +117,7 @@ class PublishedSide:
         return _turn(self.stopwatch, time.perf_counter() - began, words)
 
     def _forced(self, images: int, length: int) -> Any:
-        """A pick that still looks for the most likely ids, then spells the forced words."""
+        """A pick that computes the most likely ids, then returns the forced words."""
         driver = self.recognizer.driver
         ids = ForcedWords(driver.charset, driver.steps, length, images).ids()
         words = self._torch.from_numpy(ids).to(self._device)

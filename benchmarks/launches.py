@@ -1,4 +1,4 @@
-"""What a kernel launch must do, counted from shapes alone: bytes, arithmetic, and how it is cut into blocks.
+"""The work of a kernel launch, from shapes alone: bytes, arithmetic, and how it is divided into blocks.
 
 Bytes are those that must cross device memory: every input read once, every output written once. Arithmetic counts a
 multiply-add as two. A launch of few blocks is bound by what one multiprocessor can load, not by the memory.
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-QUERIES = 32  # the 26 steps of a word, padded to what tensor cores multiply
+QUERIES = 32  # the 26 steps of a word, padded for tensor cores
 _TILES = ((128, 256), (128, 128), (64, 128), (64, 64), (32, 64), (32, 32), (32, 16))
 
 
 @dataclass(frozen=True)
 class Cut:
-    """One way to cut a launch into blocks: how many, and what each of them loads and computes."""
+    """One way to divide a launch into blocks: their number, and the bytes and arithmetic of each."""
 
     blocks: int
     bytes: float
@@ -25,8 +25,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel, launched `count` times. bytes, flops: of one launch. cuts: it takes the quickest. kind: what its
-    matrices are multiplied in, "fp16" or "int8"."""
+    """One kernel, launched `count` times. bytes, flops: of one launch. cuts: possible ones, of which the fastest
+    counts. kind: type of its matrix products, "fp16" or "int8"."""
 
     name: str
     bytes: float
@@ -40,7 +40,7 @@ class Launch:
 
 
 def linear(name: str, rows: int, k: int, f: int, residual: bool = False, size: int = 2) -> Launch:
-    """(rows, k) @ (k, f), in any of the tiles that tuned kernels come in. size: bytes of an element."""
+    """(rows, k) @ (k, f), in any tile of tuned kernels. size: bytes of an element."""
     cuts = tuple(
         Cut(ceil(rows / m) * ceil(f / n), (min(m, rows) + n) * k * size, 2.0 * m * n * k)
         for m, n in _TILES
@@ -68,7 +68,7 @@ def total_launches(parts: Sequence[Launch]) -> int:
 
 
 def total_flops(parts: Sequence[Launch], kind: str | None = None) -> float:
-    """Of those that multiply in `kind`, by default of all."""
+    """Of the launches of a kind, by default of all."""
     return sum(part.count * part.flops for part in parts if kind in (None, part.kind))
 
 

@@ -1,4 +1,4 @@
-"""What each part of predict-and-refine is worth: word accuracy and time of all ways to decode, word by word in turn."""
+"""Word accuracy and time of every way to decode, word by word in turn: what each part of predict-and-refine gains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ examples:
 
 ar: left to right, nar: all letters at once. refine: rounds of cloze refinement.
 visual: without the text tower and its decoder. The first row is the published
-way; the ratios are of its time, word by word. One word at a time, on a CPU.
+way; ratios are to its time, word by word. One word at a time, on a CPU.
 """
 
 

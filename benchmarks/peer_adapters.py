@@ -1,11 +1,11 @@
-"""Recognisers to compare with, each behind the same small face. All are optional installs; none is downloaded here.
+"""Recognisers to compare with, behind one small interface. All are optional installs; none is downloaded here.
 
-Every one is asked through its own documented way of recognising a crop without looking for text in it first, and
-with as many threads as the rest. What a peer wants its picture converted to is converted before its time starts.
+Each is called in its documented way of recognising a crop without detection, with as many threads as the others.
+Pictures are converted to the format a peer takes before its time starts.
 
-A PP-OCR network takes a picture 48 pixels high and fills it up to a width, by default 320. Filled up to 160 it was as
-accurate on 1657 words of training splits (IIIT5K, IC15, SVT) at less than half the time, and not filled up at all
-(48) faster still and less accurate. So each setting is a line of its own: the default alone would flatter the rest.
+A PP-OCR network takes a picture 48 pixels high, padded to a width, by default 320. Padded to 160 it was as accurate on
+1657 words of training splits (IIIT5K, IC15, SVT) in less than half the time; unpadded (48) faster still, but less
+accurate. So each setting has a line of its own: beside the default alone the others would look better than they are.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _BLANK = np.full((32, 100, 3), 255, np.uint8)
 PINNED = {  # as measured; others may do as well
     "rapidocr": "3.10.0", "rapidocr-onnxruntime": "1.4.4", "azcrawlerpy-recaptcha-text": "1.0.1",
 }  # fmt: skip
-REFERENCE = "PP-OCRv6 small"  # its time is what the times of all are divided by
+REFERENCE = "PP-OCRv6 small"  # all times are divided by its time
 _V6, _V4 = "PP-OCRv6_rec_small.onnx", "ch_PP-OCRv4_rec_infer.onnx"
 _WIDTHS = {320: ("", "filled up to 320 pixels, its default"), 160: (", 160", "filled up to 160 pixels"),
            48: (", unpadded", "not filled up")}  # fmt: skip
 
 
 class NotInstalledError(Exception):
-    """A peer that cannot take part: one line, saying what would let it."""
+    """A peer is not installed: one line that says what to install."""
 
 
 @dataclass
 class Contender:
-    """One recogniser: what it is, and how it reads.
+    """One recogniser.
 
-    files: what its recognition loads. convert: RGB pixels -> what `read` takes, not timed. read: -> text, timed.
-    forget: drops what it knows of earlier words, not timed.
+    files: that recognition loads. convert: RGB pixels -> the argument of `read`, not timed. read: -> text, timed.
+    forget: drops everything kept of earlier words, not timed.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Contender:
 
 
 def ours(bundle: Path, threads: int, decoding: Decoding | None = None) -> Contender:
-    """A bundle through Recognizer on the CPU, one image at a time, no text features kept from word to word."""
+    """A bundle in Recognizer on the CPU, one image at a time, no text features cached between words."""
     recognizer = Recognizer.load(
         bundle, "onnxruntime", threads=threads, providers=["CPU"], batch_size=1, decoding=decoding
     )
@@ -93,7 +93,7 @@ def rapidocr(threads: int) -> list[Contender]:
         def read(pixels: np.ndarray, engine: Any = engine) -> str:
             return "".join(engine(pixels, use_det=False, use_cls=False, use_rec=True).txts or ())
 
-        read(_BLANK)  # it loads its model at the first picture
+        read(_BLANK)  # loads the model
         found.append(Contender(f"{REFERENCE}{suffix}", _versioned("rapidocr"), [model], read, bgr, note=note))
     _opencv_threads(threads)
     return found
@@ -122,7 +122,7 @@ def rapidocr_onnxruntime(threads: int) -> list[Contender]:
 
 
 def svtrv2(threads: int) -> list[Contender]:
-    """SVTRv2-base as the weights wheel of a crawler carries it, read as the crawler (azcrawlerpy 1.4.8) does.
+    """SVTRv2-base with the weights in a crawler's wheel, read as the crawler (azcrawlerpy 1.4.8) does.
 
     A small network (selector.onnx) picks one of four sizes from a thumbnail and the picture's proportions; the
     recogniser reads at that size. Pixels from -1 to 1; the answer by greedy CTC, class 0 the blank.
@@ -162,7 +162,7 @@ PEERS: Mapping[str, Callable[[int], list[Contender]]] = {
 
 
 def open_peers(threads: int, wanted: Sequence[str] | None = None) -> tuple[list[Contender], dict[str, str]]:
-    """(the contenders there are, why the others are not there: package -> one line)."""
+    """(the contenders that are installed, why others are missing: package -> one line)."""
     found: list[Contender] = []
     missing: dict[str, str] = {}
     for package, opened in PEERS.items():
@@ -172,18 +172,18 @@ def open_peers(threads: int, wanted: Sequence[str] | None = None) -> tuple[list[
             found += opened(threads)
         except NotInstalledError as error:
             missing[package] = str(error)
-        except Exception as error:  # other people's code, of any version: its failure is a line of the report
+        except Exception as error:  # third-party code of any version: its failure is a line of the report
             missing[package] = f"does not start ({explained(error)})"
     return found, missing
 
 
 def explained(error: Exception) -> str:
-    """A stranger's error on part of a line."""
+    """A third-party error, shortened to part of a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
 
 
 def bgr(pixels: np.ndarray) -> np.ndarray:
-    """What OpenCV programs call a picture."""
+    """RGB -> BGR, contiguous, as OpenCV has it."""
     return np.ascontiguousarray(pixels[:, :, ::-1])
 
 

@@ -1,4 +1,4 @@
-"""Accuracy against time as a picture: a point a recogniser, as large as its files, over the words of all sets."""
+"""Chart of accuracy against time: a point for each recogniser, as large as its files, over the words of all sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def save_chart(rows: Sequence[dict[str, Any]], path: Path, machine: str) -> None
     _points(axes, rows)
     axes.set_ylabel("words right, %")
     axes.set_xlabel("milliseconds a word (logarithmic)")
-    figure.canvas.draw()  # places everything, so that the labels' room is known
+    figure.canvas.draw()  # lays everything out, so that free room is known
     _labels(axes, rows)
     save(figure, path)
 
@@ -53,7 +53,7 @@ def _points(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[list[tuple[float, float]], str]]:
-    """Points of one set of files in several settings, by time, and their colour."""
+    """Points of one recogniser in several settings, sorted by time, and their colour."""
     same: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     colours = {}
     for row, colour in zip(rows, _colours(rows)):
@@ -64,7 +64,7 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[list[tuple[float, f
 
 
 def _labels(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Each point's name near it where nothing lies in the way, with a line that leads to it."""
+    """Places each point's name nearby where there is room, with a line that leads to the point."""
     from matplotlib.transforms import Bbox
 
     renderer, dot, inside = axes.figure.canvas.get_renderer(), axes.figure.dpi / 72, axes.get_window_extent()
@@ -102,8 +102,8 @@ def _labels(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _offsets(radius: float, width: float, height: float, dot: float) -> Iterator[tuple[float, float]]:
-    """From a point to the middle of its label, in pixels: round the point, further and further out, and never straight
-    up or down, where a line to it would lie on the bars."""
+    """Places to try for a label, in pixels from its point: around the point at growing distances, never straight up or
+    down, where the line would cover the error bars."""
     for far in range(4, 90, 8):
         for turn in range(24):
             x, y = math.cos(math.tau * (turn + 0.5) / 24), math.sin(math.tau * (turn + 0.5) / 24)

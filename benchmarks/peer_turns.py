@@ -1,4 +1,4 @@
-"""Recognisers read the same words in turn, one word at a time: what each read, and how long it took."""
+"""Recognisers read the same words in turn, one word at a time: answers and times."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from clip4str.data.labelled_words import LabelledWord
 from clip4str.data.protocol import Protocol
 
 _WARM_UP = 10  # words read by every side before the first is timed
-_SHORT = 0.002  # seconds between turns, where a side's thread pool may still be spinning
+_SHORT = 0.002  # seconds between turns, in which a side's thread pool may still spin
 
 
 @dataclass
 class Answers:
-    """One set, one recogniser, in the order read; the same places are the same words.
+    """One set, one recogniser, in the order read; equal indices are the same word.
 
     right: of every word. seconds: of every picture that could be opened, NaN where the recogniser raised an error.
-    failed: at how many words it did; they count as wrong. error: the last of them.
+    failed: number of such words, which count as wrong. error: the last one.
     """
 
     right: list[bool] = field(default_factory=list)
@@ -43,7 +43,7 @@ def race(
     threads: int = 1,
     progress: bool = False,
 ) -> list[Answers]:
-    """Every side reads every word, in an order drawn anew for each, so that no side always follows the same other.
+    """Every side reads every word, in a random order for each word, so that no side always follows the same other.
 
     An image that cannot be opened counts as wrong.
     """
@@ -51,7 +51,7 @@ def race(
     answers = [Answers() for _ in sides]
     for side in sides:
         for pixels in [word.pixels for word in words if word.pixels is not None][:_WARM_UP]:
-            with suppress(Exception):  # it is counted when the word's turn comes
+            with suppress(Exception):  # counted when the word's turn comes
                 _turn(side, pixels)
     pause = _SHORT if threads > 1 else 0.0
     gc.collect()
@@ -66,7 +66,7 @@ def race(
                     continue
                 try:
                     text, seconds = _turn(sides[which], pixels)
-                except Exception as error:  # other people's code: the report says at how many words
+                except Exception as error:  # third-party code: the report counts the words
                     taken.failed, taken.error = taken.failed + 1, explained(error)
                     text, seconds = "", np.nan
                 taken.right.append(protocol.prediction(text) == label)
@@ -88,11 +88,11 @@ def _turn(side: Contender, pixels: np.ndarray) -> tuple[str, float]:
 
 
 def report(sides: Sequence[Contender], answers: dict[str, list[Answers]], reference: int = 0) -> list[dict[str, Any]]:
-    """A row a recogniser. answers: set -> one Answers a side, none of which failed at all words.
+    """A row for each recogniser. answers: set -> Answers of each side, none of which failed at every word.
 
     accuracy: by set; combined: over all words. latency_ms: over all words of all sets. ratio: of its time to that of
-    the side `reference` at the same word, the quartiles over words; and of_medians, which other work on the machine
-    moves more.
+    the side `reference` for the same word, quartiles over words; and of_medians, which depends more on other work on
+    the machine.
     """
     times = [np.array([s for taken in answers.values() for s in taken[k].seconds]) for k in range(len(sides))]
     rows = []

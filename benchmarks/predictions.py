@@ -1,5 +1,4 @@
-"""What engines, and the one-shot program over our kernels, should take on a device: times in microseconds, of whole
-batches."""
+"""Predicted times of engines, and of the one-shot program over our kernels, on a device: microseconds per batch."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ from clip4str.benchmarks.launches import Launch, total_bytes, total_flops, total
 from clip4str.model import Config
 
 CONFIRM = "predicted, to be confirmed on devices"
-# The driver in Python beside the stages: cpu-small.json's "host" is 0.4 to 0.7, 0.9 to 1.1 and 1.9 to 2.3 ms for 1, 8
+# The Python driver between stages: "host" in cpu-small.json is 0.4 to 0.7, 0.9 to 1.1 and 1.9 to 2.3 ms for 1, 8
 # and 32 words in 9, 13 and 15 calls.
 CALL_US, WORD_US = 40.0, 50.0
-GRAPH_US = 20.0  # starting a graph, and the answer's way to the host
+GRAPH_US = 20.0  # starting a graph, and copying the answer to the host
 PARTS = ("launch_us", "memory_us", "arithmetic_us")  # of the GPU's time; waiting for the cache counts as arithmetic
 PASSES = 3, 1
 
@@ -26,7 +25,7 @@ PASSES = 3, 1
 def predictions(
     networks: Mapping[str, Config], chosen: Mapping[str, Device], batches: Sequence[int], passes: Sequence[int]
 ) -> dict[str, Any]:
-    """All that the engines' table and chart show."""
+    """The report of engines, for table and chart."""
     return {
         "status": CONFIRM,
         "assumed": {
@@ -51,7 +50,7 @@ def _cases(networks: Mapping[str, Config], chosen: Mapping[str, Device], batches
 
 
 def _shares() -> dict[str, float]:
-    """Of the data sheet's rate and bandwidth: what a tuned kernel is taken to reach at best."""
+    """Shares of the data sheet's rate and bandwidth that a tuned kernel is assumed to reach at best."""
     return {
         "rate_share": round(devices.PEAK_MATRIX * devices.MATRIX_SHARE, 3),
         "bandwidth_share": round(devices.PEAK_BANDWIDTH * devices.BANDWIDTH_SHARE, 3),
@@ -81,7 +80,7 @@ def predict(
 
 
 def stage(device: Device, parts: Sequence[Launch]) -> dict[str, Any]:
-    """One call: its time, and how much of it goes into launches, waiting for memory, and arithmetic or cache."""
+    """One call: its time, divided into launches, waiting for memory, and arithmetic or cache."""
     spent = dict.fromkeys(PARTS, 0.0)
     for part in parts:
         memory, blocks = device.memory_us(part), device.blocks_us(part)
@@ -101,7 +100,7 @@ def stage(device: Device, parts: Sequence[Launch]) -> dict[str, Any]:
 def kernel_predictions(
     networks: Mapping[str, Config], chosen: Mapping[str, Device], batches: Sequence[int]
 ) -> dict[str, Any]:
-    """As predictions, of the one-shot program; where there is one device, with its launches."""
+    """The report of the one-shot program; for a single device, with its launches."""
     rows = []
     for name, batch, key, config, device in _cases(networks, chosen, batches):
         rows.append({"network": name, "batch": batch, "device": key, **predict_program(device, config, batch)})

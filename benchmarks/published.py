@@ -53,7 +53,7 @@ class Published:
         return self._refine("cross", cross, both)
 
     def _autoregress(self, branch: str, memory: Tensor, steps: int | None = None) -> Tensor:
-        """Greedy logits (N, L, C): of exactly `steps` steps, or else until every word of the batch has ended."""
+        """Greedy logits (N, L, C): of exactly `steps` steps, or until every word of the batch has ended."""
         decoder, most = self._decoders[branch], steps or self.model.config.steps
         tokens = torch.full((len(memory), most), self.model.charset.pad, device=memory.device)
         tokens[:, 0] = self.model.charset.start
@@ -88,7 +88,7 @@ class Published:
             return decoder(tokens, attend, decoder.project_memory(memory))
 
     def _with_text(self, logits: Tensor, memory: Tensor) -> Tensor:
-        """Memory with the text features of what the logits say: (N, M + context, d)."""
+        """Memory with the text features of the logits' words: (N, M + context, d)."""
         with self.stopwatch("text"):
             captions = [self.model.charset.caption(row) for row in self.pick(logits.softmax(-1), 0).tolist()]
             bpe = torch.from_numpy(self.model.tokenizer(captions)).to(memory.device)

@@ -1,4 +1,4 @@
-"""Networks of the usual sizes with random weights: they read nothing, but show how fast a size is."""
+"""Networks of the usual sizes with random weights: they read no words, but show how fast a size is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clip4str.model.sizes import SIZES, size_name
 
 
 def random_network(config: Config, device: torch.device | str = "cpu", seed: int = 0) -> Clip4Str:
-    """Float32, made on the device. Its parameters ask for gradients as a loaded checkpoint's do: autocast keeps the
+    """Float32, made on the device. Its parameters require gradients, as a loaded checkpoint's do: autocast caches
     half-precision copies of no others."""
     with torch.device("meta"):
         model = Clip4Str(config)
@@ -27,7 +27,7 @@ def random_network(config: Config, device: torch.device | str = "cpu", seed: int
 
 
 def random_checkpoint(size: str, folder: Path, seed: int = 0) -> Path:
-    """Write folder/clip4str-SIZE-random.safetensors; returns its path. Raises UsageError for a size that is none."""
+    """Write folder/clip4str-SIZE-random.safetensors; returns its path. Raises UsageError for an unknown size."""
     if (size := size_name(size)) not in SIZES:
         raise UsageError(f"--random-weights is one of {', '.join(SIZES)}, not {size!r}")
     path = folder / f"clip4str-{size}-random.safetensors"
@@ -44,7 +44,7 @@ def random_bundle(checkpoint: Path, folder: Path, precision: str, max_batch: int
 
 
 def scaled(name: str, x: torch.Tensor) -> torch.Tensor:
-    """Standard normal values -> values of a size at which activations neither vanish nor blow up."""
+    """Standard normal values, scaled so that activations neither vanish nor blow up."""
     parts = name.split(".")
     if name.endswith("logit_scale"):
         return torch.full_like(x, math.log(1 / 0.07))

@@ -1,4 +1,4 @@
-"""Draws the charts of benchmarks/results anew from the figures beside them, without measuring anything."""
+"""Redraws the charts of benchmarks/results from the figures beside them, without measuring anything."""
 
 from __future__ import annotations
 

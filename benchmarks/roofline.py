@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What GPUs should need that nobody has measured, from launches, bytes and arithmetic: `python benchmarks/roofline.py`.
+"""Predicts times on GPUs that were not measured, from launches, bytes and arithmetic: `python benchmarks/roofline.py`.
 
 For TensorRT engines, stage by stage (engine_launches.py), or with --kernels for the one-shot program over our kernels
-(kernel_launches.py); both on the devices of devices.py, which says how a launch becomes a time. A device confirms
-these predictions or does not: gpu_suite.py prints them beside what it measures.
+(kernel_launches.py), on the devices of devices.py, which also has the model of a launch's time. gpu_suite.py prints
+the predictions beside what it measures.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch", nargs="+", type=int, default=[1, 32], metavar="N", help="words at once (default: 1 32)")
     add("--passes", nargs=2, type=int, default=list(PASSES), metavar=("V", "C"),
         help="engines: visual and cross-modal passes before refinement by one pass each (default: 3 1)")  # fmt: skip
-    add("--json", type=Path, metavar="FILE", help="write everything")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw the engines' predictions: .png, .svg or .pdf")
     return parser
 
@@ -102,7 +102,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def network(name: str) -> Config:
-    """A size that training knows, or what a bundle's manifest says. Raises UsageError, BundleError."""
+    """The config of a known size, or of a bundle's manifest. Raises UsageError, BundleError."""
     if (size := size_name(name)) in SIZES:
         return SIZES[size]
     if not Path(name).is_dir():
@@ -116,7 +116,7 @@ def network(name: str) -> Config:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: what was assumed, the devices, and a table for every network and batch."""
+    """Markdown: assumptions, devices, and a table for every network and batch."""
     rows, names = report["rows"], {key: device["name"] for key, device in report["devices"].items()}
     parts = [assumptions(report), device_table(report["devices"])]
     for network_name, batch in dict.fromkeys((row["network"], row["batch"]) for row in rows):
@@ -135,7 +135,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def kernel_table(report: dict[str, Any]) -> str:
-    """Markdown: the devices, a row for every prediction, and the launches where there are some."""
+    """Markdown: devices, a row for every prediction, and launches where the report has them."""
     lines = [
         [row["network"], report["devices"][row["device"]]["name"], row["batch"], row["launches"],
          *(digits(row[key] / 1000) for key in ("tower_us", "total_us", "bound_us")), f"{row['times_tower']:.2f}",
@@ -187,7 +187,7 @@ def _reach(a: Mapping[str, float]) -> str:
 
 
 def dump(report: dict[str, Any]) -> str:
-    """JSON, a prediction a line, five digits."""
+    """JSON, one prediction per line, five significant digits."""
     rows = ",\n".join(f"  {json.dumps(_rounded(row))}" for row in report["rows"])
     head = json.dumps({key: value for key, value in report.items() if key != "rows"}, indent=1)
     return f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n'
@@ -202,7 +202,7 @@ def _rounded(value: Any) -> Any:
 
 
 def digits(value: float) -> str:
-    """Three digits, or all before the point: 0.0123, 1.23, 1234."""
+    """Three significant digits, or all before the point: 0.0123, 1.23, 1234."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 

@@ -1,4 +1,4 @@
-"""The roofline's predictions as a picture: milliseconds a word on every device, a panel a network and batch."""
+"""Chart of the roofline's predictions: milliseconds a word on every device, a panel for each network and batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOURCE = (
 
 
 def save_chart(report: dict[str, Any], path: Path) -> None:
-    """Write a PNG, SVG or PDF, as the suffix says. Needs matplotlib: see check_chart. Raises UsageError."""
+    """Write a PNG, SVG or PDF, by the suffix. Needs matplotlib: see check_chart. Raises UsageError."""
     rows = report["rows"]
     networks, batches = (list(dict.fromkeys(row[key] for row in rows)) for key in ("network", "batch"))
     devices = list(report["devices"])
@@ -50,5 +50,5 @@ def _panel(axes: Any, rows: list[dict[str, Any]], devices: list[str]) -> None:
 
 
 def _short(ms: float) -> str:
-    """Two digits, or all before the point: 0.077, 1.0, 17."""
+    """Two significant digits, or all before the point: 0.077, 1.0, 17."""
     return f"{ms:.{max(0, 1 - math.floor(math.log10(ms)))}f}"

@@ -1,4 +1,4 @@
-"""What a recogniser reads well and what badly: drawn words with one difficulty at a time, counted and shown."""
+"""What a recogniser reads well and what badly: drawn words with one difficulty at a time, counted and pictured."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ examples:
 
 Words are drawn plainly, dark on light, in typefaces of the atlas; each row then
 has one difficulty. Exact: with case and punctuation. Plain: 0-9a-z only.
-Drawn words show what is difficult beside what; they say nothing of accuracy on
-real ones, for which see clip4str eval.
+Drawn words compare difficulties; they say nothing about accuracy on real
+words, for which see clip4str eval.
 """
 
 
@@ -50,7 +50,7 @@ def measure(recognizer: Recognizer, rows: dict[str, list[tuple[Picture, str]]]) 
 def picture(
     report: Sequence[dict[str, Any]], rows: dict[str, list[tuple[Picture, str]]], across: int = 6
 ) -> Image.Image:
-    """A row of examples for each difficulty: the first ones, right or wrong, as they came."""
+    """A row of examples for each difficulty: the first ones, right or wrong."""
     lines = []
     for row in report:
         seen = list(zip(rows[row["name"]], row["examples"]))[:across]

@@ -1,4 +1,4 @@
-"""What is read where nothing is to be read: textless crops, made and cut from photos away from every word."""
+"""False readings: what is read in crops without text, made, or cut from photos away from every word."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ examples:
   python benchmarks/textless.py --photos PHOTOS --json textless.json --picture false-readings.png
   python benchmarks/textless.py --count 600
 
-Half of the crops are pieces of the photos that training leaves alone (a third of
-them, by their names), away from every word; the other half is made: the kinds
-that training has, from other seeds, and kinds that it never draws. Read is what
-is answered with any text at all; surely read, with a confidence over 0.5. The
-intervals are of 95 % (Wilson).
+Half of the crops are pieces, away from every word, of the photos that training
+does not use (a third of them, by their names); the other half is made: the kinds
+that training draws, from other seeds, and kinds that it never draws. Read: any
+text was answered; surely read: with a confidence over 0.5. Intervals are 95 %
+(Wilson).
 """
 
 
@@ -51,7 +51,7 @@ class FalseReading(NamedTuple):
 
 
 def drawable() -> tuple[dict[str, Maker], list[str]]:
-    """Kinds that this machine can draw, and what it lacks."""
+    """Kinds that this machine can draw, and notes on what it lacks."""
     known = Textless()
     makers, notes = {**known.made, **UNSEEN}, known.notes
     if not script_faces(MEASURED):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Where a training step's time goes on one CPU core, beside what the arithmetic alone would take.
+"""Where a training step's time goes on one CPU core, and what the arithmetic alone would take.
 
 Examples:
   python benchmarks/training_step.py
   python benchmarks/training_step.py --layers 6 --batch 80 --cross-every 1      # the bundled network's first runs
 
-Parts are timed in turn over several rounds; the floor is their products' operations at the rate that one large product
-reaches here. Medians; the words are random, of 2 to 12 characters.
+Parts are timed in turn over several rounds; medians are printed. Floor: the operations of a part's matrix products at
+the rate of one large product on this machine. Words are random, of 2 to 12 characters.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ PARTS = ("image tower", "visual decoder", "draft head", "cross-modal branch", "b
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--layers", type=int, default=9, help="of the image tower (default 9)")
-    p.add_argument("--batch", type=int, default=128, help="words a step (default 128)")
+    p.add_argument("--layers", type=int, default=9, help="layers of the image tower (default 9)")
+    p.add_argument("--batch", type=int, default=128, help="words per step (default 128)")
     p.add_argument("--orders", type=int, default=2, help="permutations (default 2)")
     p.add_argument("--cross-every", type=int, default=4, help="as train --cross-every (default 4)")
-    p.add_argument("--processes", type=int, default=2, help="that share the optimiser's work (default 2)")
+    p.add_argument("--processes", type=int, default=2, help="processes that share the optimiser's work (default 2)")
     p.add_argument("--precision", choices=("auto", "32", "bf16-mixed"), default="auto", help="as train --precision")
     p.add_argument("--compile", action="store_true", help="torch.compile, as the long run does")
-    p.add_argument("--rounds", type=int, default=7, help="that medians are of (default 7)")
+    p.add_argument("--rounds", type=int, default=7, help="rounds to take medians of (default 7)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     args = p.parse_args(argv)
     for name in ("layers", "batch", "cross_every", "processes", "rounds"):
@@ -123,7 +123,8 @@ class Step:
         self.optimizer = self.module.configure_optimizers()
         rng = np.random.default_rng(0)
         letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
-        lengths = np.sort(rng.integers(2, 13, 8 * args.batch))[3 * args.batch : 4 * args.batch]  # as Stream deals them
+        # Lengths as in a batch of Stream, which sorts words before it deals them out.
+        lengths = np.sort(rng.integers(2, 13, 8 * args.batch))[3 * args.batch : 4 * args.batch]
         self.tokens = encode_words(["".join(rng.choice(letters, n)) for n in lengths], self.module.charset)
         self.pixels = torch.from_numpy(rng.integers(0, 256, (args.batch, *config.image_size, 3), np.uint8))
         self.orders = draw_orders(self.tokens.shape[1] - 2, args.orders, rng)
@@ -153,7 +154,7 @@ class Step:
 
 
 def _count(step: Step) -> dict[str, float]:
-    """Operations of the matrix products of every part."""
+    """Operations in matrix products, by part."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -172,7 +173,7 @@ def _count(step: Step) -> dict[str, float]:
 
 
 def _rate(precision: str) -> float:
-    """Operations a second of a large product."""
+    """Operations per second of a large product."""
     import torch
 
     dtype = torch.float32 if precision == "32" else torch.bfloat16

@@ -1,4 +1,4 @@
-"""Sides read the same batches in turn, so that what else the machine does falls on all of them alike."""
+"""Sides read the same batches in turn, so that other work on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from clip4str.benchmarks.latency_sides import Turn
 
-_PAUSE = 0.01  # seconds between turns: one side's thread pool must not spin into the other side's time
+_PAUSE = 0.01  # seconds between turns, so that one side's thread pool does not spin in the other's time
 
 
 def take_turns(
@@ -23,8 +23,8 @@ def take_turns(
     seconds: float = float("inf"),
     progress: bool = False,
 ) -> dict[str, list[Turn]]:
-    """Side -> its turns, A B A B, over images that change from one repetition to the next. Fewer repetitions than
-    `repeat`, but at least three, if they take longer than `seconds`."""
+    """Side -> its turns, A B A B, over images that change from one repetition to the next. If they take longer than
+    `seconds`, fewer repetitions than `repeat`, but at least three."""
     turns: dict[str, list[Turn]] = {name: [] for name in sides}
     bar = tqdm(total=repeat, desc=f"batch {batch}", unit="rep", disable=None if progress else True, leave=False)
     deadline = float("inf")

@@ -1,4 +1,4 @@
-"""What the benchmarks share that read labelled words one at a time: their options, and how they end."""
+"""Shared by benchmarks that read labelled words one at a time: options, and the end of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clip4str.core.output_files import check_output, write_json
 
 
 def word_parser(program: str, description: str | None, epilog: str, data: bool = True) -> Parser:
-    """Options of which words, on how many threads, and where the figures go. data: must there be some?"""
+    """Options for words, threads and output. data: is --data required?"""
     parser = Parser(
         prog=program, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -28,7 +28,7 @@ def word_parser(program: str, description: str | None, epilog: str, data: bool =
 
 
 def check_word_options(args: argparse.Namespace) -> None:
-    """Raises UsageError for what cannot be meant, or cannot be written."""
+    """Raises UsageError for values out of range, or an output that cannot be written."""
     for name, value in (("limit", args.limit), ("threads", args.threads)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} is 1 or more, not {value}")
@@ -36,7 +36,7 @@ def check_word_options(args: argparse.Namespace) -> None:
 
 
 def finish(args: argparse.Namespace, info: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Say that the machine was busy, if it was; write the figures with the machine's, if they are to be written."""
+    """Say so if the machine was busy; write the figures and the machine's with --json."""
     if busy(info):
         print(f"taken while other work ran (load {info['load_before']}): times are too long, and ratios rough")
     if args.json:

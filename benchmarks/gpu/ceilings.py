@@ -1,4 +1,4 @@
-"""What the device can do at best, measured: the two ceilings that every figure is held against."""
+"""The device's measured ceilings, bandwidth and matrix rate, that every figure is compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suite's results as a picture: milliseconds a word, every way of decoding, every size and batch."""
+"""Chart of the suite's results: milliseconds a word for every way of decoding, size and batch."""
 
 from __future__ import annotations
 

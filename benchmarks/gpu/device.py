@@ -1,5 +1,5 @@
-"""The GPU as the suite uses it: timer, graph, profiler. Every CUDA call of the suite is in `Gpu`; `StandIn` answers the
-same on a CPU, so that all the rest runs, and is tested, without one.
+"""The GPU as the suite uses it: timer, graph, profiler. Every CUDA call of the suite is in `Gpu`; `StandIn` has the
+same interface on a CPU, so that everything else runs, and is tested, without a GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Gpu:
         self.half = torch.float16
 
     def least(self, seconds: float) -> float:
-        """Seconds that must be left for work to be begun."""
+        """Seconds that must be left for work to begin."""
         return seconds
 
     def info(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Gpu:
         torch.cuda.synchronize()
 
     def free(self) -> None:
-        """Give memory back, also that of graphs which nobody holds any more."""
+        """Free cached memory, also that of graphs that are no longer used."""
         gc.collect()
         self.sync()
         torch.cuda.empty_cache()
@@ -68,7 +68,7 @@ class Gpu:
         return torch.cuda.mem_get_info()[0]
 
     def graph(self, call: Call, warmups: int = 2) -> Call:
-        """`call` under a CUDA graph: what it returns replays it. Whatever capture raises is raised."""
+        """Captures `call` in a CUDA graph; returns a function that replays it. Raises what capture raises."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -106,7 +106,7 @@ class Gpu:
         return taken
 
     def kernels(self, call: Call) -> int | None:
-        """How many kernels one call launches; None if the profiler saw none, as where counters are not to be had."""
+        """Number of kernels one call launches; None if the profiler saw none, for lack of permission perhaps."""
         from torch.profiler import ProfilerActivity, profile
 
         call()

@@ -1,4 +1,4 @@
-"""Pixels on the device to words on the host, every way in turn within the same seconds."""
+"""Pixels on the device to words on the host: every way of decoding, taking turns."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from clip4str.benchmarks.random_weights import random_network
 from clip4str.model import Clip4Str, Config
 
 Side = Callable[[Tensor], Any]
-_PIXELS = 4  # batches of different pixels, in turn
+_PIXELS = 4  # batches of different pixels that take turns
 
 
 class Networks:
-    """One size of network in every form that is timed, each made when it is first wanted."""
+    """One size of network in every form that is timed, each made when first used."""
 
     def __init__(self, gpu: Gpu, config: Config) -> None:
         self.gpu, self.config = gpu, config
@@ -155,7 +155,7 @@ def take_turns(gpu: Gpu, sides: dict[str, Side], pixels: Sequence[Tensor], secon
 
 
 def _device(gpu: Gpu, side: Any, values: dict[str, Any], name: str) -> None:
-    """Time on the device alone: the graph of the whole, and that of the image tower. Turn about, too."""
+    """Time on the device alone: the graph of the whole and that of the image tower, alternating."""
     whole, tower = [], []
     for _ in range(5):
         whole += gpu.seconds(side.replay, 20, limit=0.3)
@@ -168,7 +168,7 @@ def _launches(gpu: Gpu, side: Side, pixels: Tensor, values: dict[str, Any], name
 
 
 def summarize(values: dict[str, Any], config: Config, rate: float | None) -> None:
-    """The figures that targets and tables are made of."""
+    """The figures that targets and tables show."""
     sides, summary = values.get("sides", {}), values.setdefault("summary", {})
     ours = sides.get("ours", {}).get("median")
     for name, times in sides.items():
@@ -185,7 +185,7 @@ def summarize(values: dict[str, Any], config: Config, rate: float | None) -> Non
 
 
 def compiled(gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int]) -> None:
-    """torch.compile of the reference beside ours. May not fit: compiling takes minutes on a slow host."""
+    """torch.compile of the reference beside ours. There may be no time: compiling takes minutes on a slow host."""
     from clip4str.benchmarks.gpu.sides import CompiledReference
 
     networks = Networks(gpu, config)

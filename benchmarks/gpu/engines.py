@@ -1,4 +1,4 @@
-"""Engines of the bundled network, where TensorRT is: built here, their words held against ONNX Runtime's, and timed."""
+"""Engines of the bundled network, if TensorRT is installed: built, their words compared with ONNX Runtime's, timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEEDED = ("onnx", "onnxruntime", "cuda.bindings")
 
 
 def engines(gpu: Gpu, report: Reporter) -> None:
-    """Skipped, with the reason, where TensorRT or what a build needs is not installed."""
+    """Skipped, with the reason, if TensorRT or a library that builds need is not installed."""
     what = "engines of the bundled network"
     try:
         missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -71,7 +71,7 @@ def _measure(report: Reporter, precision: str, target: str) -> None:
 
 
 def _times(recognizer: Any, pixels: np.ndarray) -> list[float]:
-    """Seconds of whole readings, pixels on the host to words, after those that capture graphs."""
+    """Seconds of whole readings, pixels on the host to words; the first ones, which capture graphs, are dropped."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

@@ -1,5 +1,5 @@
-"""Every case of every operator's bench.py: time, achieved GB/s and TFLOP/s beside the ceilings, the same from torch's
-own operators, and sweeps of configurations."""
+"""Every case of every operator's bench.py: time, achieved GB/s and TFLOP/s beside the ceilings, torch's own operators,
+and sweeps of configurations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SETS, _SETS_BYTES, _SETS_SECONDS = 40, 2**30, 0.5
 def cases_of(operator: str, gpu: Gpu) -> list[Any]:
     """The most wanted first. Raises ImportError if the operator has no bench.py."""
     module = importlib.import_module(f"clip4str.kernels.{operator}.bench")
-    if gpu.kind == "cpu":  # some kernels are no function of their own, so they have no reference
+    if gpu.kind == "cpu":  # kernels that are only part of an operator have no reference
         return [c for c in module.cases() if c.flops + c.bytes < 3e7 and c.function.__name__ not in _NO_REFERENCE][:1]
     takes_capability = bool(module.cases.__code__.co_argcount)
     cases = module.cases((gpu.properties.major, gpu.properties.minor)) if takes_capability else module.cases()
@@ -50,7 +50,7 @@ def _rank(name: str) -> int:
 
 
 def time_kernels(gpu: Gpu, report: Reporter, operators: Sequence[str], device: Device) -> None:
-    """Operators in turn, so that a lack of time cuts the least wanted cases of each."""
+    """Operators in turn, so that a lack of time costs each its least wanted cases."""
     lists: dict[str, list[Any]] = {}
     for operator in operators:
         report.values[operator] = []
@@ -81,15 +81,15 @@ def _time(gpu: Gpu, operator: str, case: Any, device: Device) -> dict[str, Any]:
         "predicted_us": round(device.kernel_us(case.bytes, case.flops, _LAUNCHES.get(operator, 1)), 2),
     }
     if case.baseline is not None:
-        with suppress(Exception):  # what torch has of its own may not take every case
+        with suppress(Exception):  # torch's own operators may not support every case
             values["torch_us"] = _measure(gpu, case, case.baseline)["median"]
             values["times_torch"] = round(values["torch_us"] / us, 3)
     return values
 
 
 def _measure(gpu: Gpu, case: Any, function: Any, sets: int | None = None, repeats: int = 30, **more: Any) -> Any:
-    """Microseconds of a call within a graph of many. sets: how many sets of arguments take turns; by default so many
-    that none is in the second-level cache when its turn comes."""
+    """Microseconds of a call within a graph of many. sets: how many sets of arguments take turns; by default enough
+    that none is in the L2 cache when its turn comes."""
     if sets is None:
         sets = max(1, min(_SETS, math.ceil(2 * gpu.l2_bytes / case.bytes), _SETS_BYTES // max(1, case.bytes)))
         sets = min(sets, 2) if gpu.kind == "cpu" else sets
@@ -106,7 +106,7 @@ def _measure(gpu: Gpu, case: Any, function: Any, sets: int | None = None, repeat
 
         try:
             call, captured = gpu.graph(many, warmups=1), True
-        except Exception:  # capture is not for everyone: host quads, an operator that synchronises
+        except Exception:  # not everything can be captured: host quads, an operator that synchronises
             if not gpu.alive():
                 raise
             call, captured = many, False
@@ -115,7 +115,7 @@ def _measure(gpu: Gpu, case: Any, function: Any, sets: int | None = None, repeat
 
 
 def sweep(gpu: Gpu, report: Reporter, operators: Sequence[str]) -> None:
-    """All configurations of the cases that matter most; `shipped` is what the operator chooses by itself."""
+    """All configurations of the most important cases; `shipped` is the operator's own choice."""
     report.values["cases"] = []
     wanted = [(o, case) for o in operators for case in report.attempt(o, 0, cases_of, o, gpu) or [] if case.configs]
     for operator, case in sorted(wanted, key=lambda item: _rank(item[1].name)):
@@ -135,7 +135,7 @@ def _sweep(gpu: Gpu, report: Reporter, operator: str, case: Any) -> dict[str, An
         try:
             times = _measure(gpu, case, case.function, repeats=10, config=config)
             tried.append({"config": str(config), "us": times["median"]})
-        except Exception as error:  # too much shared memory, say: no configuration for this device
+        except Exception as error:  # e.g. too much shared memory for this device
             tried.append({"config": str(config), "error": f"{type(error).__name__}: {error}"[:200]})
             if not gpu.alive():
                 raise
@@ -150,7 +150,7 @@ def _sweep(gpu: Gpu, report: Reporter, operator: str, case: Any) -> dict[str, An
 
 
 def warm(gpu: Gpu, report: Reporter, script: Path, processes: int | None = None) -> None:
-    """Compile kernels into Triton's cache on disk, many processes at once: one by one it would take all the time."""
+    """Compile kernels into Triton's cache on disk in parallel processes: one by one it would take all the time."""
     count = processes or max(1, min(14, (os.cpu_count() or 2) - 2))
     options = ["--dry-run"] if gpu.kind == "cpu" else []
     children = [
@@ -171,7 +171,7 @@ def warm(gpu: Gpu, report: Reporter, script: Path, processes: int | None = None)
 
 
 def warm_shard(gpu: Gpu, shard: int, of: int) -> None:
-    """One process's part: call once what will be timed. Errors are left for the sections that report them."""
+    """One process's share: call once what will be timed. Errors are reported by later sections."""
     cases = sorted((case for o in OPERATORS for case in _quietly(o, gpu)), key=lambda case: _rank(case.name))
     swept = [(case, config) for case in cases if _rank(case.name) < 2 for config in case.configs if config is not None]
     programs = [*itertools.product(NETWORKS, BATCHES)][: 1 if gpu.kind == "cpu" else None]

@@ -1,4 +1,4 @@
-"""The networks that the suite times, and the published way to run them. Weights are random: no checkpoint is needed."""
+"""The networks that the suite times, and the published way of decoding. Weights are random: no checkpoint needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = Config(
 
 
 def sizes(dry_run: bool) -> dict[str, Config]:
-    """The networks to time, by name. A dry run gives the names to a tiny one."""
+    """The networks to time, by name; in a dry run a tiny one under each name."""
     return {name: TINY if dry_run else SIZES[name] for name in ("base16", "small", "large")}
 
 

@@ -1,4 +1,4 @@
-"""The results as a short text and as targets met or missed. Reads the results alone: no torch."""
+"""The results as a short text, and the targets met or missed. Needs the results alone: no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KERNEL_ROWS, _LISTED = 34, 12
 
 
 def dig(values: Any, *keys: Any) -> Any:
-    """values[a][b]..., None where there is no such thing."""
+    """values[a][b]..., or None."""
     for key in keys:
         if not isinstance(values, dict) or key not in values:
             return None
@@ -54,7 +54,7 @@ def _target(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """What a person wants to see, in at most 11,500 characters."""
+    """The most important results, in at most 11,500 characters."""
     parts = [
         _environment(results),
         *(_end_to_end(name, dig(results, f"end_to_end_{name}", "batches")) for name in ("base16", "small", "large")),

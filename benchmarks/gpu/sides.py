@@ -1,4 +1,4 @@
-"""What ours is compared with, besides the published way: the same few passes in torch alone, captured or compiled."""
+"""Besides the published way, ours is compared with the same few passes in plain torch, captured or compiled."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from clip4str.model import Clip4Str
 
 
 class PlainProgram:
-    """The same passes in plain half-precision torch, no kernel of ours: fit for a CUDA graph. The captions' tokens are
-    given, since without a kernel they come from the host."""
+    """The same passes in plain half-precision torch, without our kernels; can be captured in a CUDA graph. The
+    captions' tokens are given, since without a kernel they would come from the host."""
 
     def __init__(self, model: Clip4Str, batch: int) -> None:
         """model: in half precision."""

@@ -1,4 +1,4 @@
-"""Sections of a long run, each within its share of the time, in a process that may crash or hang.
+"""Runs sections, each within its share of the time, in a process that may crash or hang.
 
 A kernel that reads a bad address takes its whole process's CUDA context with it, and a compiler may hang: so sections
 run in a child process, and the parent, which never touches CUDA, keeps what they report, kills the child where a
@@ -26,7 +26,7 @@ GRACE = 15.0  # seconds over its share before a section is killed
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the run. weight: its share of the time, relative to the others; what one leaves, later ones get."""
+    """One part of the run. weight: its share of the time, relative to the others; later sections get unused time."""
 
     name: str
     weight: float
@@ -34,7 +34,7 @@ class Section:
 
 
 class Clock:
-    """What is left of a section's time."""
+    """Time left for a section."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
@@ -44,8 +44,8 @@ class Clock:
 
 
 class Reporter:
-    """A section's way to the results. values: its own figures, sent by `save` as often as it likes, so that a killed
-    section keeps what it had. results: those of the sections before."""
+    """How a section reports results. values: its own figures, sent by `save` as often as it likes, so that a killed
+    section keeps them. results: those of the sections before."""
 
     def __init__(self, name: str, seconds: float, connection: Connection, results: dict[str, Any]) -> None:
         self.name, self.clock, self.results = name, Clock(seconds), results
@@ -56,7 +56,7 @@ class Reporter:
         self._connection.send(("values", self.name, self.values))
 
     def fail(self, what: str, why: str) -> None:
-        """An answer was wrong, or could not be had."""
+        """An answer was wrong, or there was none."""
         self._connection.send(("failures", self.name, {"section": self.name, "what": what, "why": why}))
 
     def skip(self, what: str, why: str = "no time left") -> None:
@@ -77,8 +77,8 @@ class Reporter:
 
 
 class Store:
-    """Results on disk, rewritten whole and at once after every change. path_of: where to, once the device's name is
-    known, if no path was given."""
+    """Results on disk, rewritten whole and at once after every change. path_of: the path by the device's name,
+    if none was given."""
 
     def __init__(self, path: Path | None, head: dict[str, Any], path_of: Callable[[str], Path] | None = None) -> None:
         self.path, self._path_of = path, path_of
