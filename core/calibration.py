@@ -1,5 +1,5 @@
-"""Confidence calibrated by temperature: one number of a network, which benchmarks/calibration.py fits on words held
-out of training."""
+"""Calibration of confidence by temperature: one number for a network, which benchmarks/calibration.py fits on words
+held out of training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def calibrated(confidence: np.ndarray, temperature: float) -> np.ndarray:
     """sigmoid(logit(confidence) / temperature) of words' confidences, float64; for temperature 1 the array itself.
 
     Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) of a word's log-odds of
-    being right. The order of words stays; so do 0, 1 and whatever is no probability, NaN above all.
+    being right. The order of words does not change; nor do 0, 1 and values that are no probabilities, such as NaN.
     """
     if temperature == 1:
         return confidence

@@ -1,4 +1,4 @@
-"""What every chart shares: how it looks and how it is written. matplotlib is loaded when one is drawn, not before."""
+"""Style and output shared by all charts. matplotlib is imported when one is drawn, not before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, RED, VIOLET, PALE, GREY = (
     "#2f5f93", "#d9812b", "#5f9e64", "#b5485d", "#7d6ca8", "#c7c7c7", "#6a6a6a",
 )  # fmt: skip
-_TITLE, _LINE = 0.34, 0.18  # inches that the title takes, and every line below it or at the bottom
+_TITLE, _LINE = 0.34, 0.18  # inches for the title, and for every line below it or at the bottom
 
 
 def check_chart(path: Path | None) -> None:
@@ -25,8 +25,8 @@ def check_chart(path: Path | None) -> None:
 
 
 def new_figure(width: float, height: float, title: str, below: str = "", source: str = "", legend: bool = True) -> Any:
-    """An empty figure, inches. below: what the title leaves out; source: where the figures come from, at the bottom;
-    both may have several lines. legend: keep room for `add_legend`."""
+    """An empty figure, inches. below: text under the title; source: where the figures come from, at the bottom; both
+    may have several lines. legend: keep room for `add_legend`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -44,7 +44,7 @@ def new_figure(width: float, height: float, title: str, below: str = "", source:
 
 
 def add_legend(figure: Any, source: str = "", columns: int = 6) -> None:
-    """What all axes have labelled, once each, between them and the source."""
+    """One legend for all axes, each label once, between the axes and the source."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
@@ -75,7 +75,7 @@ def logarithmic(axes: Any, axis: str, steps: tuple[int, ...] = (1, 2, 5)) -> Non
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a PNG, SVG or PDF, as the suffix says, whole or not at all. Raises UsageError."""
+    """Write a PNG, SVG or PDF, by the suffix, whole or not at all. Raises UsageError."""
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix[1:].lower())
     write_whole(path, content.getvalue())

@@ -1,4 +1,4 @@
-"""What a draft head's frames spell: a first guess at the word, for fixed-point decoding to start from."""
+"""The word of a draft head's frames: a first guess, from which fixed-point decoding starts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MOST_FRAMES = 1024  # of a draft head, far more than any word needs
 def collapse(frames: np.ndarray, steps: int, characters: int) -> np.ndarray:
     """Connectionist temporal classification's best path: repeats merged, then blanks dropped.
 
-    frames (N, F) int: in every frame the id of the character it shows, END for none; so is what is no id of the
-    `characters`. Returns ids (N, steps) int64, at most steps - 1 characters and then end tokens.
+    frames (N, F) int: the id of the character that each frame shows; END, or anything that is no id of `characters`,
+    for none. Returns ids (N, steps) int64, at most steps - 1 characters and then end tokens.
     """
     shows = (frames > END) & (frames <= characters)
     shows[:, 1:] &= frames[:, 1:] != frames[:, :-1]

@@ -1,4 +1,4 @@
-"""What a figure was measured on: without it no figure is worth repeating."""
+"""The machine that figures were measured on; they mean nothing without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a safetensors file says beside its tensors: read, and changed, without loading a tensor."""
+"""The metadata of a safetensors file, read and changed without loading a tensor."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LARGEST_HEADER = 2**24
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Empty where the file says nothing. Raises CheckpointError for one that is cut or damaged."""
+    """Empty if the file has none. Raises CheckpointError if it is cut short or damaged."""
     header, _ = _header(path)
     return dict(header.get(_KEY, {}))
 
 
 def write_metadata(source: Path, target: Path, changes: Mapping[str, str]) -> None:
-    """A copy that says this, too; what else it says and the tensors' bytes stay as they are. It appears whole or not at
-    all, and may take the source's place. Raises CheckpointError, OSError."""
+    """Copies the file with `changes` to its metadata; everything else stays as it is. The copy appears whole or not at
+    all; source and target may be the same. Raises CheckpointError, OSError."""
     header, begin = _header(source)
     header[_KEY] = {**header.get(_KEY, {}), **changes}
     text = json.dumps(header).encode()
@@ -35,7 +35,7 @@ def write_metadata(source: Path, target: Path, changes: Mapping[str, str]) -> No
 
 
 def _header(path: Path) -> tuple[dict[str, dict], int]:
-    """By tensor, and what the file says; and where the tensors begin."""
+    """The header (tensors by name, and metadata) and the offset of the tensors' data."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))

@@ -1,4 +1,4 @@
-"""CLIP4STR in plain torch: the reference that every export and kernel is held against.
+"""CLIP4STR in plain torch: the reference for every export and kernel.
 
 Zhao et al., "CLIP4STR: A Simple Baseline for Scene Text Recognition with Pre-trained Vision-Language Model",
 IEEE TIP 2024 (arXiv 2305.14014). Module names are the published state_dict's.
@@ -127,7 +127,7 @@ class Clip(nn.Module):
         super().__init__()
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(c.text_positions, c.text_width))
         self.text_projection = nn.Parameter(c.text_width**-0.5 * torch.randn(c.text_width, c.d))
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # unused; kept for the checkpoint's sake
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # unused; checkpoints have it
         self.visual = ImageTower(c)
         self.transformer = Transformer(c.text_width, c.text_layers, c.text_heads, TEXT_LAYER_NORM_EPS)
         self.token_embedding = nn.Embedding(c.vocabulary, c.text_width)

@@ -20,6 +20,6 @@ _SPELLINGS = {"b16": "base16", "b32": "base32", "l14": "large", "h14": "huge"}
 
 
 def size_name(text: str) -> str:
-    """A size as it is called here, whichever way it was typed (B/16, b16, base16); what is none stays as it is."""
+    """Our name of a size, however it is spelled (B/16, b16, base16); any other text unchanged."""
     plain = text.lower().replace("/", "").replace("-", "")
     return _SPELLINGS.get(plain, plain if plain in SIZES else text)
