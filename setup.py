@@ -93,7 +93,7 @@ PEERS = [
 ]
 DEV = [
     "pytest>=8",  # tests
-    "pytest-xdist>=3.6",  # by two processes, each with one thread: half the time
+    "pytest-xdist>=3.6",  # tests in two processes of one thread each: half the time
     "ruff>=0.8",  # lint and format
     "mypy>=1.13",  # types
     "omegaconf>=2.3",  # published checkpoints hold its objects: tests write real ones
