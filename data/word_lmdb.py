@@ -1,4 +1,4 @@
-"""Word image data sets as scene text recognition keeps them: LMDB folders, read without torch.
+"""Word image data sets as scene text recognition keeps them: LMDB folders, read without torch and without lmdb.
 
 The keys are `num-samples`, `image-%09d` (an encoded image) and `label-%09d` (UTF-8), counted from 1.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.core.errors import DataError
+from clip4str.data.lmdb_file import LmdbFile
 
 _MOST = 999_999_999  # nine digits number a sample
 
@@ -18,13 +19,14 @@ _MOST = 999_999_999  # nine digits number a sample
 class LmdbWords:
     """One data set: `len()`, iteration over (encoded image, label as stored), and samples by number.
 
-    It can be pickled and used after a fork: every process opens the folder for itself, when it first reads.
-    Raises DataError if the folder is missing or damaged, a sample is missing, or a label is not UTF-8.
+    It can be pickled and used after a fork. Raises DataError if the folder is missing or damaged, a sample is missing, or
+    a label is not UTF-8; nothing that a file holds does worse, see lmdb_file.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self._place = self.folder.resolve()  # here, once: it takes longer than reading a label
+        self._place = self.folder.resolve()  # the working folder may change before it is read again
+        self._file: LmdbFile | None = None
         if not (self.folder / "data.mdb").is_file():
             what = "has no data.mdb" if self.folder.is_dir() else "is not a folder"
             raise DataError(f"{self.folder}: {what}; a data set is an LMDB folder holding data.mdb")
@@ -54,52 +56,27 @@ class LmdbWords:
             raise DataError(f"{self.folder}: label-{number:09d} is not UTF-8") from None
 
     def _get(self, key: str) -> bytes:
-        try:
-            import lmdb
-        except ImportError:
-            raise DataError("reading data sets needs lmdb: pip install lmdb") from None
-        try:
-            with _environment(self._place).begin() as transaction:
-                value = transaction.get(key.encode())
-        except lmdb.Error as error:
-            raise DataError(f"{self.folder}: not a readable LMDB ({error})") from None
+        if self._file is None:
+            self._file = LmdbFile(self._place / "data.mdb")
+        value = self._file.get(key.encode())
         if value is None:
             raise DataError(f"{self.folder}: has no {key}; is the copy complete?")
-        return bytes(value)
+        return value
 
     def close(self) -> None:
-        """Close the folder in this process. Reading on opens it anew."""
-        _, environment = _OPEN.pop(self._place, (0, None))
-        if environment is not None:
-            environment.close()
+        """Close the file. Reading on opens it anew."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
 
     def __enter__(self) -> LmdbWords:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-_OPEN: dict[Path, tuple[int, Any]] = {}  # resolved folder -> process that opened it, its environment
-
-
-def _environment(place: Path) -> Any:
-    """The open LMDB: a process may open a folder only once, and must not use what it inherited from its parent."""
-    import lmdb
-
-    process, environment = _OPEN.get(place, (0, None))
-    if process == os.getpid():
-        return environment
-    if environment is not None:
-        environment.close()  # the parent's own stays open
-    # lock=False: data sets often lie on read-only disks, where no lock file can be made.
-    environment = lmdb.open(str(place), readonly=True, lock=False, readahead=False, meminit=False)
-    pages, page_size = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
-    if pages * page_size > (place / "data.mdb").stat().st_size:  # reading past its end would kill the process
-        environment.close()
-        raise DataError(f"{place}: data.mdb is shorter than it says; is the copy complete?")
-    _OPEN[place] = os.getpid(), environment
-    return environment
 
 
 def find_lmdb(root: str | os.PathLike[str]) -> list[Path]:
