@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clip4str.core.console import Parser, run_script
 from clip4str.core.output_files import check_output, write_whole
+from clip4str.runtime.images import load_image
 
 PROGRAM = "benchmarks/word_sheet.py"
 SAMPLES = Path(__file__).resolve().parents[1] / "export" / "sample_crops"
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     paths = sorted(args.words.glob("*-*.jpg"))[:12]
     read = Recognizer.load(args.bundle or default_bundle()).read(paths)
-    crops = [Read(Image.open(path).convert("RGB"), path.stem.partition("-")[2], word.text, word.confidence)
+    crops = [Read(load_image(path), path.stem.partition("-")[2], word.text, word.confidence)
              for path, word in zip(paths, read)]  # fmt: skip
     save(sheet([("", "", crops[k : k + 4]) for k in range(0, len(crops), 4)]), args.output)
     return 0

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from clip4str.core.errors import DataError, UsageError
 from clip4str.core.text import Charset
-from clip4str.data.word_lmdb import LmdbWords, find_lmdb
+from clip4str.data.word_lmdb import LmdbWords, find_lmdb, fraction
 
 from .augment import distort, recolour, resize
 from .drawing.order import Order, Orders
@@ -133,7 +133,7 @@ def load_words(
                 if word is not None and left_out and _digest(source.image(row)) in left_out:
                     word = None
                 if word is not None:
-                    away = held_out > 0 and _fraction(source.image(row)) < held_out
+                    away = held_out > 0 and fraction(source.image(row)) < held_out
                     parts[away].append(((number, row), word))
             bar.update(len(source))
             source.close()
@@ -184,10 +184,6 @@ def read_left_out(path: str | os.PathLike[str]) -> frozenset[str]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _fraction(content: bytes) -> float:
-    return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") / 2**48
 
 
 def encode_words(words: Sequence[str], charset: Charset) -> Tensor:

@@ -69,9 +69,8 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path):
 
 
 def test_keys_in_another_order_and_other_tables_are_refused(tmp_path):
-    with lmdb.open(str(tmp_path), map_size=1 << 24, max_dbs=2) as environment:
-        with environment.begin(write=True) as txn:
-            txn.put(b"num-samples", b"1", db=environment.open_db(b"label-000000001", txn))
+    with lmdb.open(str(tmp_path), map_size=1 << 24, max_dbs=2) as environment, environment.begin(write=True) as txn:
+        txn.put(b"num-samples", b"1", db=environment.open_db(b"label-000000001", txn))
     with pytest.raises(DataError, match="a value that is none"):
         LmdbFile(tmp_path / "data.mdb").get(b"label-000000001")
 
@@ -151,7 +150,9 @@ def test_no_hostile_file_ends_the_process_or_takes_memory_without_bound(tmp_path
     write(tmp_path / "set", words(300))
     code = "import sys; sys.path.insert(0, sys.argv[2]); import test_lmdb_file; test_lmdb_file.read_hostile_files()"
     here = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "set"), str(here)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "set"), str(here)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said = dict(line.split("\t") for line in done.stdout.splitlines())
     assert len(said) == 168

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import DataError, UsageError
+from clip4str.data.lmdb_file import LmdbFile
 
 from .order import Orders
 from .renderer import Renderer
@@ -111,11 +113,11 @@ def write_pool(
 
 
 def _written(draft: Path, recipe: str) -> int:
-    """Words of this recipe that an earlier call has written."""
-    import lmdb
-
+    """Words of this recipe that an earlier call has written; 0 where a power cut left a file that is not whole."""
+    if not (draft / "data.mdb").is_file():
+        return 0
     try:
-        with lmdb.open(str(draft), readonly=True, lock=False, create=False) as environment, environment.begin() as txn:
-            return int(txn.get(b"num-samples", b"0")) if txn.get(b"made-of") == recipe.encode() else 0
-    except (lmdb.Error, ValueError):
+        with closing(LmdbFile(draft / "data.mdb")) as file:
+            return int(file.get(b"num-samples") or 0) if file.get(b"made-of") == recipe.encode() else 0
+    except (DataError, ValueError):
         return 0

@@ -7,22 +7,21 @@ scene text). Words marked ### are kept away from, too, but no example of what ca
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from clip4str.core.errors import DataError
+from clip4str.core.errors import DataError, ImageError
+from clip4str.data.word_lmdb import fraction
+from clip4str.runtime.images import load_image
 
 UNLABELLED = Path(__file__).with_name("unlabelled.tsv")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LEARNED = 2 / 3  # share of the photos that are learned from; the others only measure
 LARGEST = 64  # pixels of height kept
 PLAIN = 0.35  # chance that a piece with next to nothing in it is kept: half of all are walls, sky and shadow
-MOST_PIXELS = 50_000_000
 SAME = 128  # consecutive crops from one photo, which is decoded once for them
 
 
@@ -38,7 +37,7 @@ class Photos:
         paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not paths:
             raise DataError(f"{folder}: no photo (.jpg or .png with a .txt beside it) in it or below")
-        self.paths = [path for path in paths if (_fraction(path.name) >= LEARNED) == measured]
+        self.paths = [path for path in paths if (fraction(os.fsencode(path.name)) >= LEARNED) == measured]
         if not self.paths:
             raise DataError(f"{folder}: none of its {len(paths)} photos falls into the part to use; add more")
         more = _unlabelled() if unlabelled else {}
@@ -71,13 +70,12 @@ class Photos:
 @functools.lru_cache(maxsize=4)
 def _photo(path: Path) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            if picture.width * picture.height > MOST_PIXELS or min(picture.size) < 40:
-                size = f"{picture.width}x{picture.height} pixels"
-                raise DataError(f"{path}: {size}; photos have 40 a side, and 50 million at most")
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable photo ({error})") from None
+        picture = load_image(path)
+    except ImageError as error:
+        raise DataError(f"{error}; photos are pictures with their words' places") from None
+    if min(picture.size) < 40:
+        raise DataError(f"{path}: {picture.width}x{picture.height} pixels; photos have 40 a side")
+    return picture
 
 
 def _cut(photo: Image.Image, box: tuple[float, ...]) -> np.ndarray:
@@ -114,7 +112,3 @@ def _unlabelled() -> dict[str, np.ndarray]:
         name, *box = row.split("\t")
         found.setdefault(name, []).append([float(v) for v in box])
     return {name: np.array(boxes) for name, boxes in found.items()}
-
-
-def _fraction(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6], "big") / 2**48

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output, write_whole
+from clip4str.runtime.images import load_image
 from clip4str.training.textless.photos import Photos
 
 PROGRAM = "training/textless/unlabelled_text.py"
@@ -55,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = ["photo\tleft\ttop\tright\tbottom"]
     for part in (Photos(args.photos, measured, unlabelled=False) for measured in (False, True)):
         for path, words in zip(part.paths, tqdm(part.words, unit="photo", disable=None)):
-            found = detector(
-                np.asarray(Image.open(path).convert("RGB"))[:, :, ::-1], use_cls=False, use_rec=False
-            ).boxes
+            found = detector(np.asarray(load_image(path))[:, :, ::-1], use_cls=False, use_rec=False).boxes
             boxes = [(*quad.min(0), *quad.max(0)) for quad in (found if found is not None else ())]
             rows += ["\t".join([path.name, *(f"{v:.0f}" for v in box)]) for box in news(boxes, words)]
     write_whole(args.output, "\n".join([rows[0], *sorted(rows[1:])]) + "\n")
