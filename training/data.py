@@ -6,9 +6,7 @@ Every batch is a function of (seed, its number) alone, so a resumed run sees wha
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from clip4str.core.errors import DataError, UsageError
+from clip4str.core.errors import DataError, ImageError, UsageError
 from clip4str.core.text import Charset
 from clip4str.data.word_lmdb import LmdbWords, find_lmdb, fraction
+from clip4str.runtime.images import load_image
 
 from .augment import distort, recolour, resize
 from .drawing.order import Order, Orders
@@ -41,12 +40,14 @@ class Batch(NamedTuple):
     """pixels uint8 (N, H, W, 3), tokens int64 (N, T + 1): [start] word [end], padded; number in the stream.
 
     order: what is still to be drawn, the last words of the batch: codes and faces, see drawing.order.Order.
+    undecodable: names of pictures that gave way to others.
     """
 
     pixels: Tensor
     tokens: Tensor
     number: int
     order: tuple[Tensor, Tensor] | None = None
+    undecodable: tuple[str, ...] = ()
 
 
 def clean_label(label: str, charset: Charset, longest: int = LONGEST, noted: Counter[str] | None = None) -> str | None:
@@ -81,6 +82,7 @@ class Words:
         self.lengths = np.array([len(word) for word in labels], np.int64)
         of_rows = np.ones(len(labels)) if weights is None else np.array(weights, float)[self.rows[:, 0]]
         self._below = np.cumsum(of_rows)
+        self._undecodable: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,13 +92,28 @@ class Words:
         return min(int(np.searchsorted(self._below, chance * self._below[-1], "right")), len(self) - 1)
 
     def picture(self, index: int) -> Image.Image | None:
-        """RGB, or None where the data set holds something that is no picture (most have a few)."""
+        """RGB, as the runtime loads it, or None where the data set holds something that is no picture (most have a
+        few)."""
+        if index in self._undecodable:
+            return None
         source, row = self.rows[index]
         try:
-            picture = Image.open(io.BytesIO(self.sources[source].image(row))).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return load_image(self.sources[source].image(row))
+        except ImageError:
+            self._undecodable.add(index)
             return None
-        return picture if min(picture.size) > 0 else None
+
+    def name(self, index: int) -> str:
+        """Of a picture, to be found by."""
+        source, row = self.rows[index]
+        return f"{self.sources[source].folder.name} image-{row:09d}"
+
+    def check_decodable(self) -> None:
+        """Looks for one picture that can be decoded. Raises DataError if there is none."""
+        if len(self) and not any(self.picture(index) for index in range(len(self))):
+            folders = ", ".join(str(source.folder) for source in self.sources)
+            raise DataError(f"{folders}: none of the {len(self):,} pictures can be decoded; are they pictures?")
+        self.close()
 
     def close(self) -> None:
         """Before worker processes are forked: what is open must not be shared with them. Reading on opens it anew."""
@@ -113,7 +130,7 @@ def load_words(
 
     Held out is a share of all distinct pictures, chosen by a hash of their bytes: it stays the same whatever else is
     trained on, and copies of a picture stay on one side. In neither part: left_out, SHA-256 of pictures, see
-    read_left_out; the sets in `apart` (LMDB folders); the words with letters of the sets in `caseless`, whose labels
+    data/left_out.py; the sets in `apart` (LMDB folders); the words with letters of the sets in `caseless`, whose labels
     do not say which case is printed. weights multiply a set's rows, 0 leaves it out. A set is called as its folder is.
     longest, noted: as clean_label takes them. Raises DataError, and UsageError for a name that no set has.
     """
@@ -168,18 +185,6 @@ def load_validation(
         with LmdbWords(path) as source:
             pictures.update(_digest(image) for image, _ in source)
     return sets, places, frozenset(pictures)
-
-
-def read_left_out(path: str | os.PathLike[str]) -> frozenset[str]:
-    """SHA-256 of the pictures that data/near_duplicates.py --write-exclusions lists. Raises DataError."""
-    try:
-        rows = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of pictures ({error})") from None
-    digests = [row.split("\t")[-1].strip() for row in rows[1:]]
-    if rows[:1] != ["set\trow\tsha256"] or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
-        raise DataError(f"{path}: no list of near_duplicates.py --write-exclusions (set, row, sha256, tab-separated)")
-    return frozenset(digests)
 
 
 def _digest(content: bytes) -> str:
@@ -238,14 +243,20 @@ class Stream(IterableDataset):
         number = number * self.world + self.rank
         rng = np.random.default_rng((self.seed, 1, number))
         pictures, words, strengths = [], [], []
+        undecodable: list[str] = []
         for source, index in self._chosen(number):
-            picture = None
-            while picture is None:  # the odd undecodable picture gives way to its neighbour
-                picture = self.sources[source][0].picture(index)
-                word = self.sources[source][0].labels[index]
-                index = (index + 1) % len(self.sources[source][0])
+            stored = self.sources[source][0]
+            for place in range(index, index + len(stored)):  # an undecodable picture gives way to its neighbour
+                picture = stored.picture(place % len(stored))
+                if picture is not None:
+                    break
+                undecodable.append(stored.name(place % len(stored)))
+            else:
+                raise DataError(
+                    f"none of {len(stored):,} pictures can be decoded any more, the last: {undecodable[-1]}"
+                )
             pictures.append(picture)
-            words.append(word)
+            words.append(stored.labels[place % len(stored)])
             strengths.append(self.sources[source][2])
         for k in range(self.empty):
             assert self.crops is not None
@@ -264,7 +275,8 @@ class Stream(IterableDataset):
             codes, faces, labels = self._order(number)
             words += labels
             order = (torch.from_numpy(codes), torch.from_numpy(faces))
-        return Batch(torch.from_numpy(pixels), encode_words(words, self.charset), number, order)
+        tokens = encode_words(words, self.charset)
+        return Batch(torch.from_numpy(pixels), tokens, number, order, tuple(dict.fromkeys(undecodable)))
 
     def _chosen(self, number: int) -> list[tuple[int, int]]:
         """(source, word) of the batch's stored words."""

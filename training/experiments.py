@@ -136,7 +136,8 @@ def _measure(args: argparse.Namespace, runs: list[tuple[Variant, Path]]) -> list
 
     from clip4str.model import load_checkpoint
     from clip4str.training.data import HELD_OUT, load_words
-    from clip4str.training.logbook import HeldOut, read_log
+    from clip4str.training.logbook import HeldOut
+    from clip4str.training.run_log import read_rows
 
     torch.set_num_threads(1)
     networks = [load_checkpoint(run / "model.safetensors").eval() for _, run in runs]
@@ -146,7 +147,7 @@ def _measure(args: argparse.Namespace, runs: list[tuple[Variant, Path]]) -> list
         sets["real"] = HeldOut({"real": load_words(args.data, charset, HELD_OUT)[1]}, size, 1000)
     rows: list[dict[str, Any]] = []
     for (variant, run), network in zip(runs, networks):
-        speeds = [float(row["words_per_second"]) for row in read_log(run / "log.csv")[2:]]
+        speeds = [row["words_per_second"] for row in read_rows(run / "log.csv")[3:] if "words_per_second" in row]
         rows.append({
             "name": variant.name, "question": variant.question, "options": list(variant.options),
             "million_parameters": sum(p.numel() for p in network.parameters()) / 1e6,

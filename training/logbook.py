@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,25 +22,29 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clip4str.core import charts
-from clip4str.core.atomic_files import replaced
+from clip4str.core.atomic_files import flush, replaced
+from clip4str.core.errors import DataError, first_line
 from clip4str.core.reading import Decoding
 from clip4str.model import Clip4Str, save_checkpoint
 
 from .augment import resize
 from .data import Words
 from .module import Training, word_accuracy
+from .run_log import chart, drop_rows_after
 
 COLUMNS = ("step", "words", "minutes", "lr", "loss", "visual", "cross", "ctc", "accuracy", "words_per_second",
            "validation_visual", "validation_cross")  # fmt: skip
 TEXTLESS = "textless"
+LOG_SECONDS = 30.0  # between rows where steps are slow
+SHOWN = 5  # pictures that could not be decoded
 
 
 class HeldOut:
     """Words kept for validation, as pixels: sets by name, the first `most` words of each.
 
     textless: crops on which nothing is to be read. names: of the sets, where there is more than one, and "textless",
-    where there are such crops: `accuracy` has a figure for each.
+    where there are such crops: `accuracy` has a figure for each. undecodable: pictures left out, by set.
+    Raises DataError for a set none of whose pictures can be decoded.
     """
 
     def __init__(self, sets: Mapping[str, Words], size: tuple[int, int], most: int,
@@ -46,11 +52,16 @@ class HeldOut:
         self.labels: list[str] = []
         self.names = (*(sets if len(sets) > 1 else ()), *((TEXTLESS,) if textless else ()))
         self._parts: dict[str, slice] = {}
+        self.undecodable: dict[str, int] = {}
         pixels = [np.zeros((0, *size, 3), np.uint8)]
         for name, words in sets.items():
             pictures = [(words.picture(i), words.labels[i]) for i in range(min(most, len(words)))]
             words.close()
             kept = [(resize(picture, size), label) for picture, label in pictures if picture is not None]
+            if len(kept) < len(pictures):
+                self.undecodable[name] = len(pictures) - len(kept)
+            if pictures and not kept:
+                raise DataError(f"validation set {name}: none of its {len(pictures):,} pictures can be decoded")
             self._parts[name] = slice(len(self.labels), len(self.labels) + len(kept))
             self.labels += [label for _, label in kept]
             pixels += [picture[None] for picture, _ in kept]
@@ -95,7 +106,9 @@ class Logbook(L.Callback):
         self.columns = (*COLUMNS, *(f"validation_{name}" for name in held_out.names))
         self.scores: dict[str, float] = {}
         self.words = 0
+        self.stopped = False
         self._stop_asked = False
+        self._undecodable: dict[str, None] = {}
         self._sums: dict[str, list[Tensor]] = defaultdict(list)
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +122,9 @@ class Logbook(L.Callback):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask_to_stop)  # Lightning's own can hang between processes
         self._words_logged, self._last_step = self.words, trainer.global_step
-        _drop_rows_after(self.folder / "log.csv", trainer.global_step, self.columns)
+        dropped = drop_rows_after(self.folder / "log.csv", trainer.global_step, self.columns)
+        if dropped:
+            print(f"{self.folder / 'log.csv'}: {dropped} damaged rows dropped", file=sys.stderr)
         self._bar = tqdm(
             total=100, initial=round(100 * module.progress(), 1), disable=not trainer.is_global_zero,
             bar_format="{percentage:5.1f}%|{bar}| {elapsed} {postfix}",
@@ -122,22 +137,27 @@ class Logbook(L.Callback):
         self, trainer: L.Trainer, module: Training, outputs: dict[str, Tensor], batch: Any, number: int
     ) -> None:
         self.words += len(batch.pixels) * trainer.world_size
+        self._undecodable.update(dict.fromkeys(batch.undecodable))
         if trainer.is_global_zero:
             for name, value in outputs.items():
                 self._sums[name].append(value.detach())
         step = trainer.global_step
-        if step == self._last_step:  # gradients are still being collected
+        if step == self._last_step:  # gradients are still being collected; the last step's state is whole
+            if self._stop_asked and trainer.world_size == 1:
+                trainer.should_stop = self.stopped = True
             return
         self._last_step = step
         # The first process decides for all.
         now = time.monotonic() - self._saved > self.save_seconds
         stop, save = trainer.strategy.broadcast((self._stop_asked, now))
+        self.stopped = bool(stop)
         trainer.should_stop = last = bool(trainer.should_stop or stop)
         due = step % self.validate_every == 0 or (last and not stop)  # who is told to stop has no minutes left
         validate = due and trainer.is_global_zero and len(self.held_out) > 0
         if validate:
             self.scores = self.held_out.accuracy(module)
-        if (step % self.log_every == 0 or validate or last) and trainer.is_global_zero:
+        slow = time.monotonic() - self._logged > LOG_SECONDS
+        if (step == 1 or step % self.log_every == 0 or slow or validate or last) and trainer.is_global_zero:
             self._log(trainer, module, validate)
         if save and not last:
             self.save(trainer, module)
@@ -148,10 +168,18 @@ class Logbook(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, module: Training, exception: BaseException) -> None:  # type: ignore[override]
         started = hasattr(self, "_bar")
-        if started and isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1:
+        # SystemExit: Lightning's for a SIGTERM that came before on_train_start
+        if started and isinstance(exception, (KeyboardInterrupt, SystemExit)) and trainer.world_size == 1:
             self.save(trainer, module)
         if started:
             self._bar.close()
+
+    def undecodable(self) -> str:
+        """What is to be said of pictures that could not be decoded, or nothing."""
+        if not self._undecodable:
+            return ""
+        shown = ", ".join(list(self._undecodable)[:SHOWN]) + (", ..." if len(self._undecodable) > SHOWN else "")
+        return f"{len(self._undecodable)} pictures could not be decoded and gave way to others: {shown}"
 
     def _log(self, trainer: L.Trainer, module: Training, validated: bool) -> None:
         now = time.monotonic()
@@ -178,19 +206,30 @@ class Logbook(L.Callback):
 
         last.1.ckpt is the state before, should a disk spoil the last one.
         """
-        last = self.folder / "last.ckpt"
+        last, log = self.folder / "last.ckpt", self.folder / "log.csv"
         if trainer.is_global_zero:
-            with replaced(last) as temporary:
-                trainer.save_checkpoint(temporary)
-                if last.exists():
-                    with replaced(last.with_name("last.1.ckpt"), durable=False) as spare:
-                        os.link(last, spare)
-            with module.averaged():
-                save_network(module, self.folder / "model.safetensors", self.dtype)
-            chart(self.folder / "log.csv", self.folder / "log.png")
+            with _saying_what_cannot_be_written(self.folder):
+                with replaced(last) as temporary:
+                    trainer.save_checkpoint(temporary)
+                    if last.exists():
+                        with replaced(last.with_name("last.1.ckpt"), durable=False) as spare:
+                            os.link(last, spare)
+                with module.averaged():
+                    save_network(module, self.folder / "model.safetensors", self.dtype)
+                if log.exists():
+                    flush(log)
+            chart(log, self.folder / "log.png")
         else:
             trainer.save_checkpoint(last)  # the others only take part
         self._saved = time.monotonic()
+
+
+@contextmanager
+def _saying_what_cannot_be_written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch's for a full disk is a RuntimeError
+        raise DataError(f"{folder}: the run cannot be saved ({first_line(error)})") from None
 
 
 def save_network(module: Training, path: Path, dtype: torch.dtype) -> None:
@@ -199,59 +238,3 @@ def save_network(module: Training, path: Path, dtype: torch.dtype) -> None:
         network = Clip4Str(replace(module.config))
     network.load_state_dict(module.network_state(), assign=True)
     save_checkpoint(network, path, dtype)
-
-
-def read_log(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", errors="replace") as file:
-        return list(csv.DictReader(file))
-
-
-def _drop_rows_after(path: Path, step: int, columns: Sequence[str]) -> None:
-    """A resumed run repeats the steps after its checkpoint, and may validate on other sets than before. A power cut may
-    leave a part of a row, or nonsense."""
-    rows = read_log(path)
-    whole = [row for row in rows if None not in row.values() and row.get("step", "").isdecimal()]
-    kept = [row for row in whole if int(row["step"]) <= step]
-    if rows and (len(kept) != len(rows) or list(rows[0]) != list(columns)):
-        with replaced(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(kept)
-
-
-def chart(log: Path, target: Path) -> None:
-    """Losses and held-out word accuracy over the words seen."""
-    from matplotlib.ticker import EngFormatter
-
-    rows = read_log(log)
-
-    def series(name: str) -> tuple[list[float], list[float]]:
-        points = [(float(r["words"]), float(r[name])) for r in rows if r.get(name)]
-        return [x for x, _ in points], [y for _, y in points]
-
-    words, minutes = series("minutes")
-    below = f"{words[-1]:,.0f} words seen in {minutes[-1]:.0f} minutes" if words else ""
-    source = "losses are of the training words, averaged between two rows of log.csv; validation reads held-out words"
-    figure = charts.new_figure(10, 4.6, "Training", below, source, legend=False)
-    left, right = figure.subplots(1, 2)
-    colours = {"visual": charts.BLUE, "cross": charts.ORANGE, "ctc": charts.GREEN}
-    labels = {"visual": "visual decoder", "cross": "cross-modal decoder", "ctc": "auxiliary CTC head"}
-    for name, label in labels.items():
-        x, y = series(name)
-        if y:
-            left.plot(x, y, label=label, color=colours[name], linewidth=1.2)
-    charts.logarithmic(left, "y")  # the first steps would flatten all that follows
-    left.set(xlabel="training words seen", ylabel="loss (logarithmic)")
-    for name in ("visual", "cross"):
-        x, y = series(f"validation_{name}")
-        if y:
-            right.plot(x, [100 * v for v in y], label=f"{labels[name]}'s words", color=colours[name], marker=".")
-    right.set(xlabel="training words seen", ylabel="held-out words right, %")
-    for axes, corner in ((left, "upper right"), (right, "lower right")):
-        charts.tidy(axes)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc=corner, frameon=False, fontsize=9)
-    charts.save(figure, target)

@@ -19,10 +19,10 @@ on from, and readable as a checkpoint), model.safetensors (averaged weights, the
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -40,6 +40,7 @@ import torch
 from clip4str.core.atomic_files import replaced
 from clip4str.core.console import fail
 from clip4str.core.errors import Clip4StrError, DataError, UsageError, first_line
+from clip4str.core.output_files import write_json
 from clip4str.training.arguments import check, config_from, parser, settings_from
 from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
 from clip4str.training.start import start_from
@@ -52,15 +53,8 @@ def build_data(
     args: argparse.Namespace, charset: Any, size: tuple[int, int], progress: bool, longest: int
 ) -> tuple[Any, Any]:
     """The stream of batches and the held-out words, of up to so many characters."""
-    from clip4str.training.data import (
-        HELD_OUT,
-        RENDERED_STRENGTH,
-        Stream,
-        load_validation,
-        load_words,
-        read_left_out,
-        say_noted,
-    )
+    from clip4str.data.left_out import read_left_out
+    from clip4str.training.data import HELD_OUT, RENDERED_STRENGTH, Stream, load_validation, load_words, say_noted
     from clip4str.training.logbook import HeldOut
 
     left_out = read_left_out(args.leave_out) if args.leave_out else frozenset()
@@ -84,6 +78,8 @@ def build_data(
         sources.append((real, share, 1.0))
     if made is not None:
         sources.append((made, 1 - args.render - (share if real is not None else 0), RENDERED_STRENGTH))
+    for source, _, _ in sources:
+        source.check_decodable()
     render = args.render if sources else 1.0
     textless, unread = build_textless(args, progress)
     vocabulary: list[str] = []
@@ -123,10 +119,12 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return train(args)
         except KeyboardInterrupt:
-            print(f"\nstopped; the same command goes on from {args.output}", file=sys.stderr)
+            saved = (Path(args.output) / "last.ckpt").exists()
+            goes_on = f"; the same command goes on from {args.output}" if saved else " before the first step"
+            print(f"\nstopped{goes_on}", file=sys.stderr)
             return 130
     except Clip4StrError as error:
-        return fail("train", error)
+        return fail("train", _of_worker(error))
 
 
 def train(args: argparse.Namespace) -> int:
@@ -165,6 +163,8 @@ def train(args: argparse.Namespace) -> int:
     module = Training(config, settings)
     lines = [line, module.charset.note]
     stream, held_out = build_data(args, module.charset, config.image_size, rank == 0, config.steps - 1)
+    for name, count in held_out.undecodable.items() if rank == 0 else ():
+        print(f"{name}: {count} of the first pictures cannot be decoded, and are not validated on", file=sys.stderr)
     if start == 0:
         lines += start_from(module, args.init, args.size, checkpoint)
     elif args.branch and steps == start:
@@ -190,7 +190,7 @@ def train(args: argparse.Namespace) -> int:
         size = sum(p.numel() for p in module.parameters()) / 1e6
         print(f"{args.size}: {size:.1f} million parameters, {describe(stream)}, {len(held_out)} held out; "
               f"{'going on at step ' + str(start) if start else 'from ' + args.init} -> {folder}")  # fmt: skip
-        (folder / "command.json").write_text(json.dumps(vars(args), indent=1) + "\n")
+        write_json(folder / "command.json", vars(args))
     workers = args.workers if args.workers is not None else min(8, max(1, (os.cpu_count() or 2) // 2))
     loader: Any = torch.utils.data.DataLoader(
         stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
@@ -205,6 +205,12 @@ def train(args: argparse.Namespace) -> int:
         trainer.fit(module, loader, ckpt_path=str(last) if start else None, weights_only=True)
     except SystemExit:  # how Lightning answers an interrupt, after the logbook has saved
         raise KeyboardInterrupt from None
+    if trainer.is_global_zero and (lost := logbook.undecodable()):
+        print(lost, file=sys.stderr)
+    if logbook.stopped:
+        if trainer.is_global_zero:
+            print(f"stopped and saved at step {trainer.global_step}; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGTERM
     if trainer.is_global_zero:
         held = ", ".join(f"{k} {100 * v:.1f} %" for k, v in logbook.scores.items())
         print(f"done: {trainer.global_step} steps, {logbook.words} words, {module.elapsed / 60:.1f} minutes"
@@ -214,8 +220,16 @@ def train(args: argparse.Namespace) -> int:
 
 def _leave_stopping_to_the_parent(worker: int) -> None:
     """A signal to the whole process group must not take a worker away from a run that is about to save. (To ignore it
-    would be worse: the parent ends its workers by one.)"""
+    would be worse: the parent ends its workers by one.) Nor must one to each process, as a container's end sends: the
+    first is let pass, for the parent needs batches until the end of its step."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _of_worker(error: Clip4StrError) -> str:
+    """What it says; where a worker process raised it, what it said there, without the traceback that torch adds."""
+    said = str(error)
+    return said.strip().splitlines()[-1].partition(": ")[2] if "Original Traceback" in said else said
 
 
 def strategy(args: argparse.Namespace) -> Any:

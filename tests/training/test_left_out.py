@@ -7,8 +7,9 @@ from tiny import write_lmdb
 
 from clip4str.core.errors import DataError
 from clip4str.core.text import Charset
+from clip4str.data.left_out import read_left_out
 from clip4str.data.word_lmdb import LmdbWords
-from clip4str.training.data import load_words, read_left_out
+from clip4str.training.data import load_words
 
 
 def test_listed_pictures_are_in_neither_part(tmp_path):

@@ -23,6 +23,7 @@ from network_home import LOG, spoil, write_run
 from clip4str.training.network import checkout, keeper, progress, states
 from clip4str.training.network.places import Places, places
 from clip4str.training.network.recipe import read_recipe
+from clip4str.training.run_log import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -225,7 +226,7 @@ def test_training_that_was_told_to_end_is_not_started_again(where, monkeypatch):
 
 def test_a_row_that_is_being_written_is_left_out(tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
-    rows = progress.read_rows(tmp_path / "log.csv")
+    rows = read_rows(tmp_path / "log.csv")
     assert [row["step"] for row in rows] == [50, 100, 150] and "validation_visual" not in rows[0]
     assert progress.best(rows) == {"validation_visual": (0.5, 0.6, 1000.0)}
     said = progress.describe(rows[-1])
@@ -243,7 +244,7 @@ def test_the_chart_is_drawn_while_a_row_is_being_written(where):
 
 def test_time_left_is_said_where_there_is_an_end(where, tmp_path):
     (tmp_path / "log.csv").write_text(LOG)
-    rows = progress.read_rows(tmp_path / "log.csv")
+    rows = read_rows(tmp_path / "log.csv")
     for options, left in (("--minutes 90", "60 min left"), ("--steps 250 --minutes 90", "20 min left"), ("-x", "")):
         (tmp_path / "r").write_text(f"[train]\n{options}\n")
         assert progress.time_left(rows, read_recipe(tmp_path / "r", where)) == left

@@ -14,8 +14,8 @@ from tiny import TINY, train
 
 from clip4str.model import load_checkpoint
 from clip4str.training import module, start
-from clip4str.training.logbook import read_log
 from clip4str.training.module import Training
+from clip4str.training.run_log import read_rows
 from clip4str.training.schedule import learning_rate
 
 TINY_RUN = f"""
@@ -117,7 +117,7 @@ def test_rows_that_a_power_cut_spoiled_are_dropped_and_the_others_kept(words, tm
     log = tmp_path / "run" / "log.csv"
     log.write_bytes(log.read_bytes() + b"2,8\n" + b"\0" * 40)
     assert train(words, tmp_path / "run", *CONSTANT, "--steps", "3", "--validate-every", "1") == 0
-    assert [row["step"] for row in read_log(log)] == ["1", "2", "3"]
+    assert [row["step"] for row in read_rows(log)] == [1, 2, 3]
 
 
 def test_the_state_before_is_kept_as_a_spare(words, tmp_path, small_is_tiny):

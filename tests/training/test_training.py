@@ -62,9 +62,9 @@ def test_a_run_writes_what_it_promises(words, tmp_path, small_is_tiny, capsys):
     assert raw(pixels).shape == averaged(pixels).shape == (2, 26, 95)
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [r["step"] for r in rows] == ["2", "4", "5"]
-    assert rows[0]["validation_visual"] and not rows[0]["validation_cross"]
-    assert rows[1]["validation_cross"] and rows[2]["validation_visual"]
+    assert [r["step"] for r in rows] == ["1", "2", "4", "5"]
+    assert rows[1]["validation_visual"] and not rows[1]["validation_cross"]
+    assert rows[2]["validation_cross"] and rows[3]["validation_visual"]
     assert (tmp_path / "run" / "log.png").read_bytes()[:4] == b"\x89PNG"
     assert not list((tmp_path / "run").glob(".*"))
 

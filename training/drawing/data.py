@@ -49,7 +49,8 @@ class Drawn:
         pixels = self.renderer.draw(*batch.order, f"{self.seed}/{batch.number}")
         if len(batch.pixels):
             pixels = torch.cat((batch.pixels.to(pixels.device, non_blocking=True), pixels))
-        return Batch(pixels, batch.tokens.to(pixels.device, non_blocking=True), batch.number)
+        tokens = batch.tokens.to(pixels.device, non_blocking=True)
+        return Batch(pixels, tokens, batch.number, undecodable=batch.undecodable)
 
 
 def drawn_beside(loader: Iterable[Batch], stream: Stream, atlas: str, device: torch.device) -> Drawn:

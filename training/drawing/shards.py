@@ -30,7 +30,7 @@ QUALITY = 92
 
 class Recipe(NamedTuple):
     """What words are drawn from: atlas and word lists, training folders that lend texts and blurred grounds, pictures
-    of those to leave out (see data.read_left_out); height and width of the pictures."""
+    of those to leave out (see data/left_out.py); height and width of the pictures."""
 
     atlas: Path
     words: tuple[Path, ...]
@@ -121,7 +121,8 @@ def _load(recipe: Recipe) -> tuple[Any, Any, Any]:
     """Atlas, orders and places; once for all parts of a process."""
     if "loaded" not in _SHARED:
         from clip4str.core.text import Charset
-        from clip4str.training.data import HELD_OUT, load_words, read_left_out
+        from clip4str.data.left_out import read_left_out
+        from clip4str.training.data import HELD_OUT, load_words
         from clip4str.training.words import read_words
 
         from .atlas import load_atlas

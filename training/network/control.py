@@ -12,12 +12,13 @@ from datetime import datetime
 from importlib.util import find_spec
 
 from clip4str.core.errors import UsageError
+from clip4str.training.run_log import read_rows
 
 from . import checkout, processes
 from .keeper import check_recipe
 from .places import LEAST_FREE, Places
 from .processes import Keeper
-from .progress import millions, read_rows
+from .progress import millions
 from .states import read_start
 
 _NEEDED = ("torch", "lightning", "lmdb", "safetensors")

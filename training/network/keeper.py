@@ -18,10 +18,11 @@ from typing import Any
 
 from clip4str.core.console import one_line
 from clip4str.core.errors import Clip4StrError, DataError
+from clip4str.training.run_log import read_rows
 
 from .places import Places
 from .processes import die_with_parent, members, send, step_back
-from .progress import describe, read_rows, time_left
+from .progress import describe, time_left
 from .recipe import Recipe, read_recipe
 from .states import INIT, begin, copy_recipe, progress_mark
 

@@ -1,33 +1,14 @@
-"""The run's log.csv, read while it is written: what was measured last, what was best, in a line."""
+"""The rows of the run's log.csv: what was measured last, what was best, in a line."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from .recipe import Recipe
 
 LOSSES = ("visual", "cross", "ctc")
 VALIDATION = "validation_"
 Row = Mapping[str, float]
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """Rows of numbers; what is empty is left out, a row that is just being written too."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    rows = ({k: number for k, v in row.items() if (number := _number(v)) is not None} for row in csv.DictReader(whole))
-    return [row for row in rows if {"step", "words", "minutes"} <= row.keys()]
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except (ValueError, TypeError):
-        return None
 
 
 def describe(row: Row) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 from clip4str.core.errors import CheckpointError, DataError, first_line
 from clip4str.core.output_files import write_json, write_whole
 from clip4str.core.safetensors_metadata import read_metadata
+from clip4str.training.run_log import read_rows
 
 from .places import Places
-from .progress import read_rows
 
 LAST, SPARE = "last.ckpt", "last.1.ckpt"
 AVERAGED, INIT, START = "model.safetensors", "start.safetensors", "start.json"

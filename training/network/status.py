@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 from clip4str.core.errors import Clip4StrError
+from clip4str.training.run_log import read_rows
 
 from . import checkout, processes
 from .control import seen, since
 from .keeper import RECIPE
 from .places import Places
-from .progress import VALIDATION, best, losses, millions, read_rows, span, time_left
+from .progress import VALIDATION, best, losses, millions, span, time_left
 from .recipe import read_recipe
 from .states import LAST, read_start
 
@@ -75,7 +76,7 @@ def _chart(places: Places) -> str:
     if not read_rows(places.run / "log.csv"):
         return "none yet: nothing is logged"
     try:
-        from clip4str.training.logbook import chart
+        from clip4str.training.run_log import chart
 
         target = places.run / "chart.png"
         chart(places.run / "log.csv", target)

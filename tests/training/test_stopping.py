@@ -1,0 +1,70 @@
+"""What a run keeps when it is told to end: by SIGTERM, to it alone or to all its processes, in the middle of a step."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+from tiny import train
+
+from clip4str.training.module import Training
+
+
+@pytest.fixture
+def told_to_end(monkeypatch):
+    """told_to_end(batch, everyone): a SIGTERM while batch `batch` is learned from."""
+
+    def at(batch: int, everyone: bool = False) -> None:
+        step, count = Training.training_step, iter(range(10**6))
+
+        def stepped(self, *arguments):
+            if next(count) == batch:
+                for child in multiprocessing.active_children() if everyone else ():
+                    os.kill(child.pid, signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, *arguments)
+
+        monkeypatch.setattr(Training, "training_step", stepped)
+
+    return at
+
+
+def saved_step(run) -> int:
+    return torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+
+
+def test_sigterm_saves_says_so_and_is_no_success(words, tmp_path, small_is_tiny, told_to_end, capsys):
+    told_to_end(2)
+    assert train(words, tmp_path / "run", "--steps", "50") == 143
+    assert saved_step(tmp_path / "run") == 3 and (tmp_path / "run" / "model.safetensors").is_file()
+    out, error = capsys.readouterr()
+    assert "stopped and saved at step 3; the same command goes on" in error and "done:" not in out
+
+
+def test_sigterm_to_the_workers_too_as_a_container_ends_is_saved(words, tmp_path, small_is_tiny, told_to_end, capsys):
+    told_to_end(2, everyone=True)
+    assert train(words, tmp_path / "run", "--steps", "50", "--workers", "2") == 143
+    assert saved_step(tmp_path / "run") == 3
+    assert "is killed by signal" not in capsys.readouterr().err
+
+
+def test_sigterm_is_not_kept_waiting_by_collected_gradients(words, tmp_path, small_is_tiny, told_to_end, capsys):
+    told_to_end(7)
+    assert train(words, tmp_path / "run", "--steps", "50", "--accumulate", "5") == 143
+    assert saved_step(tmp_path / "run") == 1
+    assert train(words, tmp_path / "run", "--steps", "2", "--accumulate", "5") == 0
+    assert "2 steps, " in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_is_one_line(words, tmp_path, small_is_tiny, monkeypatch, capsys):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0\nmore")
+
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", full)
+    assert train(words, tmp_path / "run", "--steps", "1") == 2
+    error = capsys.readouterr().err
+    assert "run: the run cannot be saved ([enforce fail" in error and "Traceback" not in error
+    assert not (tmp_path / "run" / "last.ckpt").exists()
