@@ -72,7 +72,7 @@ def _photo(path: Path) -> Image.Image:
     try:
         picture = load_image(path)
     except ImageError as error:
-        raise DataError(f"{error}; photos are pictures with their words' places") from None
+        raise DataError(str(error)) from None
     if min(picture.size) < 40:
         raise DataError(f"{path}: {picture.width}x{picture.height} pixels; photos have 40 a side")
     return picture
