@@ -25,7 +25,7 @@ from clip4str.training.words import WordSampler, dictionary, read_words
 PROGRAM = "benchmarks/strengths.py"
 _EPILOG = """\
 examples:
-  python training/build_atlas.py --output atlas.safetensors
+  clip4str atlas --output atlas.safetensors
   python benchmarks/strengths.py --atlas atlas.safetensors --picture strengths.png
 
 Words are drawn plainly, dark on light, in typefaces of the atlas; each row then
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = parser.add_argument
-    add("--atlas", type=Path, required=True, metavar="FILE", help="glyph atlas, made by training/build_atlas.py")
+    add("--atlas", type=Path, required=True, metavar="FILE", help="glyph atlas, made by clip4str atlas")
     add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
     add("--words", type=Path, metavar="FILE", help="word list (default: the system's dictionary, or a few words)")
     add("--count", type=int, default=200, metavar="N", help="words of each kind (default: 200)")

@@ -43,7 +43,7 @@ def parser(description: str) -> Parser:
     data("--synthetic", nargs="+", default=[], metavar="DIR", help="folders of rendered words: LMDBs, at any depth")
     data("--render", type=float, default=0.0, metavar="SHARE",
          help="share of words rendered on the fly, where the training runs, from --render-atlas (default 0)")
-    data("--render-atlas", metavar="FILE", help="glyph atlas to render from, made by training/build_atlas.py")
+    data("--render-atlas", metavar="FILE", help="glyph atlas to render from, made by clip4str atlas")
     data("--real-fraction", type=float, default=0.25, metavar="SHARE",
          help="share of real words where there are others too (default 0.25)")
     data("--textless", type=float, default=0.0, metavar="SHARE",
@@ -231,5 +231,5 @@ def check(args: argparse.Namespace) -> None:
     if args.render and args.data and args.render + args.real_fraction > 1:
         raise UsageError("--render and --real-fraction add up to more than 1")
     if args.render and not args.render_atlas:
-        make = "python training/build_atlas.py --output atlas.safetensors"
+        make = "clip4str atlas --output atlas.safetensors"
         raise UsageError(f"--render draws from a glyph atlas: make one ({make}) and give it as --render-atlas FILE")

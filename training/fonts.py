@@ -13,9 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFont
@@ -36,7 +38,12 @@ REFERENCES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaV
 SAME_SHAPE = {"0": "o", "1": "l", "i": "l", "5": "s", "8": "b", "2": "z", "9": "g", "6": "g"}
 LEGIBLE = 0.5
 GLYPH = 20  # side of the square, in pixels, to which glyphs are scaled before they are compared
-SCAN_VERSION = 6  # raise when the checks below change: it invalidates the cache
+SCAN_VERSION = 7  # raise when the checks below change: it invalidates the cache
+
+
+REFUSALS = (UNREADABLE, LACKING, ALIKE, ILLEGIBLE) = (
+    "cannot be opened", "lack letters or digits", "draw letters alike (symbols)", "are too fanciful to be read",
+)  # fmt: skip
 
 
 class NoFontsError(DataError):
@@ -58,6 +65,13 @@ class Font:
     unicase: bool
     legibility: float
     weight: float
+
+
+class Survey(NamedTuple):
+    """fonts: the usable ones, in the order of their paths. refused: (why, number of files), the most frequent first."""
+
+    fonts: tuple[Font, ...]
+    refused: tuple[tuple[str, int], ...]
 
 
 def font_files(folders: Iterable[str | os.PathLike[str]] | None = None) -> list[str]:
@@ -148,18 +162,24 @@ def _shape_name(char: str) -> str:
 
 def inspect_font(path: str) -> Font | None:
     """Looks at one file; None when it cannot be opened or is not a font for Latin words."""
+    found = examine(path)
+    return found if isinstance(found, Font) else None
+
+
+def examine(path: str) -> Font | str:
+    """Looks at one file; for one that cannot be used, why."""
     try:
         face = ImageFont.truetype(path, 32, layout_engine=ImageFont.Layout.BASIC)
         family = face.getname()[0] or Path(path).stem
         missing = [_glyph(face, c) for c in ("\uffff", "\u0378", "\ue123")]
         glyphs = {c: _glyph(face, c) for c in CHARSET}
     except (OSError, ValueError, MemoryError):
-        return None
+        return UNREADABLE
     drawn = {c: g for c, g in glyphs.items() if g is not None and not any(_same(g, m) for m in missing)}
     if any(c not in drawn for c in DIGITS + LETTERS):
-        return None
+        return LACKING
     if _look_alike(np.stack([drawn[c].ravel() for c in LETTERS[26:] + DIGITS[2:]])) > 2:
-        return None
+        return ALIKE
     legibility = _legibility(np.stack([drawn[c].ravel() for c in DIGITS + LETTERS]))
     unicase = float(np.mean([(drawn[c] * drawn[c.upper()]).sum() > 0.9 for c in "abdefghlmnqrt"])) > 0.6
     ink = face.getmask("HEnos", mode="L")
@@ -177,50 +197,64 @@ def _stamp(path: str) -> str:
     return f"{len(_references())}:{info.st_size}:{int(info.st_mtime)}"
 
 
-@functools.lru_cache(maxsize=8)
 def find_fonts(
     folders: tuple[str, ...] | None = None, legible: float = LEGIBLE, cache: bool = True
 ) -> tuple[Font, ...]:
-    """All usable fonts, in the order of their paths.
+    """All usable fonts, in the order of their paths; arguments as of `survey`. Raises NoFontsError if there is none."""
+    found = survey(folders, legible, cache)
+    if not found.fonts:
+        why = "".join(f"; {count} {reason}" for reason, count in found.refused)
+        raise NoFontsError(f"no usable TrueType or OpenType font{why}; on Debian: apt-get install {PACKAGES}")
+    return found.fonts
+
+
+@functools.lru_cache(maxsize=8)
+def survey(folders: tuple[str, ...] | None = None, legible: float = LEGIBLE, cache: bool = True) -> Survey:
+    """Looks at all fonts.
 
     folders: look below these only (default: the system's fonts). legible: least share of letters and digits
     that comparison must recognise. cache: remember what was seen in the user's cache folder.
-    Raises NoFontsError when there is none.
     """
     store = _cache_file()
     known = _read_cache(store) if cache else {}
     changed = False
-    fonts: list[Font] = []
+    found: list[Font | str] = []
     # A first look at a thousand fonts takes some ten seconds.
     for path in tqdm(font_files(folders), "looking at fonts", delay=2, leave=False, disable=not sys.stderr.isatty()):
         try:
             stamp = _stamp(path)
         except OSError:
             continue
-        seen = known.get(path)
-        if seen is None or seen["stamp"] != stamp:
-            font = inspect_font(path)
-            seen = known[path] = {"stamp": stamp, "font": asdict(font) if font else None}
+        seen = _remembered(known.get(path), stamp)
+        if seen is None:
+            seen = examine(path)
+            known[path] = {"stamp": stamp, "seen": asdict(seen) if isinstance(seen, Font) else seen}
             changed = True
-        if seen["font"] is not None:
-            fonts.append(Font(**seen["font"]))
+        found.append(seen if isinstance(seen, str) or seen.legibility >= legible else ILLEGIBLE)
     if cache and changed:
         _write_cache(store, known)
-    usable = tuple(f for f in fonts if f.legibility >= legible)
-    if not usable:
-        raise NoFontsError(f"no usable TrueType or OpenType font; on Debian: apt-get install {PACKAGES}")
-    return usable
+    refused = Counter(each for each in found if isinstance(each, str))
+    return Survey(tuple(each for each in found if isinstance(each, Font)), tuple(refused.most_common()))
 
 
-def _read_cache(store: Path) -> dict[str, dict]:
+def _remembered(entry: Any, stamp: str) -> Font | str | None:
+    """What the cache says of a file that is as it was."""
+    try:
+        seen = entry["seen"] if entry["stamp"] == stamp else None
+        return Font(**seen) if isinstance(seen, dict) else seen if seen in REFUSALS else None
+    except (LookupError, TypeError):
+        return None
+
+
+def _read_cache(store: Path) -> dict[str, Any]:
     try:
         known = json.loads(store.read_text())
-        return known["fonts"] if known["version"] == SCAN_VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(known["fonts"]) if known["version"] == SCAN_VERSION else {}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
 
-def _write_cache(store: Path, known: dict[str, dict]) -> None:
+def _write_cache(store: Path, known: dict[str, Any]) -> None:
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         draft = store.with_suffix(f".{os.getpid()}.tmp")

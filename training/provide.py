@@ -117,14 +117,14 @@ def install_fonts(folder: Path, faces: bool) -> None:
 
 def build_atlas(atlas: Path, fonts: Path, faces: int, processes: int) -> None:
     """From the machine's own fonts and those in the folder."""
+    from clip4str.training.atlas_command import build_from
     from clip4str.training.drawing.atlas import save_atlas
-    from clip4str.training.drawing.atlas_build import build, choose_faces
-    from clip4str.training.fonts import FOLDERS, find_fonts, font_files
+    from clip4str.training.fonts import FOLDERS, font_files
 
-    usable = find_fonts((*FOLDERS, str(fonts))) if font_files((fonts,)) else find_fonts()
-    drawn = build(choose_faces(usable, faces, PER_FAMILY), processes)
+    folders = (*FOLDERS, str(fonts)) if font_files((fonts,)) else None
+    drawn, used = build_from(folders, faces, PER_FAMILY, processes)
     save_atlas(drawn, atlas)
-    print(f"atlas: {len(drawn)} faces of {len({face.family for face in drawn.faces})} families")
+    print(f"atlas: {used}")
 
 
 def frequent_words() -> list[str]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws synthetic words from a glyph atlas: a pool of them for training, a contact sheet, figures beside real crops.
 
-python training/build_atlas.py --output atlas.safetensors
+clip4str atlas --output atlas.safetensors
 python training/render.py --sheet sheet.png --real words/train/real
 python training/render.py --output pool --count 100000 --words words.txt --real words/train/real
 """

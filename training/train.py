@@ -3,7 +3,7 @@
 
 Examples:
   python training/train.py --data words/train/real --synthetic pool --output runs/small --steps 20000
-  python training/build_atlas.py --output atlas.safetensors
+  clip4str atlas --output atlas.safetensors
   python training/train.py --data words/train/real --render 0.75 --render-atlas atlas.safetensors --words words.txt \\
       --output runs/small --minutes 18 --batch 1024 --compile
   python training/train.py --size base16 --init clip --data words/train/real --output runs/base16 \\

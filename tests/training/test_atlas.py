@@ -12,10 +12,12 @@ import pytest
 from PIL import ImageFont
 from safetensors.numpy import load_file, save_file
 
+from clip4str.core import cli
 from clip4str.core.errors import DataError
+from clip4str.training import atlas_command, fonts
 from clip4str.training.drawing import atlas_build
 from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, load_atlas
-from clip4str.training.fonts import Font
+from clip4str.training.fonts import Font, Survey
 from clip4str.training.vocabulary import CHARSET
 
 
@@ -65,6 +67,17 @@ def _packed(data: bytes) -> np.ndarray:
     return np.frombuffer(lzma.compress(data), np.uint8)
 
 
+FACE = {"name": "a", "family": "a", "licence": "free", "unicase": False, "legibility": 1.0, "weight": 0.4}
+
+
+def _shaped(target: Path, shape: list[int]) -> None:
+    """No texel, in a shape of that many."""
+    entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, 0]}
+    said = {"format": "clip4str-atlas-1", "faces": json.dumps([FACE])}
+    head = json.dumps({"__metadata__": said, "glyphs": entry, "kerning": entry, "texels": entry}).encode()
+    target.write_bytes(len(head).to_bytes(8, "little") + head)
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -73,6 +86,13 @@ def _packed(data: bytes) -> np.ndarray:
         (lambda f, t: _with(f, t, {"format": "other"}), "format is 'other'"),
         (lambda f, t: _with(f, t, {"faces": "["}), "not a usable atlas"),
         (lambda f, t: _with(f, t, {"faces": '[{"nom": 1}]'}), "not a usable atlas"),
+        (lambda f, t: _with(f, t, {"faces": "[" * 100_000}), "not a usable atlas"),
+        (lambda f, t: _with(f, t, {"faces": '{"a": 1}'}), "not a usable atlas"),
+        (lambda f, t: _with(f, t, {"faces": json.dumps([FACE] * 9000)}), "9000 faces"),
+        (lambda f, t: _with(f, t, {"faces": json.dumps([FACE | {"name": ["x"]}] * 2)}), "another type"),
+        (lambda f, t: _with(f, t, {"faces": json.dumps([FACE | {"weight": float("nan")}] * 2)}), "another type"),
+        (lambda f, t: _with(f, t, {"faces": json.dumps([FACE | {"weight": 10**400}] * 2)}), "another type"),
+        (lambda f, t: _shaped(t, [0, 10**18, 8, 4]), "not a usable atlas"),
         (lambda f, t: _with(f, t, texels=np.zeros(50, np.uint8)), "not a usable atlas"),
         (lambda f, t: _with(f, t, texels=_packed(bytes(10))), "a table of 10 bytes"),
         (lambda f, t: _with(f, t, texels=_packed(bytes(10**7))), "a table of"),
@@ -87,7 +107,7 @@ def test_damaged_atlas_is_one_line(atlas_file: Path, tmp_path: Path, damage, mes
     damage(atlas_file, target)
     with pytest.raises(DataError, match=message) as caught:
         load_atlas(target)
-    assert len(str(caught.value).splitlines()) == 1 and "atlas.py" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1 and "clip4str atlas" in str(caught.value)
 
 
 def test_faces_are_chosen_over_the_weights_of_a_family(font: Font):
@@ -98,11 +118,24 @@ def test_faces_are_chosen_over_the_weights_of_a_family(font: Font):
     assert len(atlas_build.choose_faces([*family, *others], 2, 3)) == 2
 
 
-def test_build_command(font: Font, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(atlas_build, "find_fonts", lambda: (font, replace(font, path=f"{font.path}")))
+def test_the_command_says_how_many_fonts_it_uses_and_why_not_all(
+    few: list[Font], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    found = Survey(
+        (*few[:3], replace(few[0], path=few[0].path)), (("lack letters or digits", 60), ("cannot be opened", 2))
+    )
+    monkeypatch.setattr(fonts, "survey", lambda *_: found)
+    monkeypatch.setattr(atlas_command, "survey", lambda *_: found)
+    monkeypatch.setattr(atlas_build, "SAID", 0.0)
     out = tmp_path / "atlas.safetensors"
-    assert atlas_build.main(["--output", str(out)]) == 0
-    assert len(load_atlas(out)) == 1  # the copy is left out
-    assert "1 faces" in capsys.readouterr().out
-    assert atlas_build.main(["--output", str(out)]) == 2
+    assert cli.main(["atlas", "--output", str(out), "--per-family", "4", "--faces", "3"]) == 0
+    used = len(load_atlas(out))
+    said, progress = capsys.readouterr()
+    copies = said.count("are copies of another face")
+    assert said.startswith(f"66 font files: {used} faces of 1 families used; left out: 60 lack letters or digits, ")
+    assert "2 cannot be opened" in said and "1 are beyond the 3 most useful" in said and used + copies == 3
+    assert "faces: 1 of 3" in progress.splitlines()
+    assert cli.main(["atlas", "--output", str(out)]) == 2
     assert "--force" in capsys.readouterr().err
+    assert cli.main(["atlas", "--output", str(tmp_path / "x.safetensors"), "--fonts", str(tmp_path / "none")]) == 2
+    assert "none: not a folder" in capsys.readouterr().err

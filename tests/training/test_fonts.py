@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from clip4str.training import fonts as fonts_module
-from clip4str.training.fonts import Font, NoFontsError, find_fonts, font_files, font_weights, inspect_font
+from clip4str.training.fonts import Font, NoFontsError, find_fonts, font_files, font_weights, inspect_font, survey
 from clip4str.training.vocabulary import CHARSET
 
 
@@ -40,7 +40,7 @@ def test_font_scan_rejects_symbol_fonts(tmp_path: Path):
     (tmp_path / "broken.ttf").write_bytes(b"no font at all")
     assert inspect_font(str(tmp_path / "triangles.ttf")) is None
     assert inspect_font(str(tmp_path / "broken.ttf")) is None
-    with pytest.raises(NoFontsError, match="apt-get install"):
+    with pytest.raises(NoFontsError, match=r"font; 1 .*alike \(symbols\).*; on Debian: apt-get install"):
         find_fonts((str(tmp_path),), cache=False)
 
 
@@ -60,9 +60,9 @@ def test_scan_is_remembered(tmp_path: Path, few: list[Font], monkeypatch: pytest
     folder.mkdir()
     (folder / "copy.ttf").write_bytes(Path(few[0].path).read_bytes())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = find_fonts.__wrapped__((str(folder),))
-    monkeypatch.setattr(fonts_module, "inspect_font", lambda path: pytest.fail("looked at the file again"))
-    assert find_fonts.__wrapped__((str(folder),)) == first
+    first = survey.__wrapped__((str(folder),))
+    monkeypatch.setattr(fonts_module, "examine", lambda path: pytest.fail("looked at the file again"))
+    assert survey.__wrapped__((str(folder),)) == first
     (tmp_path / "cache" / "clip4str" / "fonts.json").write_text("[broken")
     with pytest.raises(pytest.fail.Exception, match="looked"):
-        find_fonts.__wrapped__((str(folder),))
+        survey.__wrapped__((str(folder),))

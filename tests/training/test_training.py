@@ -185,7 +185,7 @@ def _tensors(tree):
         (["--steps", "2", "--batch", "0"], "at least 1"),
         (["--steps", "2", "--real-fraction", "1.5"], "between 0 and 1"),
         (["--steps", "2", "--render", "0.9"], "more than 1"),
-        (["--steps", "2", "--render", "0.5"], "python training/build_atlas.py --output atlas.safetensors"),
+        (["--steps", "2", "--render", "0.5"], "clip4str atlas --output atlas.safetensors"),
         (["--steps", "2", "--render", "0.5", "--render-atlas", "absent"], "no such atlas"),
         (["--steps", "2", "--data", "missing-folder"], "does not exist"),
         (["--steps", "2", "--words", "missing-file"], "word list"),

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Glyphs of many faces in one file, small enough to carry to a GPU that has no fonts.
 
-    python training/build_atlas.py --output atlas.safetensors
+    clip4str atlas --output atlas.safetensors
 
 A glyph is kept as a distance field (Green, "Improved Alpha-Tested Magnification", SIGGRAPH 2007): each texel says how
 far its centre lies inside (positive) or outside the outline. One field gives letters of any size, bolder and thinner
@@ -20,6 +19,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from clip4str.core.atomic_files import replaced
 from clip4str.core.errors import DataError, first_line
 
 FORMAT = "clip4str-atlas-1"
@@ -101,22 +102,19 @@ def save_atlas(atlas: Atlas, path: str | os.PathLike[str]) -> None:
     }
     faces = json.dumps([asdict(face) for face in atlas.faces])
     target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(save(packed, {"format": FORMAT, "faces": faces}))
-        draft.replace(target)
+        with replaced(target) as draft:
+            draft.write_bytes(save(packed, {"format": FORMAT, "faces": faces}))
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def load_atlas(path: str | os.PathLike[str]) -> Atlas:
     """Reads and checks an atlas. Raises DataError, one line, if it is missing, damaged or of another format."""
     place = Path(path)
     if not place.is_file():
-        raise DataError(f"{place}: no such atlas; make one with: python training/build_atlas.py --output {place}")
+        raise DataError(f"{place}: no such atlas; make one with: clip4str atlas --output {place}")
     try:
         if place.stat().st_size > MOST_FILE:
             raise ValueError(f"more than {MOST_FILE >> 20} MB")
@@ -124,7 +122,11 @@ def load_atlas(path: str | os.PathLike[str]) -> Atlas:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            faces = [Face(**face) for face in json.loads(metadata["faces"])]
+            faces = _faces(metadata["faces"])
+            for name in ("glyphs", "kerning", "texels"):  # sizes before any of it is read
+                shape = file.get_slice(name).get_shape()
+                if math.prod(shape) > MOST_TEXELS or 0 in shape:
+                    raise ValueError(f"{name} of shape {shape}")
             glyphs, kerning, texels = (file.get_tensor(name) for name in ("glyphs", "kerning", "texels"))
         if glyphs.dtype != np.int16 or kerning.dtype != np.uint8 or texels.dtype != np.uint8 or glyphs.ndim != 3:
             raise ValueError("a table has another type than it should")
@@ -134,10 +136,23 @@ def load_atlas(path: str | os.PathLike[str]) -> Atlas:
             raise ValueError(f"tiles of {area} texels, one of {sizes.min()}")
         pairs = _unpack(kerning, len(faces) * SPACE * SPACE).view(np.int8).reshape(-1, SPACE, SPACE)
         return assemble(faces, glyphs, pairs, _unpack(texels, area))
-    except (OSError, SafetensorError, lzma.LZMAError, EOFError, ValueError, TypeError, KeyError) as error:
+    except (OSError, SafetensorError, lzma.LZMAError, EOFError, ValueError, TypeError, LookupError, OverflowError,
+            RecursionError, MemoryError) as error:  # fmt: skip
         raise DataError(
-            f"{place}: not a usable atlas ({first_line(error)}); make it anew with training/build_atlas.py"
+            f"{place}: not a usable atlas ({first_line(error)}); make it anew with clip4str atlas"
         ) from None
+
+
+def _faces(text: str) -> list[Face]:
+    faces = [Face(**face) for face in json.loads(text)]
+    if len(faces) > MOST_FACES:
+        raise ValueError(f"{len(faces)} faces")
+    for face in faces:
+        texts, numbers = (face.name, face.family, face.licence), (face.legibility, face.weight)
+        fine = all(isinstance(each, str) for each in texts) and isinstance(face.unicase, bool)
+        if not fine or not all(type(each) in (int, float) and 0 <= each <= 1 for each in numbers):
+            raise ValueError("what it says of a face is of another type than it should")
+    return faces
 
 
 def _unpack(packed: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""Makes an atlas of the machine's fonts: chooses faces, draws their glyphs large, measures distances.
-
-The command behind `python training/build_atlas.py`.
-"""
+"""Makes an atlas of the machine's fonts: chooses faces, draws their glyphs large, measures distances."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +16,10 @@ import numpy as np
 from PIL import Image, ImageFont, features
 from tqdm import tqdm
 
-from clip4str.core.console import Parser, one_line
-from clip4str.core.errors import Clip4StrError, DataError, UsageError
-from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, Face, assemble, save_atlas
+from clip4str.core.errors import DataError
+from clip4str.training.drawing.atlas import CAP, PAD, SPACE, SPREAD, STEP, Atlas, Face, assemble
 from clip4str.training.font_packages import read_families
-from clip4str.training.fonts import Font, find_fonts, font_weights
+from clip4str.training.fonts import Font, font_weights
 from clip4str.training.vocabulary import CHARSET
 
 FINE = 8  # drawn this many times larger than the field
@@ -31,6 +27,7 @@ SIGNATURE = "HEROSGagenoskt258"  # characters by which copies of a face are foun
 CAPITALS = "ABDEFGHLMNQRT"  # whose small letters are not small capitals
 ALIKE = 0.12  # texels: mean difference below which two faces are the same
 KERNED = "".join(c for c in CHARSET if c.isalnum() or c in ".,'-")
+SAID = 10.0  # seconds between lines of progress
 BASIC = ImageFont.Layout.BASIC
 LICENCES = (
     ("OFL-1.1", r"open font licen|sil ofl|\bofl\b"),
@@ -222,21 +219,38 @@ def _packages(paths: Sequence[str]) -> dict[str, str]:
     return {path: package.split(":")[0].split(",")[0] for package, _, path in pairs}
 
 
-def build(fonts: Sequence[Font], workers: int = 1) -> Atlas:
-    """Draws all faces; copies and faces that cannot be drawn are left out."""
+def build(fonts: Sequence[Font], workers: int = 1, refused: Counter[str] | None = None) -> Atlas:
+    """Draws all faces; copies and faces that cannot be drawn are left out, and counted in `refused`."""
     terms = licences([f.path for f in fonts])
     faces: list[Face] = []
     kept: list[Drawn] = []
-    for font, drawn in zip(fonts, tqdm(_map(fonts, workers), "faces", len(fonts), disable=not sys.stderr.isatty())):
-        if drawn is None or any(np.abs(drawn.signature - k.signature).mean() < ALIKE for k in kept):
-            continue
-        name = Path(font.path).stem
-        faces.append(Face(name, font.family, terms[font.path], drawn.unicase, font.legibility, font.weight))
-        kept.append(drawn)
+    refused = Counter() if refused is None else refused
+    for font, drawn in zip(fonts, _watched(_map(fonts, workers), len(fonts))):
+        if drawn is None:
+            refused["cannot be drawn at this size"] += 1
+        elif any(np.abs(drawn.signature - k.signature).mean() < ALIKE for k in kept):
+            refused["are copies of another face"] += 1
+        else:
+            name = Path(font.path).stem
+            faces.append(Face(name, font.family, terms[font.path], drawn.unicase, font.legibility, font.weight))
+            kept.append(drawn)
     if not kept:
         raise DataError("no face could be drawn into the atlas")
     parts = (np.stack([k.glyphs for k in kept]), np.stack([k.kerning for k in kept]))
     return assemble(faces, *parts, np.concatenate([k.texels for k in kept]))
+
+
+def _watched(drawn: Iterable[Drawn | None], count: int) -> Iterator[Drawn | None]:
+    """A bar on a terminal, else a line now and then."""
+    if sys.stderr.isatty():
+        yield from tqdm(drawn, "faces", count)
+        return
+    said = time.monotonic()
+    for number, face in enumerate(drawn, 1):
+        yield face
+        if time.monotonic() - said > SAID and number < count:
+            said = time.monotonic()
+            print(f"faces: {number} of {count}", file=sys.stderr, flush=True)
 
 
 def _map(fonts: Sequence[Font], workers: int) -> Iterable[Drawn | None]:
@@ -245,31 +259,3 @@ def _map(fonts: Sequence[Font], workers: int) -> Iterable[Drawn | None]:
         return
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(draw_face, fonts, 8)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="build_atlas.py", description="Draw the glyphs of this machine's fonts into one file.")
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="FILE", help="atlas to write (.safetensors)")
-    add("--faces", type=int, default=1200, metavar="N", help="most faces (default: %(default)s)")
-    add("--per-family", type=int, default=6, metavar="N", help="most faces of one family (default: %(default)s)")
-    add("--fonts", nargs="+", metavar="DIR", help="look for fonts here only (default: all the system knows)")
-    add("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
-    add("--force", action="store_true", help="replace an existing file")
-    try:
-        args = parser.parse_args(argv)
-        if args.output.exists() and not args.force:
-            raise UsageError(f"{args.output} exists already: choose another --output, or replace it with --force")
-        if min(args.faces, args.per_family, args.workers) < 1:
-            raise UsageError("--faces, --per-family and --workers are at least 1")
-        start = time.perf_counter()
-        usable = find_fonts(tuple(args.fonts)) if args.fonts else find_fonts()
-        atlas = build(choose_faces(usable, args.faces, args.per_family), args.workers)
-        save_atlas(atlas, args.output)
-        kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(f.licence for f in atlas.faces).most_common())
-        print(f"{args.output}: {len(atlas)} faces of {len({f.family for f in atlas.faces})} families ({kinds}), "
-              f"{args.output.stat().st_size / 2**20:.1f} MB, {time.perf_counter() - start:.0f} s")  # fmt: skip
-    except Clip4StrError as error:
-        print(f"build_atlas.py: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0

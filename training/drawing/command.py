@@ -129,7 +129,7 @@ def arguments() -> Parser:
     )
     add = parser.add_argument
     add("--atlas", type=Path, default=Path("atlas.safetensors"), metavar="FILE",
-        help="glyph atlas, made by training/build_atlas.py (default: %(default)s)")
+        help="glyph atlas, made by clip4str atlas (default: %(default)s)")
     add("--output", type=Path, metavar="DIR",
         help="LMDB folder to write; appears only when complete, the same command goes on after an interruption")
     add("--sheet", type=Path, metavar="FILE", help=f"draw a contact sheet of the first {SHOWN} words into this picture")
