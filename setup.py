@@ -67,7 +67,7 @@ EXPORT = [
 TRAIN = [
     *EXPORT,
     "lightning>=2.2",  # mixed precision, DDP and resuming, and the published .ckpt layout
-    "lmdb>=1.4",  # the data format of every scene-text-recognition data set
+    "lmdb>=1.4",  # writes the data format of every scene-text-recognition data set
     "matplotlib>=3.7",  # loss and latency charts
 ]
 GPU = [
@@ -88,7 +88,6 @@ CLIP = [
 PEERS = [
     "rapidocr>=3.10",  # PP-OCRv6 small in its wheel: what people install today, to be measured beside
     "rapidocr-onnxruntime>=1.4.4",  # PP-OCRv4 mobile, likewise
-    "lmdb>=1.4",  # the data format of every scene-text-recognition data set
     "matplotlib>=3.7",  # the chart
 ]
 DEV = [
@@ -128,7 +127,7 @@ setup(
         "export": EXPORT,
         "train": TRAIN,
         "clip": CLIP,
-        "bench": [*EXPORT, "lmdb>=1.4", "matplotlib>=3.7"],
+        "bench": [*EXPORT, "matplotlib>=3.7"],
         "gpu": GPU,
         "tensorrt": TENSORRT,
         "rtx": RTX,

@@ -150,8 +150,9 @@ def _of_folder(source: Path, pictures: Path, name: str, encoding: str | None) ->
 
 
 def charset(findings: Findings) -> str:
-    """The labels' characters without blanks, by code point, on one line."""
-    return "".join(sorted(c for c in findings.characters if not c.isspace())) + "\n"
+    """The labels' characters by code point, on one line; of blanks the space, if there is one."""
+    blank = " " * any(c.isspace() for c in findings.characters)
+    return blank + "".join(sorted(c for c in findings.characters if not c.isspace())) + "\n"
 
 
 def report(findings: Findings) -> str:
@@ -166,7 +167,7 @@ def print_summary(args: argparse.Namespace, findings: Findings, rows: int) -> No
     for title, kinds in ((f"left out, of {rows:,}", LEFT_OUT), ("kept, but look", NOTED)):
         for kind in (kind for kind in kinds if findings.counts[kind]):
             print(f"{title}: {kind}: {findings.counts[kind]:,}; {'; '.join(findings.examples(kind))}")
-    all_of_them = charset(findings).strip()
+    all_of_them = charset(findings)[:-1]
     rare = [c for c in all_of_them if findings.characters[c] < FEW]
     for what, found in (("characters", all_of_them), (f"of them seen fewer than {FEW} times, too few to learn", rare)):
         if found:

@@ -44,6 +44,7 @@ from clip4str.core.output_files import write_json
 from clip4str.training.arguments import check, config_from, parser, settings_from
 from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
 from clip4str.training.start import start_from
+from clip4str.training.state_file import load_state
 
 VALIDATION_CROPS = 300  # without text
 PATIENCE = timedelta(days=30)  # of processes with each other; by default one paused for half an hour ends a run
@@ -268,13 +269,15 @@ def bfloat16_pays(rounds: int = 5) -> bool:
 def resume_point(path: Path) -> tuple[int, int, float]:
     """Optimiser steps of the run that wrote this checkpoint; steps and minutes since it began or branched off."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = load_state(path)
         extra, step = loaded["clip4str_training"], int(loaded["global_step"])
         first, seconds = extra.get("began", (0, 0.0))
         return step, step - first, (extra["elapsed"] - seconds) / 60
-    except Exception as error:
+    except (DataError, LookupError, TypeError, ValueError) as error:
+        spare = path.with_name("last.1.ckpt")
+        instead = f"put {spare}, the state before it, in its place, or " if spare.exists() else ""
         raise DataError(
-            f"{path}: damaged, or of another program ({first_line(error)}); choose another --output"
+            f"{path}: damaged, or of another program ({first_line(error)}); {instead}choose another --output"
         ) from None
 
 

@@ -59,6 +59,26 @@ def test_sigterm_is_not_kept_waiting_by_collected_gradients(words, tmp_path, sma
     assert "2 steps, " in capsys.readouterr().out
 
 
+def test_a_state_with_a_byte_that_changed_is_one_line_and_the_one_before_is_named(
+    words, tmp_path, small_is_tiny, capsys
+):
+    run = tmp_path / "run"
+    assert train(words, run, "--steps", "2", "--save-minutes", "0") == 0
+    whole = (run / "last.ckpt").read_bytes()
+    for damaged in (whole[: len(whole) // 2], bytearray(whole), b""):
+        if isinstance(damaged, bytearray):
+            damaged[len(whole) // 2] ^= 1
+        (run / "last.ckpt").write_bytes(damaged)
+        capsys.readouterr()
+        assert train(words, run, "--steps", "3") == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert (
+            "last.ckpt: damaged" in error and f"put {run / 'last.1.ckpt'}, the state before it, in its place" in error
+        )
+    os.replace(run / "last.1.ckpt", run / "last.ckpt")
+    assert train(words, run, "--steps", "3") == 0
+
+
 def test_a_disk_that_is_full_is_one_line(words, tmp_path, small_is_tiny, monkeypatch, capsys):
     def full(*_, **__):
         raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0\nmore")

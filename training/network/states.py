@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from clip4str.core.errors import CheckpointError, DataError, first_line
 from clip4str.core.output_files import write_json, write_whole
 from clip4str.core.safetensors_metadata import read_metadata
 from clip4str.training.run_log import read_rows
+from clip4str.training.state_file import load_state
 
 from .places import Places
 
@@ -43,17 +43,11 @@ class Start:
 
 def read_state(path: Path) -> State:
     """Raises DataError for a file that is damaged, incomplete or of another program. Nothing in it is executed."""
-    import torch
-
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise DataError(f"{damaged} is damaged")
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = load_state(path)
         words = [c["words"] for c in loaded["callbacks"].values() if isinstance(c, dict) and "words" in c]
         return State(int(loaded["global_step"]), int(words[0]), loaded["clip4str_training"]["elapsed"] / 60)
-    except Exception as error:  # torch and zipfile raise many kinds for damaged files
+    except (DataError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path.name} cannot be gone on from ({first_line(error, 200)})") from None
 
 
