@@ -45,6 +45,7 @@ from clip4str.training.arguments import check, config_from, parser, settings_fro
 from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
 from clip4str.training.start import start_from
 from clip4str.training.state_file import load_state
+from clip4str.training.workers import leave_stopping_to_the_parent, said
 
 VALIDATION_CROPS = 300  # without text
 PATIENCE = timedelta(days=30)  # of processes with each other; by default one paused for half an hour ends a run
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\nstopped{goes_on}", file=sys.stderr)
             return 130
     except Clip4StrError as error:
-        return fail("train", _of_worker(error))
+        return fail("train", said(error))
 
 
 def train(args: argparse.Namespace) -> int:
@@ -196,7 +197,7 @@ def train(args: argparse.Namespace) -> int:
     loader: Any = torch.utils.data.DataLoader(
         stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0,
-        worker_init_fn=_leave_stopping_to_the_parent,
+        worker_init_fn=leave_stopping_to_the_parent,
     )  # fmt: skip
     if args.render_atlas:
         from clip4str.training.drawing.data import drawn_beside
@@ -217,20 +218,6 @@ def train(args: argparse.Namespace) -> int:
         print(f"done: {trainer.global_step} steps, {logbook.words} words, {module.elapsed / 60:.1f} minutes"
               + (f"; held-out words right: {held}" if held else "") + f"; {folder / 'model.safetensors'}")  # fmt: skip
     return 0
-
-
-def _leave_stopping_to_the_parent(worker: int) -> None:
-    """A signal to the whole process group must not take a worker away from a run that is about to save. (To ignore it
-    would be worse: the parent ends its workers by one.) Nor must one to each process, as a container's end sends: the
-    first is let pass, for the parent needs batches until the end of its step."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-def _of_worker(error: Clip4StrError) -> str:
-    """What it says; where a worker process raised it, what it said there, without the traceback that torch adds."""
-    said = str(error)
-    return said.strip().splitlines()[-1].partition(": ")[2] if "Original Traceback" in said else said
 
 
 def strategy(args: argparse.Namespace) -> Any:
