@@ -66,7 +66,7 @@ def heeding_signals(run: Callable[[Interrupts], int]) -> int:
         said = False
         try:
             code = run(interrupts)
-            said = code == 130  # by who returned it
+            said = code in (130, 143)  # by who returned it
         except KeyboardInterrupt:
             code = 130
         except Exception:  # numpy's and its like, of being interrupted while they load
