@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = ["photo\tleft\ttop\tright\tbottom"]
     for part in (Photos(args.photos, measured, unlabelled=False) for measured in (False, True)):
         for path, words in zip(part.paths, tqdm(part.words, unit="photo", disable=None)):
-            found = detector(np.asarray(load_image(path))[:, :, ::-1], use_cls=False, use_rec=False).boxes
+            answer = detector(np.asarray(load_image(path))[:, :, ::-1], use_cls=False, use_rec=False)
+            found = getattr(answer, "boxes", None)  # none where nothing was found
             boxes = [(*quad.min(0), *quad.max(0)) for quad in (found if found is not None else ())]
             rows += ["\t".join([path.name, *(f"{v:.0f}" for v in box)]) for box in news(boxes, words)]
     write_whole(args.output, "\n".join([rows[0], *sorted(rows[1:])]) + "\n")
