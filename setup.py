@@ -55,7 +55,7 @@ class Sdist(sdist):
 RUNTIME = [
     "numpy>=1.23",  # arrays in, arrays out; the driver is written over small integer arrays
     "pillow>=10.1",  # decodes image files and defines the bicubic resize that answers depend on
-    "onnxruntime>=1.17",  # the one backend that runs everywhere, no compiler and no GPU needed
+    "onnxruntime>=1.17",  # the one backend that runs everywhere, no compiler and no GPU needed; oldest one tried
     "tqdm>=4.60",  # progress bars
 ]
 EXPORT = [

@@ -95,7 +95,7 @@ class Recognizer:
         else:
             if image_size is not None:
                 raise UsageError(f"{path}: a bundle has its image size; another one is for checkpoints")
-            opened = Bundle.open(path, verify)
+            opened = Bundle.open(path, verify, later=True)
         manifest, decoding = opened.manifest, decoding or Decoding()
         driver = PredictAndRefine(
             chosen_charset(manifest.charset, manifest.charset_test, charset_test),
@@ -104,7 +104,13 @@ class Recognizer:
             decoding,
             CaptionCache(cache_size),
         )
-        ready = cls(opened, open_backend(opened, backend, driver, options, source), driver)
+        opened_backend = open_backend(opened, backend, driver, options, source)
+        try:
+            opened.check_rest()
+        except BaseException:
+            opened_backend.close()
+            raise
+        ready = cls(opened, opened_backend, driver)
         if batch_size is not None and ready.batch_size < batch_size:
             warnings.warn(
                 f"batches of {ready.batch_size} images, not {batch_size}: the most that this bundle and backend take",

@@ -16,6 +16,7 @@ from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass
 
 from ..bundle import OUTPUTS, Bundle, stage_shapes
+from ..onnx_files import External
 from .contract import Backend
 
 
@@ -66,6 +67,8 @@ class OrtBackend(Backend):
         self.on_gpu = "CUDAExecutionProvider" in self.providers
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
+        self._files: dict[str, bytes] = {}  # that graphs keep tensors in
+        self._elsewhere: list[Any] = []
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
         self._seen = [name for name in stage_shapes(bundle.manifest)["image"] if name in OUTPUTS["image"]]
         types = {value.name: value.type for value in self._sessions["visual"].get_inputs()}
@@ -79,15 +82,32 @@ class OrtBackend(Backend):
         # Each session has its own pool: threads may spin between the operators of a run (5 % faster), but not on
         # into the next session's run, whose cores they would steal.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # no other that bytes might look like
+        path = bundle.path(stage)
+        content, elsewhere = bundle.graph(stage)
         try:
-            session = onnxruntime.InferenceSession(str(bundle.path(stage)), options, providers=self.providers)
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(self._array(bundle, tensor)) for tensor in elsewhere]
+            if values:
+                options.add_external_initializers([tensor.name for tensor in elsewhere], values)
+            # The file's bytes and never its path: onnxruntime opens no file, whatever these bytes are.
+            session = onnxruntime.InferenceSession(content, options, providers=self.providers)
+        except BundleError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BundleError(f"{bundle.path(stage)}: onnxruntime cannot run it ({first_line(error)})") from None
+            raise BundleError(f"{path}: onnxruntime cannot run it ({first_line(error)})") from None
+        session.disable_fallback()
+        session._model_bytes = None  # which it keeps for the fallback
+        self._elsewhere += values  # onnxruntime reads them where they are
         found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
         for name, shape in stage_shapes(bundle.manifest)[stage].items():
             if not _fits(found.get(name), shape):
-                raise BundleError(f"{bundle.path(stage)}: {name} is {found.get(name)}, the manifest means {shape}")
+                raise BundleError(f"{path}: {name} is {found.get(name)}, the manifest means {shape}")
         return session
+
+    def _array(self, bundle: Bundle, tensor: External) -> np.ndarray:
+        if tensor.location not in self._files:
+            self._files[tensor.location] = bundle.content(tensor.location)
+        return tensor.array(self._files[tensor.location])
 
     def _run(self, stage: str, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:

@@ -183,9 +183,12 @@ def test_a_graph_that_reads_files_the_manifest_does_not_cover(place, location, f
         manifest["files"]["text.onnx"] = describe_file(folder / "text.onnx")
 
     edit(folder, cover)
-    with pytest.raises(BundleError, match=r"text\.onnx: reads '.*', which is not in the manifest"):
+    refusal = f"reads '{location}', which is not in the manifest"
+    if place != "initializer":
+        refusal = f"a tensor of another file, '{location}', that is no initialiser"
+    with pytest.raises(BundleError, match=rf"text\.onnx: .*{refusal}"):
         Bundle.open(folder)
-    if location == "beside.data":
+    if location == "beside.data" and place == "initializer":
         edit(folder, lambda m: m["files"].update({location: describe_file(folder / location)}))
         Bundle.open(folder)
 
@@ -193,7 +196,7 @@ def test_a_graph_that_reads_files_the_manifest_does_not_cover(place, location, f
 def test_stage_files_that_are_no_protobuf(folder):
     (folder / "text.onnx").write_bytes(b"\xff" * 300)
     edit(folder, lambda m: m["files"].update({"text.onnx": describe_file(folder / "text.onnx")}))
-    with pytest.raises(BundleError, match=r"text\.onnx: not an ONNX file"):
+    with pytest.raises(BundleError, match=r"text\.onnx: damaged or unsafe ONNX file"):
         Bundle.open(folder)
 
 
@@ -201,7 +204,7 @@ def test_a_manifest_that_is_a_link_or_a_pipe(folder):
     manifest = folder / "manifest.json"
     manifest.unlink()
     manifest.symlink_to("/dev/zero")
-    with pytest.raises(BundleError, match="not a plain file"):
+    with pytest.raises(BundleError, match="is a link"):
         Bundle.open(folder)
     manifest.unlink()
     os.mkfifo(manifest)

@@ -113,6 +113,7 @@ def source_of_bundle(bundle: Bundle) -> Source:
     from safetensors import SafetensorError, safe_open
 
     path, manifest = bundle.path(WEIGHTS), bundle.manifest
+    bundle.check(path.name)
     try:
         file = safe_open(path, framework="pt")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -70,7 +70,7 @@ def load_engine(library: Any, runtime: Any, logger: Any, bundle: Bundle, stage: 
     path = bundle.engine(stage)
     complaints = Complaints(logger)
     try:
-        engine = runtime.deserialize_cuda_engine(_read(bundle, stage))
+        engine = runtime.deserialize_cuda_engine(bundle.content(path.name))
     except (RuntimeError, TypeError, ValueError) as error:
         raise refused(f"{path}: loading it ({str(error)[:200]})", complaints) from None
     if engine is None:
@@ -78,20 +78,6 @@ def load_engine(library: Any, runtime: Any, logger: Any, bundle: Bundle, stage: 
             raise BackendError(f"{path}: there is not enough GPU memory for the engine ({complaints})")
         raise BackendError(f"{path}: TensorRT cannot load it ({complaints}); rebuild it: {rebuild_command(bundle)}")
     return Loaded(stage, library, logger, engine, _checked(library, engine, bundle, stage))
-
-
-def _read(bundle: Bundle, stage: str) -> bytes:
-    """As many bytes as the manifest says, no more whatever the file has become."""
-    path = bundle.engine(stage)
-    size = bundle.manifest.files[path.name]["bytes"]
-    try:
-        with path.open("rb") as file:
-            data = file.read(size + 1)
-    except OSError as error:
-        raise BundleError(f"{path}: {error.strerror or error}") from None
-    if len(data) != size:
-        raise BundleError(f"{path}: not the {size} bytes that the manifest says; copy it again")
-    return data
 
 
 def _checked(library: Any, engine: Any, bundle: Bundle, stage: str) -> dict[str, Tensor]:

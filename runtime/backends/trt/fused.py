@@ -7,6 +7,7 @@ anything is missing, the engines decode. Captions are tokenised on the host: the
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 import zipfile
@@ -164,17 +165,18 @@ def _shapes(bundle: Bundle, branches: tuple[str, ...]) -> dict[str, tuple[int, .
 def _read(bundle: Bundle, branches: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The arrays of these branches. Raises BundleError; reads no more than the file's own size, and no objects."""
     path = bundle.path(KERNELS)
+    content = bundle.content(path.name)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
             whole = sum(entry.file_size for entry in entries)
-            if len(entries) > _MOST_ENTRIES or whole > path.stat().st_size:
+            if len(entries) > _MOST_ENTRIES or whole > len(content):
                 raise ValueError("it unpacks to more than it is")
             if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
                 raise ValueError("it is compressed or encrypted")
             if "network.npy" not in archive.namelist():
                 raise ValueError("it does not say which network it is of")
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             wanted = ("network", *(f"{branch}." for branch in branches))
             return {name: file[name] for name in file.files if name.startswith(wanted)}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, MemoryError) as error:

@@ -14,6 +14,7 @@ from clip4str.core.errors import BackendError, BundleError
 from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.memory_limits import ladder
 from clip4str.runtime.backends.trt.library import make_logger
+from clip4str.runtime.bundle import Bundle
 
 PROFILE = {"min": 1, "opt": 4, "max": 8}
 
@@ -123,16 +124,15 @@ def test_files_that_are_no_engines(rig, engine_bundle):
     r.check_empty()
 
 
-def test_a_file_that_changed_after_it_was_checked(rig, engine_bundle, monkeypatch):
-    from clip4str.runtime import bundle as bundles
-
+def test_a_file_that_changed_after_it_was_checked(rig, engine_bundle):
     r, folder = rig(), engine_bundle()
-    monkeypatch.setattr(bundles, "_check_file", lambda *_: None)
-    with (folder / "image.plan").open("ab") as file:
-        file.write(b"more")
-    refused(r, folder, BundleError, "image.plan: not the .* bytes that the manifest says")
+    bundle, whole = Bundle.open(folder), (folder / "image.plan").read_bytes()
+    (folder / "image.plan").write_bytes(whole + b"more")
+    refused(r, bundle, BundleError, r"image.plan: \d+ bytes, the manifest says \d+")
+    (folder / "image.plan").write_bytes(bytes(len(whole)))
+    refused(r, bundle, BundleError, "image.plan: its sha256 is not the manifest's")
     (folder / "image.plan").unlink()
-    refused(r, folder, BundleError, "image.plan: No such file")
+    refused(r, bundle, BundleError, "image.plan: missing")
 
 
 @pytest.mark.parametrize(
