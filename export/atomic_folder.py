@@ -1,110 +1,136 @@
-"""A folder that is either all there or not there at all."""
+"""A folder that is either all there or not there at all, whoever is killed and whoever else builds it."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clip4str.core.atomic_files import exchange, flush, lock, locked, unique, unlock
 from clip4str.core.errors import UsageError
-from clip4str.runtime.bundle import MANIFEST
+from clip4str.runtime.bundle import MANIFEST, moved_aside
+
+_MOST_NAME = 255 - len("..building-") - len(unique())
+_ATTEMPTS = 3
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raises UsageError if `target` may not be written: it is no bundle, or one that is there without `force`."""
+    """Raises UsageError if `target` may not be written: it is no bundle, or one that is there without `force`, or
+    nothing can be written where it should be."""
+    if len(os.fsencode(target.name)) > _MOST_NAME:
+        raise UsageError(f"--output: a name of {len(target.name)} characters; at most {_MOST_NAME} bytes")
     if not os.path.lexists(target):
+        _check_writable(target)
         return
     if target.is_symlink() or not target.is_dir():
         raise UsageError(f"{target}: exists and is not a folder; choose another --output")
-    if not any(target.iterdir()):
-        return
-    if not (target / MANIFEST).is_file():
-        raise UsageError(f"{target}: exists and is not a bundle; choose another --output")
-    if not force:
-        raise UsageError(f"{target}: exists; --force replaces it, --output writes elsewhere")
+    if any(target.iterdir()):
+        if not (target / MANIFEST).is_file():
+            raise UsageError(f"{target}: exists and is not a bundle; choose another --output")
+        if not force:
+            raise UsageError(f"{target}: exists; --force replaces it, --output writes elsewhere")
+    _check_writable(target)
+
+
+def _check_writable(target: Path) -> None:
+    """Can folders be made where `target` will lie?"""
+    above = next(parent for parent in target.parents if os.path.lexists(parent))
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".clip4str-", dir=above))
+    except NotADirectoryError:
+        raise UsageError(f"{target}: {above} is a file; choose another --output") from None
+    except OSError as error:
+        raise UsageError(
+            f"{target}: nothing can be written in {above} ({error.strerror or error}); choose another --output"
+        ) from None
 
 
 @contextmanager
 def atomic_folder(target: Path, force: bool) -> Iterator[Path]:
     """A sibling folder to write into; it becomes `target` when the block ends well, and vanishes if it does not.
 
-    What stood at `target` before stays until then. Raises UsageError as check_target does.
+    What stood at `target` before stays until then, and is never away in between where the system can exchange two
+    folders. Two builds of one target do not meet: the later one finds the earlier one's, as if it had always been
+    there. Raises UsageError as check_target does.
     """
     check_target(target, force)
     made = [p for p in target.parents if not p.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    staging = target.with_name(f".{target.name}.building-{os.getpid()}")
-    staging.mkdir()
+    staging, held = _begin(target)
     try:
         yield staging
         _sync(staging)
-        check_target(target, force)
-        _replace(staging, target)
+        with locked(target.parent):
+            check_target(target, force)
+            _publish(staging, target)
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(staging):
+            error.filename = str(target / Path(os.fsdecode(error.filename)).relative_to(staging))
+        raise
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)  # what stood at target, if that went well
+        unlock(held)
         for parent in made:  # the nearest first; those that hold something stay
             with suppress(OSError):
                 parent.rmdir()
 
 
+def _begin(target: Path) -> tuple[Path, int | None]:
+    """The folder to write into, and its lock, which says that somebody does."""
+    staging = target.with_name(f".{target.name}.building-{unique()}")
+    for attempt in range(_ATTEMPTS):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(target.parent):
+                if (aside := moved_aside(target)) is not None:
+                    with suppress(OSError):
+                        aside.rename(target)
+                _remove_abandoned(target)
+                staging.mkdir()
+                return staging, lock(staging, wait=False)
+        except FileNotFoundError:  # another build that failed has tidied up its parents
+            if attempt == _ATTEMPTS - 1:
+                raise
+        except FileExistsError:
+            raise UsageError(f"{target}: a file is where its folder should be; choose another --output") from None
+    raise AssertionError
+
+
 def _remove_abandoned(target: Path) -> None:
-    """Left by builds of this target that were killed outright. What was moved aside goes only once it is replaced."""
-    name = glob.escape(target.name)
-    leavings = [*target.parent.glob(f".{name}.building-*")]
-    if os.path.lexists(target):
-        leavings += target.parent.glob(f".{name}.old-*")
-    for path in leavings:
-        process = path.name.rpartition("-")[2]
-        if process.isdecimal() and not _runs(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
+    """Left by builds of this target that were killed outright: those whose lock nobody holds. What was moved aside
+    goes only once it is replaced."""
+    kinds = "building|old" if os.path.lexists(target) else "building"
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
+        if not re.fullmatch(rf"\.(?:{kinds})-[0-9a-f]+", path.name[len(target.name) + 1 :]):
+            continue
+        with suppress(OSError):
+            if (held := lock(path, wait=False)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                unlock(held)
 
 
-def _runs(process: int) -> bool:
-    if process == os.getpid():
-        return False  # this one has only begun
-    if os.name != "posix":
-        return True  # who knows
-    try:
-        os.kill(process, 0)  # asks, sends nothing
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def _replace(staging: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    moved = os.path.lexists(target)
-    if moved:
-        target.rename(old)
-    try:
+def _publish(staging: Path, target: Path) -> None:
+    if not os.path.lexists(target):
         staging.rename(target)
-    except BaseException:
-        if moved and not os.path.lexists(target):
-            old.rename(target)
-        raise
-    _sync_path(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    elif not exchange(staging, target):
+        old = target.with_name(f".{target.name}.old-{unique()}")
+        target.rename(old)  # from here to the next line readers find it there: Bundle.open
+        try:
+            staging.rename(target)
+        except BaseException:
+            if not os.path.lexists(target):
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    flush(target.parent)
 
 
 def _sync(folder: Path) -> None:
     """On disk before the rename is: a power cut must not leave a whole folder of empty files."""
     for path in folder.iterdir():
-        _sync_path(path)
-    _sync_path(folder)
-
-
-def _sync_path(path: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)
+    flush(folder)

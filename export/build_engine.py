@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = f"{done[0]} is whole, but without new engines" if done else "nothing was written"
         print(f"{PROGRAM}: interrupted, {left}", file=sys.stderr)
         return 130
-    except (Clip4StrError, OSError) as error:
+    except OSError as error:
+        return fail("build", f"{error.filename or 'output'}: {error.strerror or error}")
+    except Clip4StrError as error:
         finished = len(done) == 2 and isinstance(error, (BackendError, ParityError))  # but for the engines
         return fail("build", f"{error}; {done[0]} is whole, to build its engines: {done[1]}" if finished else error)
     except MemoryError:

@@ -7,6 +7,7 @@ handed to a parser are the very bytes whose sha256 was compared.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import stat
@@ -60,6 +61,7 @@ class Bundle:
         """
         folder = Path(folder)
         try:
+            folder = moved_aside(folder) or folder
             if not folder.is_dir():
                 raise BundleError(_no_folder(folder))
             bundle = Bundle(folder, _read_manifest(folder), verify)
@@ -146,6 +148,15 @@ class Bundle:
             raise BundleError(
                 f"{self.folder / name}: its sha256 is not the manifest's; it was changed or damaged, copy it again"
             )
+
+
+def moved_aside(folder: Path) -> Path | None:
+    """Where a bundle lies that a build was about to replace when it was killed, if it lies nowhere else; see
+    export/atomic_folder.py."""
+    if not folder.name or os.path.lexists(folder):
+        return None
+    found = [path.parent for path in folder.parent.glob(f".{glob.escape(folder.name)}.old-*/{MANIFEST}")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.core.atomic_files import replaced
 from clip4str.core.errors import BackendError, BundleError
 from clip4str.runtime.backends.trt.library import logger_of
 from clip4str.runtime.bundle import STAGES, Manifest
@@ -137,13 +137,8 @@ def _build_stage(
         raise BackendError(f"{stage} stage: {tools} built no engine: {error}{_hint(str(error), options)}") from None
     finally:
         logger.listener = None
-    partial = folder / f".{name}.tmp-{os.getpid()}"
-    try:
-        with partial.open("wb") as file:
-            file.write(plan)
-        os.replace(partial, folder / name)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(folder / name, durable=False) as partial, partial.open("wb") as file:
+        file.write(plan)
     return (folder / name).stat().st_size, facts_of(listener.layers)
 
 

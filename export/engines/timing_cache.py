@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clip4str.core.atomic_files import replaced
+
 from .library import Tools
 from .listening import Listener
 
@@ -54,14 +56,10 @@ class TimingCache:
         if data == self._data:
             return
         self._data = data
-        partial = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with replaced(self.path, durable=False) as partial:
                 partial.write_bytes(data)
-                os.replace(partial, self.path)
-            finally:
-                partial.unlink(missing_ok=True)
         except OSError as error:
             self._say(f"timing cache {self.path}: cannot be written ({error.strerror or error})")
 

@@ -174,21 +174,6 @@ def test_a_terminated_build_tidies_up(checkpoint, tmp_path):
     assert run.returncode == 130 and "nothing was written" in run.stderr and not names(tmp_path)
 
 
-def test_failing_to_move_puts_the_old_bundle_back(checkpoint, tmp_path, monkeypatch):
-    target = build_bundle(checkpoint, tmp_path / "b")
-    before, rename = everything(target), Path.rename
-
-    def fail(self, to):
-        if "building" in self.name:
-            raise OSError("no")
-        return rename(self, to)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="no"):
-        build_bundle(checkpoint, target, force=True)
-    assert everything(target) == before and names(tmp_path) == ["b"]
-
-
 def test_interrupting_the_command(checkpoint, tmp_path, monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt
