@@ -19,12 +19,12 @@ from clip4str.benchmarks.latency_sides import BundleSide, PublishedSide
 from clip4str.benchmarks.turns import take_turns
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser
+from clip4str.core.cpu import available_threads
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import busy, describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.data.word_images import word_images
 from clip4str.runtime import Recognizer
-from clip4str.runtime.backends.ort import available_threads
 from clip4str.runtime.bundle import file_sha256
 from clip4str.runtime.recognizer import default_bundle
 

@@ -41,7 +41,7 @@ def _check_writable(target: Path) -> None:
     """Can folders be made where `target` will lie?"""
     above = next(parent for parent in target.parents if os.path.lexists(parent))
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".clip4str-", dir=above))
+        Path(tempfile.mkdtemp(prefix=".clip4str-", dir=above)).rmdir()
     except NotADirectoryError:
         raise UsageError(f"{target}: {above} is a file; choose another --output") from None
     except OSError as error:

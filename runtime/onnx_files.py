@@ -34,7 +34,8 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 _INITIALISER = ("model", "graph", "tensor")
 _DIMS, _TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14  # of a tensor
-_VALUES = {4, 5, 6, 7, 9, 10, 11}  # of a tensor: where its values are if they are in the file
+_RAW, _VALUES = 9, {4, 5, 6, 7, 9, 10, 11}  # of a tensor: where its values are if they are in the file
+_LEAST_BYTES = 1024
 _KEY, _VALUE = 1, 2  # of an entry of its external_data
 _DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}  # those that bundles keep in other files
 
@@ -49,10 +50,13 @@ class External(NamedTuple):
     offset: int
     length: int
 
-    def array(self, content: bytes) -> np.ndarray:
-        """Its values in that file's content, without a copy where their place allows. Raises ValueError."""
+    def check(self, content: bytes) -> None:
+        """Raises ValueError where that file's content is too short."""
         if self.offset + self.length > len(content):
             raise ValueError(f"{self.name} ends behind the end of {self.location}")
+
+    def array(self, content: bytes) -> np.ndarray:
+        """Its values in that file's content, without a copy where their place allows."""
         flat = np.frombuffer(content, self.dtype, self.length // self.dtype.itemsize, self.offset)
         return np.require(flat, requirements="A").reshape(self.shape)
 
@@ -76,6 +80,59 @@ def external_tensors(content: bytes, path: Path) -> list[External]:
         raise BundleError(f"{path}: damaged or unsafe ONNX file ({first_line(error)})") from None
 
 
+def without_values(content: bytes, location: str) -> bytes:
+    """The same model, whose main graph's larger initialisers lie in another file, called `location`: in `content`, at
+    the places where they are. Of what external_tensors has looked through."""
+    walk = _Walk(content)
+
+    def message(start: int, end: int, name: str) -> bytes:
+        parts = []
+        for f in walk.fields(start, end):
+            inner = {("model", 7): "graph", ("graph", 5): "tensor"}.get((name, f.number))
+            if inner is None or f.stop is None:
+                parts.append(content[f.at : f.after])
+            else:
+                body = message(f.begin, f.stop, inner)
+                parts += [_encoded(f.number << 3 | 2), _encoded(len(body)), body]
+        return b"".join(_moved(parts, list(walk.fields(start, end)), location) if name == "tensor" else parts)
+
+    return message(0, len(content), "model")
+
+
+def _moved(parts: list[bytes], fields: list[_Field], location: str) -> list[bytes]:
+    """A tensor's fields, with the place of its values instead of them."""
+    values = [index for index, f in enumerate(fields) if f.number in _VALUES]
+    if len(values) != 1 or fields[values[0]].number != _RAW or len(parts[values[0]]) < _LEAST_BYTES:
+        return parts
+    place = fields[values[0]]
+    said = {"location": location, "offset": place.begin, "length": place.after - place.begin}
+    for key, value in said.items():
+        texts = [(_KEY, key.encode()), (_VALUE, str(value).encode())]
+        entry = b"".join(_encoded(n << 3 | 2) + _encoded(len(text)) + text for n, text in texts)
+        parts.append(_encoded(_EXTERNAL_DATA << 3 | 2) + _encoded(len(entry)) + entry)
+    return [*parts[: values[0]], *parts[values[0] + 1 :], _encoded(_DATA_LOCATION << 3) + _encoded(1)]
+
+
+def _encoded(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+class _Field(NamedTuple):
+    """A message's field, from byte `at` to `after`: its value if it is a number, else what it holds from `begin` on, to
+    `stop` if it has a length."""
+
+    number: int
+    value: int
+    at: int
+    begin: int
+    stop: int | None
+    after: int
+
+
 class _Walk:
     """Once through a file. Every method may raise ValueError or IndexError."""
 
@@ -90,16 +147,16 @@ class _Walk:
         if place[-1] == "tensor":
             yield from self.tensor(start, end, place)
             return
-        for number, _, begin, stop in self.fields(start, end):
-            inner = _FIELDS[place[-1]].get(number)
-            if inner and stop is not None:
-                yield from self.externals(begin, stop, (*place, inner))
+        for f in self.fields(start, end):
+            inner = _FIELDS[place[-1]].get(f.number)
+            if inner and f.stop is not None:
+                yield from self.externals(f.begin, f.stop, (*place, inner))
 
     def tensor(self, start: int, end: int, place: tuple[str, ...]) -> Iterator[External]:
         dims: list[int] = []
         kind, location, values, name = 0, 0, False, ""
         entries: dict[str, str] = {}
-        for number, value, begin, stop in self.fields(start, end):
+        for number, value, _, begin, stop, _ in self.fields(start, end):
             if number == _DIMS and place == _INITIALISER:
                 dims += [value] if stop is None else self.numbers(begin, stop)
             elif number == _NAME and stop is not None and place == _INITIALISER:
@@ -124,9 +181,9 @@ class _Walk:
 
     def entry(self, start: int, end: int) -> tuple[str, str]:
         texts = {_KEY: "", _VALUE: ""}
-        for number, _, begin, stop in self.fields(start, end):
-            if stop is not None:
-                texts[number] = self.text(begin, stop)
+        for f in self.fields(start, end):
+            if f.stop is not None:
+                texts[f.number] = self.text(f.begin, f.stop)
         return texts[_KEY], texts[_VALUE]
 
     def text(self, start: int, end: int) -> str:
@@ -143,12 +200,12 @@ class _Walk:
                 raise ValueError(f"a tensor of more than {_MOST_DIMENSIONS} dimensions")
         return found
 
-    def fields(self, position: int, end: int) -> Iterator[tuple[int, int, int, int | None]]:
-        """(field number, value, start, end) of a message's fields; end None but for length-delimited ones."""
+    def fields(self, position: int, end: int) -> Iterator[_Field]:
         while position < end:
             self.left -= 1
             if self.left < 0:
                 raise ValueError(f"more than {MOST_FIELDS} fields")
+            at = position
             tag, position = self.varint(position, 5)
             number, kind = tag >> 3, tag & 7
             if not 1 <= number < 1 << 29:  # parsers cut a tag to 32 bits, or do not
@@ -165,7 +222,7 @@ class _Walk:
                 raise ValueError(f"unknown field type {kind}")
             if position > end:
                 raise ValueError("a field is longer than what it is in")
-            yield number, value, begin, stop
+            yield _Field(number, value, at, begin, stop, position)
 
     def varint(self, position: int, most: int) -> tuple[int, int]:
         value = 0

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clip4str.core.cpu import cpu_flags, weight_type
+from clip4str.core.cpu import available_threads, cpu_flags, weight_type
 from clip4str.core.errors import BackendError, BundleError, first_line
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass
 
 from ..bundle import OUTPUTS, Bundle, stage_shapes
-from ..onnx_files import External
+from ..onnx_files import External, without_values
 from .contract import Backend
-
-
-def available_threads() -> int:
-    """Cores this process may really use: its affinity, and the container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
-
 
 BATCH = 16
 _KV_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -68,8 +53,9 @@ class OrtBackend(Backend):
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
         self._files: dict[str, bytes] = {}  # that graphs keep tensors in
-        self._elsewhere: list[Any] = []
+        self._kept: list[Any] = []
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}
+        self._files.clear()
         self._seen = [name for name in stage_shapes(bundle.manifest)["image"] if name in OUTPUTS["image"]]
         types = {value.name: value.type for value in self._sessions["visual"].get_inputs()}
         self._kv_type = _KV_TYPES.get(types["visual_kv"], np.float32)
@@ -86,9 +72,7 @@ class OrtBackend(Backend):
         path = bundle.path(stage)
         content, elsewhere = bundle.graph(stage)
         try:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(self._array(bundle, tensor)) for tensor in elsewhere]
-            if values:
-                options.add_external_initializers([tensor.name for tensor in elsewhere], values)
+            content = self._with_values(onnxruntime, options, bundle, path.name, content, elsewhere)
             # The file's bytes and never its path: onnxruntime opens no file, whatever these bytes are.
             session = onnxruntime.InferenceSession(content, options, providers=self.providers)
         except BundleError:
@@ -97,17 +81,32 @@ class OrtBackend(Backend):
             raise BundleError(f"{path}: onnxruntime cannot run it ({first_line(error)})") from None
         session.disable_fallback()
         session._model_bytes = None  # which it keeps for the fallback
-        self._elsewhere += values  # onnxruntime reads them where they are
         found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
         for name, shape in stage_shapes(bundle.manifest)[stage].items():
             if not _fits(found.get(name), shape):
                 raise BundleError(f"{path}: {name} is {found.get(name)}, the manifest means {shape}")
         return session
 
-    def _array(self, bundle: Bundle, tensor: External) -> np.ndarray:
-        if tensor.location not in self._files:
-            self._files[tensor.location] = bundle.content(tensor.location)
-        return tensor.array(self._files[tensor.location])
+    def _with_values(
+        self, onnxruntime: Any, options: Any, bundle: Bundle, name: str, content: bytes, elsewhere: list[External]
+    ) -> bytes:
+        """What onnxruntime parses; the values of its tensors are in `options`."""
+        for location in {tensor.location for tensor in elsewhere} - self._files.keys():
+            self._files[location] = bundle.content(location)
+        for tensor in elsewhere:
+            tensor.check(self._files[tensor.location])
+        if hasattr(options, "add_external_initializers_from_files_in_memory"):  # since 1.24; half the memory and time
+            files = {location: self._files[location] for location in {tensor.location for tensor in elsewhere}}
+            files[name] = content
+            options.add_external_initializers_from_files_in_memory(
+                list(files), list(files.values()), [len(data) for data in files.values()]
+            )
+            return without_values(content, name)
+        if elsewhere:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(t.array(self._files[t.location])) for t in elsewhere]
+            options.add_external_initializers([tensor.name for tensor in elsewhere], values)
+            self._kept += values  # onnxruntime reads them where they are
+        return content
 
     def _run(self, stage: str, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from clip4str.core.cpu import available_threads
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import CharsetError, UsageError
 from clip4str.core.reading import Stages
@@ -76,8 +77,9 @@ def open_backend(bundle: Bundle, driver: PredictAndRefine, options: Options, sou
         raise UsageError("providers are ONNX Runtime's; the torch backend has device and dtype")
     device = choose_device(options.device)
     dtype, passes = choose_dtype(options.dtype, device), _passes(options.passes, driver.steps)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)  # of the whole process: torch has no other
+    threads = options.threads or (available_threads() if device.type == "cpu" else torch.get_num_threads())
+    if options.threads is not None or threads < torch.get_num_threads():  # which knows of no quota
+        torch.set_num_threads(threads)  # of the whole process: torch has no other
     source, visual_only = source or source_of_bundle(bundle), driver.decoding.branch == "visual"
     batch_size = options.batch_size or (GPU_BATCH if device.type == "cuda" else CPU_BATCH)
     if why := beyond_kernels(source.config):
