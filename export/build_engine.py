@@ -21,6 +21,7 @@ from clip4str.core.errors import BackendError, Clip4StrError, ParityError, Usage
 from clip4str.core.normalization import NORMALIZATION
 from clip4str.export.engines import HARDWARE, EngineOptions, choose_target, trtexec_commands, why_no_engines
 from clip4str.runtime.bundle import Bundle
+from clip4str.runtime.what_is import is_checkpoint_file
 
 PROGRAM = "clip4str build"
 TARGETS = ("auto", "onnx", "tensorrt", "tensorrt-rtx")
@@ -65,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _build(o: argparse.Namespace, done: list[str]) -> None:
     """done: gets the bundle's folder as soon as it is whole, and where engines are wanted the command for them."""
-    is_bundle = o.checkpoint is not None and Path(o.checkpoint).is_dir()
+    is_bundle = o.checkpoint is not None and not is_checkpoint_file(Path(o.checkpoint)) and Path(o.checkpoint).is_dir()
+    if is_bundle:
+        Bundle.open(o.checkpoint, verify=False, later=True)  # is it one?
     target = choose_target(o.target, o.precision, is_bundle)
     engines = _engine_options(o, target)
     detail = _print if o.verbose else lambda _: None

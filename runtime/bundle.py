@@ -34,6 +34,8 @@ from .manifest import (
     stage_shapes,
 )
 from .onnx_files import MOST_BYTES, External, external_tensors
+from .sealed import sealed
+from .what_is import describe_folder
 
 __all__ = [
     "FORMAT_VERSION", "KERNELS", "MANIFEST", "OUTPUTS", "PRECISIONS", "STAGES", "WEIGHTS", "Bundle", "Manifest",
@@ -63,7 +65,9 @@ class Bundle:
         try:
             folder = moved_aside(folder) or folder
             if not folder.is_dir():
-                raise BundleError(_no_folder(folder))
+                raise BundleError(
+                    f"{folder}: no such bundle folder or checkpoint file; build one with: clip4str build CHECKPOINT"
+                )
             bundle = Bundle(folder, _read_manifest(folder), verify)
             for name in bundle.manifest.files:
                 with bundle._opened(name):
@@ -100,17 +104,24 @@ class Bundle:
         self._seen.add(name)
         return content
 
-    def graph(self, stage: str) -> tuple[bytes, list[External]]:
-        """A stage's ONNX file, and those of its tensors that lie in other files of the bundle. Raises BundleError."""
+    @contextmanager
+    def graph(self, stage: str) -> Iterator[tuple[str | bytes, list[External]]]:
+        """A stage's ONNX file to be loaded inside: a copy that nobody can change any more, by its path where the system
+        has such, and its tensors that lie in other files of the bundle. Raises BundleError."""
         path = self.path(stage)
-        if self.manifest.files.get(path.name, {}).get("bytes", 0) > MOST_BYTES:
-            raise BundleError(f"{path}: larger than any ONNX file, {MOST_BYTES} bytes")
-        content = self.content(path.name)
-        tensors = external_tensors(content, path)
-        for tensor in tensors:
-            if tensor.location not in self.manifest.files:
-                raise BundleError(f"{path}: reads {tensor.location!r}, which is not in the manifest")
-        return content, tensors
+        with self._opened(path.name) as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise BundleError(f"{path}: larger than any ONNX file, {MOST_BYTES} bytes")
+            digest = hashlib.sha256()
+            with sealed(file, digest) as (content, source):
+                if self.verify:
+                    self._compare(path.name, digest)
+                tensors = external_tensors(content, path)
+                for tensor in tensors:
+                    if tensor.location not in self.manifest.files:
+                        raise BundleError(f"{path}: reads {tensor.location!r}, which is not in the manifest")
+                self._seen.add(path.name)
+                yield source, tensors
 
     def check(self, name: str) -> None:
         """Compare a file that is too large to be held, or is another library's to read. Raises BundleError."""
@@ -123,7 +134,8 @@ class Bundle:
         """What has not been read or compared yet. Raises BundleError."""
         for stage in sorted(self.manifest.stages.keys() - {WEIGHTS, KERNELS}):
             if self.path(stage).name not in self._seen:
-                self.graph(stage)
+                with self.graph(stage):
+                    pass
         for name in self.manifest.files:
             self.check(name)
 
@@ -182,19 +194,13 @@ def _sha256(file: BinaryIO) -> Any:
     return digest
 
 
-def _no_folder(folder: Path) -> str:
-    if folder.exists():
-        return f"{folder}: is a file, a bundle is a folder"
-    return f"{folder}: no such bundle folder or checkpoint file; build a bundle with: clip4str build CHECKPOINT"
-
-
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         with os.fdopen(_open_plain(path), "rb") as file:
             text = file.read(MOST_MANIFEST_BYTES + 1)
     except FileNotFoundError:
-        raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}") from None
+        raise BundleError(f"{folder}: {describe_folder(folder)}") from None
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
     if len(text) > MOST_MANIFEST_BYTES:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clip4str.core.console import Parser
-from clip4str.core.errors import BackendError, BundleError, one_line
+from clip4str.core.errors import BackendError, one_line
 
 from .bundle import Bundle
 from .read_command import announced_bundle
+from .what_is import is_checkpoint_file
+
+_MOST_LISTED = 5  # of a list or an object; --json has all
+_SHOWN_DEPTH = 3
+_MOST_TEXT, _SHOWN_TEXT = 200, 80
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,15 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="everything, as one JSON object")
     args = parser.parse_args(argv)
     path = Path(args.path) if args.path else announced_bundle()
-    if not path.exists():
-        raise BundleError(f"{path}: no such bundle folder or checkpoint file")
-    facts = _checkpoint(path) if path.is_file() else _bundle(path)
+    facts = _checkpoint(path) if is_checkpoint_file(path) else _bundle(path)
     if args.json:
         print(json.dumps(facts, indent=1))
         return 0
-    for key in facts.keys() & facts["network"].keys():
-        del facts["network"][key]
-    for key, value in facts.items():
+    for key, value in _short(facts).items():
         _print(key, value)
     return 0
 
@@ -81,21 +82,50 @@ def _confidence(temperature: float) -> str:
     return "the network's own, not calibrated" if temperature == 1 else f"calibrated, temperature {temperature:g}"
 
 
-def _row(values: dict[str, Any]) -> str:
-    return "  ".join(f"{k}={one_line(v)}" for k, v in values.items())
+def _short(facts: dict[str, Any]) -> dict[str, Any]:
+    """For people: what is said once is not said again."""
+    facts = dict(facts)
+    network = {key: value for key, value in facts["network"].items() if key not in facts}
+    return {**facts, "network": {key: value for key, value in network.items() if key != "temperature"}}
 
 
-def _print(key: str, value: Any, indent: int = 0) -> None:
-    pad = "  " * indent
-    if isinstance(value, dict) and indent > 1 and not any(isinstance(v, (dict, list)) for v in value.values()):
-        print(f"{pad}{key:<{18 - len(pad)}}  {_row(value)}")
-    elif isinstance(value, dict):
-        print(f"{pad}{key}")
-        for k, v in value.items():
-            _print(k, v, indent + 1)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        print(f"{pad}{key}")
-        for row in value:
-            print(f"{pad}  {_row(row)}")
+def _print(key: str, value: Any, depth: int = 0) -> None:
+    pad = "  " * depth
+    label = f"{pad}{one_line(key):<{18 - len(pad)}}  "
+    if isinstance(value, Mapping) and value and not _is_small(value):
+        if depth >= _SHOWN_DEPTH:
+            print(f"{label}{len(value)} entries (--json)")
+            return
+        print(f"{pad}{one_line(key)}")
+        most = _MOST_LISTED if all(isinstance(v, Mapping) for v in value.values()) and depth else len(value)
+        for k, v in [*value.items()][:most]:
+            _print(k, v, depth + 1)
+        _more(len(value) - most, pad)
+    elif isinstance(value, list) and any(isinstance(row, (Mapping, list)) for row in value):
+        print(f"{pad}{one_line(key)}")
+        for row in value[:_MOST_LISTED]:
+            print(f"{pad}  {_line(row)}")
+        _more(len(value) - _MOST_LISTED, pad)
     else:
-        print(f"{pad}{key:<{18 - len(pad)}}  {one_line(value)}")
+        print(f"{label}{_line(value)}")
+
+
+def _more(count: int, pad: str) -> None:
+    if count > 0:
+        print(f"{pad}  and {count} more (--json)")
+
+
+def _is_small(value: Mapping[str, Any]) -> bool:
+    """Fits a line."""
+    return len(value) <= 5 and all(isinstance(v, (int, float, str)) for v in value.values()) and len(_line(value)) < 100
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "  ".join(f"{one_line(k)} {_line(v)}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list) and len(value) > 2 * _MOST_LISTED:
+        return f"{len(value)} of them, {', '.join(map(_line, value[:3]))} ... (--json)"
+    text = one_line(value)
+    return text if len(text) <= _MOST_TEXT else f"{text[:_SHOWN_TEXT]} ... ({len(str(value))} characters; --json)"

@@ -9,6 +9,7 @@ onnx.proto's.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from clip4str.core.errors import BundleError, first_line
 
 MOST_BYTES = 2**31 - 1  # protobuf has no larger messages
-MOST_FIELDS = 2_000_000  # looked at in a file: seconds. The largest networks of this kind have 60,000
+MOST_FIELDS = 300_000  # looked at in a file: a second. A stage of B/16 has 4,000
 _MOST_NESTED = 40
 _MOST_TEXT = 4096  # of a name or a location
 _MOST_DIMENSIONS = 8
@@ -34,8 +35,7 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 _INITIALISER = ("model", "graph", "tensor")
 _DIMS, _TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14  # of a tensor
-_RAW, _VALUES = 9, {4, 5, 6, 7, 9, 10, 11}  # of a tensor: where its values are if they are in the file
-_LEAST_BYTES = 1024
+_VALUES = {4, 5, 6, 7, 9, 10, 11}  # of a tensor: where its values are if they are in the file
 _KEY, _VALUE = 1, 2  # of an entry of its external_data
 _DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}  # those that bundles keep in other files
 
@@ -50,24 +50,21 @@ class External(NamedTuple):
     offset: int
     length: int
 
-    def check(self, content: bytes) -> None:
-        """Raises ValueError where that file's content is too short."""
+    def array(self, content: bytes) -> np.ndarray:
+        """Its values in that file's content, without a copy where their place allows. Raises ValueError."""
         if self.offset + self.length > len(content):
             raise ValueError(f"{self.name} ends behind the end of {self.location}")
-
-    def array(self, content: bytes) -> np.ndarray:
-        """Its values in that file's content, without a copy where their place allows."""
         flat = np.frombuffer(content, self.dtype, self.length // self.dtype.itemsize, self.offset)
         return np.require(flat, requirements="A").reshape(self.shape)
 
 
-def external_tensors(content: bytes, path: Path) -> list[External]:
+def external_tensors(content: bytes | mmap.mmap, path: Path) -> list[External]:
     """An ONNX file's tensors that lie in other files.
 
     Raises BundleError, naming `path`: it is no protobuf message; one that parsers might take in different ways; or
     has such tensors where nobody could hand them over, that is, anywhere but among the main graph's initialisers.
     """
-    if not content:
+    if len(content) == 0:
         raise BundleError(f"{path}: the file is empty")
     try:
         walk = _Walk(content)
@@ -80,63 +77,19 @@ def external_tensors(content: bytes, path: Path) -> list[External]:
         raise BundleError(f"{path}: damaged or unsafe ONNX file ({first_line(error)})") from None
 
 
-def without_values(content: bytes, location: str) -> bytes:
-    """The same model, whose main graph's larger initialisers lie in another file, called `location`: in `content`, at
-    the places where they are. Of what external_tensors has looked through."""
-    walk = _Walk(content)
-
-    def message(start: int, end: int, name: str) -> bytes:
-        parts = []
-        for f in walk.fields(start, end):
-            inner = {("model", 7): "graph", ("graph", 5): "tensor"}.get((name, f.number))
-            if inner is None or f.stop is None:
-                parts.append(content[f.at : f.after])
-            else:
-                body = message(f.begin, f.stop, inner)
-                parts += [_encoded(f.number << 3 | 2), _encoded(len(body)), body]
-        return b"".join(_moved(parts, list(walk.fields(start, end)), location) if name == "tensor" else parts)
-
-    return message(0, len(content), "model")
-
-
-def _moved(parts: list[bytes], fields: list[_Field], location: str) -> list[bytes]:
-    """A tensor's fields, with the place of its values instead of them."""
-    values = [index for index, f in enumerate(fields) if f.number in _VALUES]
-    if len(values) != 1 or fields[values[0]].number != _RAW or len(parts[values[0]]) < _LEAST_BYTES:
-        return parts
-    place = fields[values[0]]
-    said = {"location": location, "offset": place.begin, "length": place.after - place.begin}
-    for key, value in said.items():
-        texts = [(_KEY, key.encode()), (_VALUE, str(value).encode())]
-        entry = b"".join(_encoded(n << 3 | 2) + _encoded(len(text)) + text for n, text in texts)
-        parts.append(_encoded(_EXTERNAL_DATA << 3 | 2) + _encoded(len(entry)) + entry)
-    return [*parts[: values[0]], *parts[values[0] + 1 :], _encoded(_DATA_LOCATION << 3) + _encoded(1)]
-
-
-def _encoded(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
 class _Field(NamedTuple):
-    """A message's field, from byte `at` to `after`: its value if it is a number, else what it holds from `begin` on, to
-    `stop` if it has a length."""
+    """A message's field: its value if it is a number; its bytes, `begin` to `stop`, if it has a length."""
 
     number: int
     value: int
-    at: int
     begin: int
     stop: int | None
-    after: int
 
 
 class _Walk:
     """Once through a file. Every method may raise ValueError or IndexError."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data, self.left = data, MOST_FIELDS
         self.initialisers: list[str] = []
 
@@ -156,7 +109,7 @@ class _Walk:
         dims: list[int] = []
         kind, location, values, name = 0, 0, False, ""
         entries: dict[str, str] = {}
-        for number, value, _, begin, stop, _ in self.fields(start, end):
+        for number, value, begin, stop in self.fields(start, end):
             if number == _DIMS and place == _INITIALISER:
                 dims += [value] if stop is None else self.numbers(begin, stop)
             elif number == _NAME and stop is not None and place == _INITIALISER:
@@ -205,7 +158,6 @@ class _Walk:
             self.left -= 1
             if self.left < 0:
                 raise ValueError(f"more than {MOST_FIELDS} fields")
-            at = position
             tag, position = self.varint(position, 5)
             number, kind = tag >> 3, tag & 7
             if not 1 <= number < 1 << 29:  # parsers cut a tag to 32 bits, or do not
@@ -222,7 +174,7 @@ class _Walk:
                 raise ValueError(f"unknown field type {kind}")
             if position > end:
                 raise ValueError("a field is longer than what it is in")
-            yield _Field(number, value, at, begin, stop, position)
+            yield _Field(number, value, begin, stop)
 
     def varint(self, position: int, most: int) -> tuple[int, int]:
         value = 0

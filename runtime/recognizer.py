@@ -26,6 +26,7 @@ from .backends import open_backend, open_checkpoint
 from .backends.contract import Backend, Options
 from .bundle import Bundle
 from .images import TAKEN, ImageLike, is_file_like, load_fitted, normalized, prepare
+from .what_is import is_checkpoint_file
 from .word import Word, hint_of
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class Recognizer:
             raise UsageError(f"charset_test is a string of characters, not {charset_test!r}")
         options = Options(threads, batch_size, providers, device, dtype, graphs, passes)
         path, source = default_bundle() if bundle is None else Path(bundle), None
-        if path.is_file():
+        if is_checkpoint_file(path):
             opened, source = open_checkpoint(path, backend, options, verify, image_size)
         else:
             if image_size is not None:

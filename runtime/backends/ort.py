@@ -14,7 +14,7 @@ from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass
 
 from ..bundle import OUTPUTS, Bundle, stage_shapes
-from ..onnx_files import External, without_values
+from ..onnx_files import External
 from .contract import Backend
 
 BATCH = 16
@@ -70,43 +70,30 @@ class OrtBackend(Backend):
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.load_model_format", "ONNX")  # no other that bytes might look like
         path = bundle.path(stage)
-        content, elsewhere = bundle.graph(stage)
-        try:
-            content = self._with_values(onnxruntime, options, bundle, path.name, content, elsewhere)
-            # The file's bytes and never its path: onnxruntime opens no file, whatever these bytes are.
-            session = onnxruntime.InferenceSession(content, options, providers=self.providers)
-        except BundleError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BundleError(f"{path}: onnxruntime cannot run it ({first_line(error)})") from None
+        with bundle.graph(stage) as (source, elsewhere):
+            try:
+                values = [onnxruntime.OrtValue.ortvalue_from_numpy(self._array(bundle, tensor)) for tensor in elsewhere]
+                if values:  # so that onnxruntime looks for no file; it reads them where they are
+                    options.add_external_initializers([tensor.name for tensor in elsewhere], values)
+                    self._kept += values
+                session = onnxruntime.InferenceSession(source, options, providers=self.providers)
+            except BundleError:
+                raise
+            except Exception as error:  # onnxruntime's exceptions share no base class
+                raise BundleError(f"{path}: onnxruntime cannot run it ({first_line(error)})") from None
         session.disable_fallback()
-        session._model_bytes = None  # which it keeps for the fallback
+        session._model_bytes = None  # which it keeps for the fallback, where it was given bytes
         found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
         for name, shape in stage_shapes(bundle.manifest)[stage].items():
             if not _fits(found.get(name), shape):
                 raise BundleError(f"{path}: {name} is {found.get(name)}, the manifest means {shape}")
         return session
 
-    def _with_values(
-        self, onnxruntime: Any, options: Any, bundle: Bundle, name: str, content: bytes, elsewhere: list[External]
-    ) -> bytes:
-        """What onnxruntime parses; the values of its tensors are in `options`."""
-        for location in {tensor.location for tensor in elsewhere} - self._files.keys():
-            self._files[location] = bundle.content(location)
-        for tensor in elsewhere:
-            tensor.check(self._files[tensor.location])
-        if hasattr(options, "add_external_initializers_from_files_in_memory"):  # since 1.24; half the memory and time
-            files = {location: self._files[location] for location in {tensor.location for tensor in elsewhere}}
-            files[name] = content
-            options.add_external_initializers_from_files_in_memory(
-                list(files), list(files.values()), [len(data) for data in files.values()]
-            )
-            return without_values(content, name)
-        if elsewhere:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(t.array(self._files[t.location])) for t in elsewhere]
-            options.add_external_initializers([tensor.name for tensor in elsewhere], values)
-            self._kept += values  # onnxruntime reads them where they are
-        return content
+    def _array(self, bundle: Bundle, tensor: External) -> np.ndarray:
+        """A tensor that lies in another file; each file is read once for all stages."""
+        if tensor.location not in self._files:
+            self._files[tensor.location] = bundle.content(tensor.location)
+        return tensor.array(self._files[tensor.location])
 
     def _run(self, stage: str, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:
