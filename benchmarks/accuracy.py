@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from clip4str.benchmarks.figures import markdown
 from clip4str.core.console import Parser, fail
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
-from clip4str.core.output_files import check_output, write_json
+from clip4str.core.output_files import check_output, write_json, write_whole
 from clip4str.data.labelled_words import ALTERED, LabelledWord, labelled, pick_sets
 from clip4str.data.protocol import Protocol, closeness
 from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets
@@ -246,13 +247,12 @@ def to_json(
 def write_errors(path: Path, results: Sequence[SetResult]) -> None:
     """Words read wrong, one a line: as compared, then as stored and as read."""
     columns = ("dataset", "number", "label", "prediction", "confidence", "label_stored", "text")
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(
-            file, columns, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, escapechar="\\"
-        )
-        writer.writeheader()
-        for result in results:
-            writer.writerows(result.mistakes)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, escapechar="\\")
+    writer.writeheader()
+    for result in results:
+        writer.writerows(result.mistakes)
+    write_whole(path, text.getvalue())
 
 
 if __name__ == "__main__":

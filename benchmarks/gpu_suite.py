@@ -26,6 +26,7 @@ from clip4str.benchmarks.gpu.report import summary, targets
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DeviceError, UsageError
+from clip4str.core.output_files import check_output
 
 PROGRAM = "gpu_suite.py"
 BATCHES = (1, 64, 8, 256)  # the most important first
@@ -67,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _warm_shard(args)
     if args.minutes <= 0:
         raise UsageError(f"--minutes is more than 0, not {args.minutes:g}")
-    if args.output and not args.output.parent.is_dir():
-        raise UsageError(f"{args.output}: its folder does not exist")
+    check_output(args.output)
     return _run(args)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,59 @@ from typing import Any
 from clip4str.core.atomic_files import replaced
 from clip4str.core.errors import UsageError
 
+_BUNDLE = "manifest.json"  # a folder with it is a bundle, and holds nothing else
+_PICTURES = {
+    ".png": (b"\x89PNG",), ".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",), ".jpg": (b"\xff\xd8",),
+}  # fmt: skip
+_MOST_BYTES = 1 << 28  # of a report
+
 
 def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
-    """Raises UsageError if `file` cannot be written, or ends in none of the suffixes, where there are some."""
+    """Raises UsageError if `file` cannot be written, ends in none of the suffixes, where there are some, or is there
+    and no report: nobody's weights, program or letters are replaced by one."""
     if file is None:
         return
-    if file.is_dir():
-        raise UsageError(f"{file}: is a folder; name a file")
-    if not file.parent.is_dir():
-        raise UsageError(f"{file}: its folder does not exist")
     if suffixes and file.suffix.lower() not in suffixes:
         raise UsageError(f"{file}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    try:
+        target = file.resolve()
+        if target.is_dir():
+            raise UsageError(f"{file}: is a folder; name a file")
+        if not target.parent.is_dir():
+            raise UsageError(f"{file}: its folder does not exist")
+        if (target.parent / _BUNDLE).is_file():
+            raise UsageError(f"{file}: {target.parent} is a bundle, which holds nothing else; name another folder")
+        if target.exists():
+            if not target.is_file():
+                raise UsageError(f"{file}: is a device or a pipe; name a file")
+            if not _is_report(target):
+                raise UsageError(f"{file}: exists and is no report as would be written there; name another file")
+        with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent):
+            pass  # a name as long as this one can be made there
+    except (OSError, RuntimeError, ValueError) as error:  # also a circle of links, and names that are none
+        raise UsageError(f"{file}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _is_report(file: Path) -> bool:
+    """Could one of this package's commands have written it? By its content, as its name says: a picture, one JSON
+    object, or else lines of columns."""
+    if file.stat().st_size > _MOST_BYTES:
+        return False
+    content = file.read_bytes()
+    if not content.strip():
+        return True
+    if file.suffix.lower() in _PICTURES:
+        return content.startswith(_PICTURES[file.suffix.lower()])
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if text.startswith("{"):
+        try:
+            return isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            return False
+    return file.suffix.lower() != ".json" and all("\t" in line for line in text.splitlines() if line)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -28,10 +71,10 @@ def write_whole(path: Path, content: bytes | str) -> None:
     # a folder's name may hold bytes that no encoding has
     encoded = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
     try:
-        with replaced(path, durable=False) as partial:
+        with replaced(path.resolve(), durable=False) as partial:
             partial.write_bytes(encoded)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from PIL import Image, ImageDraw
 
 from clip4str.core.console import Parser, one_line
 from clip4str.core.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.output_files import check_output as check_file
+from clip4str.core.output_files import write_whole
 from clip4str.core.text import Charset
 from clip4str.training.augment import resize
 from clip4str.training.data import HELD_OUT, Words, load_words
@@ -165,6 +168,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("torch sees no GPU here; use --device cpu")
     if args.output is not None:
         check_output(args.output, args.force)
+    check_file(args.sheet, (".png", ".jpg"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -207,10 +211,10 @@ def _look(args: argparse.Namespace, renderer: Renderer, shown: int, real: np.nda
             break
     pictures = np.concatenate(drawn)
     if args.sheet is not None:
-        try:
-            contact_sheet(pictures[: min(shown, SHOWN)], texts, real).save(args.sheet)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot write {args.sheet}: {error}") from None
+        content = io.BytesIO()
+        kind = Image.registered_extensions()[args.sheet.suffix.lower()]
+        contact_sheet(pictures[: min(shown, SHOWN)], texts, real).save(content, kind)
+        write_whole(args.sheet, content.getvalue())
         print(f"contact sheet: {args.sheet}")
     if args.figures:
         print(compare(pictures[:shown], real))
