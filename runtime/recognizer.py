@@ -17,7 +17,7 @@ from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import ImageError, NonFiniteError, UsageError
+from clip4str.core.errors import BackendError, ImageError, NonFiniteError, UsageError
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding, Reading, Stats, check_finite
 from clip4str.core.text import chosen_charset, first_end
@@ -44,7 +44,7 @@ class Recognizer:
     def __init__(self, bundle: Bundle, backend: Backend, driver: PredictAndRefine) -> None:
         self.bundle, self.manifest = bundle, bundle.manifest
         self.backend, self.driver, self.batch_size = backend, driver, backend.batch_size
-        self.stats, self._lock = Stats(), threading.Lock()
+        self.stats, self._lock, self._process = Stats(), threading.Lock(), os.getpid()
 
     @classmethod
     def load(
@@ -157,6 +157,7 @@ class Recognizer:
 
     def read_each(self, images: Sequence[ImageLike]) -> list[Word | ImageError | NonFiniteError]:
         """As read, of at most a batch; in the place of an image that cannot be read its error, not raised."""
+        self._check_process()
         found: list[Any] = [None] * len(images)
         fitted, shapes, places = [], [], []
         for place, image in enumerate(images):
@@ -186,6 +187,7 @@ class Recognizer:
         GPU; torch takes float16 too. Raises ImageError for another kind or shape, and for pixels that are not finite
         or not normalised, naming their row; NonFiniteError where the network's output is not finite.
         """
+        self._check_process()
         return self._words(self.backend.accept(pixels))
 
     def _words(self, pixels: Any, each: bool = False, first: int = 0) -> list[Any]:
@@ -227,15 +229,25 @@ class Recognizer:
         in pixels from the word's top left on, clockwise. how: see kernels.crop_resize. Raises BackendError on another
         backend, and that operator's errors.
         """
+        self._check_process()
         how = {"layout": layout, "normalization": self.manifest.normalization, **how}
         return self.read_pixels(self.backend.crop(frame, quads, **how))
 
     def reading(self, pixels: Any) -> Reading:
         """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them. Raises
         NonFiniteError, whatever the backend."""
+        self._check_process()
         reading = self.backend.read(self.driver, pixels)
         check_finite(reading.probs, "deciding")
         return reading
+
+    def _check_process(self) -> None:
+        """Raises BackendError where a read would wait for ever: a fork leaves threads and GPUs behind."""
+        if os.getpid() != self._process and not self.backend.survives_fork:
+            raise BackendError(
+                "this process was forked after Recognizer.load, whose threads it does not have: load after the fork, "
+                'or start workers with multiprocessing\'s "spawn"'
+            )
 
     def close(self) -> None:
         """Give back what a GPU backend holds at once, instead of when the last reference goes. Twice is allowed."""

@@ -69,14 +69,15 @@ class Backend(Stages):
     backend on the host. Every call may raise BackendError.
 
     image_size: (height, width) of the pixels taken. batch_size: most images at a time. threads: of the CPU, None where
-    none compute. flexible_steps: see Stages. on_gpu: does a GPU compute? compiled_kernels: do the compiled kernels
-    decode in the engines' place?
+    none compute. survives_fork: does it read in a process forked after it was loaded? flexible_steps: see Stages.
+    on_gpu: does a GPU compute? compiled_kernels: do the compiled kernels decode in the engines' place?
     """
 
     flexible_steps: bool = True
     on_gpu: bool = False
     compiled_kernels: bool = False
     threads: int | None = None
+    survives_fork: bool = False
 
     def __init__(self, image_size: tuple[int, int], batch_size: int) -> None:
         self.image_size, self.batch_size = image_size, batch_size
@@ -131,6 +132,7 @@ class Wrapper(Backend):
         super().__init__(inner.image_size, inner.batch_size)
         self.inner, self.flexible_steps, self.threads = inner, inner.flexible_steps, inner.threads
         self.on_gpu, self.compiled_kernels = inner.on_gpu, inner.compiled_kernels
+        self.survives_fork = inner.survives_fork
 
     @property
     def largest(self) -> int:

@@ -50,6 +50,7 @@ class OrtBackend(Backend):
         _warn_if_unfit(bundle)
         self.providers = _choose(onnxruntime.get_available_providers(), providers)
         self.on_gpu = "CUDAExecutionProvider" in self.providers
+        self.survives_fork = self.threads == 1 and self.providers == ["CPUExecutionProvider"]  # no threads of its own
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
         self._files: dict[str, bytes] = {}  # that graphs keep tensors in
