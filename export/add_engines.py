@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BundleError, UsageError
+from clip4str.core.progress import Progress
 from clip4str.core.text import Charset
 from clip4str.export.atomic_folder import atomic_folder
 from clip4str.export.engines import EngineOptions, build_engines, engine_key
@@ -103,7 +102,7 @@ def _compared(
         if only_kernels and not backend.compiled_kernels:
             return {}
         backend.with_logits = True
-        with tqdm(total=len(pixels), desc="comparing words", unit="image", leave=False, disable=None) as bar:
+        with Progress(len(pixels), "comparing words", "images") as bar:
             parity = compare(driver, OrtBackend(bundle), backend, pixels, bar.update, most=backend.batch_size)
     finally:
         backend.close()

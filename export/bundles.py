@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tqdm import tqdm
 
 import clip4str
 from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import BundleError, CheckpointError, UsageError
 from clip4str.core.normalization import NORMALIZATION
+from clip4str.core.progress import Progress
 from clip4str.export.atomic_folder import atomic_folder, check_target
 from clip4str.export.half_storage import HalfStorage
 from clip4str.export.kernel_weights import DECODERS_FILE, write_decoders
@@ -165,7 +165,7 @@ def build_bundle(
 def check_parity(model: Clip4Str, folder: Path, pixels: np.ndarray) -> Parity:
     """The bundle in `folder` on ONNX Runtime against the network."""
     stages = OrtBackend(Bundle.open(folder, verify=False))
-    with tqdm(total=len(pixels), desc="comparing words", unit="image", leave=False, disable=None) as bar:
+    with Progress(len(pixels), "comparing words", "images") as bar:
         return measure(model, stages, pixels, bar.update)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from clip4str.core.errors import UsageError
+from clip4str.core.progress import Progress
 from clip4str.export.parity import Parity, measure
 from clip4str.kernels.limits import beyond_kernels
 from clip4str.model.checkpoint import save_checkpoint
@@ -41,7 +41,7 @@ def check_weights(model: Clip4Str, bundle: Bundle, pixels: np.ndarray, say: Call
     """The torch backend's stages over the weights written, against the network: on the CPU, in float32 arithmetic."""
     from clip4str.runtime.backends.pytorch import cpu_stages
 
-    with tqdm(total=len(pixels), desc="comparing words", unit="image", leave=False, disable=None) as bar:
+    with Progress(len(pixels), "comparing words", "images") as bar:
         parity = measure(model, cpu_stages(bundle), pixels, bar.update)
     say(f"torch backend: {parity.agreeing} of {parity.images} words agree ({100 * parity.agreement:.1f}%)")
     return parity

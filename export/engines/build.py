@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from clip4str.core.atomic_files import replaced
 from clip4str.core.errors import BackendError, BundleError
+from clip4str.core.progress import Progress
 from clip4str.runtime.backends.trt.library import logger_of
 from clip4str.runtime.bundle import STAGES, Manifest
 
@@ -129,7 +128,7 @@ def _build_stage(
     logger = logger_of(library)
     logger.listener = listener
     try:
-        with tqdm(total=100, desc=f"{stage:7}", bar_format="{l_bar}{bar}| {elapsed}", leave=False, disable=None) as bar:
+        with Progress(100, f"{stage} engine", "%") as bar:
             plan = _Stage(library, logger, listener, options).build(
                 folder / manifest.stages[stage], stage, manifest, cache, lambda share: _move(bar, share)
             )
@@ -143,7 +142,7 @@ def _build_stage(
 
 
 def _move(bar: Any, share: float) -> None:
-    bar.update(int(100 * share) - bar.n)
+    bar.update(int(100 * share) - bar.done)
 
 
 def _hint(reason: str, options: EngineOptions) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import UsageError
+from clip4str.core.progress import Progress
 from clip4str.export.int8.gate import Gate, pass_gate
 from clip4str.export.int8.plan import Quantization, units_of
 from clip4str.export.int8.products import Watch, exact_outputs, relative_error
@@ -108,7 +108,7 @@ def calibrate(model: Clip4Str, samples: list[Sample], normalization: str) -> Cal
     watched = Watch(model, calls=len(starts))
     captions: set[str] = set()
     images: list[torch.Tensor] = []
-    with tqdm(total=len(samples), desc="calibrating", unit="crop", leave=False, disable=None) as bar:
+    with Progress(len(samples), "calibrating", "crops") as bar:
         for start in starts:
             batch = [sample.image for sample in samples[start : start + BATCH]]
             pixels = torch.from_numpy(prepare(batch, model.config.image_size, normalization))
@@ -149,10 +149,12 @@ def by_sensitivity(model: Clip4Str, plan: Quantization, calibration: Calibration
     units = units_of(model.config)
     exact = exact_outputs(model, calibration.inputs)
     errors = {}
-    for unit in tqdm(units, "sensitivity", unit="unit", leave=False, disable=None):
-        alone = plan.keeping(frozenset(units) - {unit})
-        tower = unit.partition(".")[0]
-        errors[unit] = relative_error(model, alone, tower, calibration.inputs[tower], exact[tower])
+    with Progress(len(units), "sensitivity", "units") as progress:
+        for unit in units:
+            alone = plan.keeping(frozenset(units) - {unit})
+            tower = unit.partition(".")[0]
+            errors[unit] = relative_error(model, alone, tower, calibration.inputs[tower], exact[tower])
+            progress.update()
     order = sorted(units, key=lambda unit: -errors[unit])
     say("      most sensitive: " + ", ".join(f"{unit} {100 * errors[unit]:.2g} %" for unit in order[:5]))
     return order

@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import NonFiniteError, ParityError
+from clip4str.core.progress import Progress
 from clip4str.core.reading import NO_WORD
 from clip4str.core.text import comparing
 from clip4str.export.int8.plan import Quantization, units_of
@@ -145,7 +144,7 @@ class Gate:
         words: list[str] = []
         probabilities: list[float] = []
         seconds = 0.0
-        with tqdm(total=len(self.samples), desc=network, unit="crop", leave=False, disable=None) as bar:
+        with Progress(len(self.samples), network, "crops") as bar:
             for batch in batches((sample.image for sample in self.samples), BATCH):
                 pixels = prepare(batch, model.config.image_size, self.normalization)
                 start = time.perf_counter()
