@@ -11,7 +11,6 @@ from clip4str.core.console import Parser
 from clip4str.core.errors import CheckpointError, UsageError
 from clip4str.model import Config
 from clip4str.model.config import check_config
-from clip4str.model.draft import frames_per_column
 from clip4str.model.sizes import SIZES, size_name
 
 from .schedule import SCHEDULES
@@ -160,6 +159,8 @@ def config_from(args: argparse.Namespace, charset: tuple[str, str] | None = None
     if not 2 <= config.steps <= MOST_STEPS:
         raise UsageError(f"--network: steps is the longest word and one more, 2 to {MOST_STEPS}, not {config.steps}")
     if _ctc(args) and not config.draft_frames:
+        from clip4str.model.draft import frames_per_column
+
         config = replace(config, draft_frames=frames_per_column(config.grid, config.steps))
     try:
         check_config(config)

@@ -35,15 +35,11 @@ if __name__ == "__main__":
     # One process per device imports this file again; matplotlib and MKL need no more threads than asked for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
-
 from clip4str.core.atomic_files import replaced
 from clip4str.core.console import fail
 from clip4str.core.errors import Clip4StrError, DataError, UsageError, first_line
 from clip4str.core.output_files import write_json
 from clip4str.training.arguments import check, config_from, parser, settings_from
-from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
-from clip4str.training.start import start_from
 from clip4str.training.state_file import load_state
 from clip4str.training.workers import leave_stopping_to_the_parent, said
 
@@ -134,6 +130,7 @@ def train(args: argparse.Namespace) -> int:
     args.init = args.init or ("random" if args.size == "small" else "clip")
     try:
         import lightning as L
+        import torch
     except ImportError as error:
         raise UsageError(f"training needs the [train] extra: pip install 'clip4str[train]' ({error})") from None
     from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -141,6 +138,8 @@ def train(args: argparse.Namespace) -> int:
     from clip4str.model import load_checkpoint
     from clip4str.training.logbook import Logbook
     from clip4str.training.module import Training
+    from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
+    from clip4str.training.start import start_from
 
     _quiet()
     if args.threads:
@@ -233,6 +232,8 @@ def strategy(args: argparse.Namespace) -> Any:
 def precision(args: argparse.Namespace) -> Any:
     if args.precision != "auto":
         return args.precision
+    import torch
+
     if args.accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     # Some processors have instructions for bfloat16 and are slower with them: measured, by the first process for all.
@@ -241,6 +242,8 @@ def precision(args: argparse.Namespace) -> Any:
 
 def bfloat16_pays(rounds: int = 5) -> bool:
     """Is a product of a tower's size quicker in bfloat16 than in float32 on this CPU?"""
+    import torch
+
     quickest = []
     for dtype in (torch.bfloat16, torch.float32):
         a, b = torch.ones(4096, 192, dtype=dtype), torch.ones(192, 768, dtype=dtype)
@@ -255,6 +258,8 @@ def bfloat16_pays(rounds: int = 5) -> bool:
 
 def resume_point(path: Path) -> tuple[int, int, float]:
     """Optimiser steps of the run that wrote this checkpoint; steps and minutes since it began or branched off."""
+    import torch
+
     try:
         loaded = load_state(path)
         extra, step = loaded["clip4str_training"], int(loaded["global_step"])
@@ -270,6 +275,8 @@ def resume_point(path: Path) -> tuple[int, int, float]:
 
 def branch_off(run: Path, folder: Path) -> None:
     """Make `folder` a run that goes on from the state of another. Raises DataError if that one has none."""
+    import torch
+
     source = run / "last.ckpt"
     if not source.exists():
         raise DataError(f"--branch {run}: holds no run (no last.ckpt)")

@@ -51,6 +51,16 @@ def test_a_charset_of_thousands_of_characters_is_cut(tmp_path, capsys):
     assert "(6000 characters; --json)" in out and max(map(len, out.splitlines())) < 250
 
 
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = None; from clip4str.core.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def without_torch(*arguments, cwd):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
 def files(home):
     (home / "photo.jpg").write_bytes(CROP.read_bytes())
     (home / "photo").write_bytes(CROP.read_bytes())
@@ -93,7 +103,20 @@ def test_a_file_or_folder_that_is_no_bundle_is_called_what_it_is(command, name, 
                                        ["build", "photo.jpg"], ["build", "empty"]])  # fmt: skip
 def test_it_is_called_so_without_torch_too(arguments, tmp_path):
     files(tmp_path)
-    script = "import sys; sys.modules['torch'] = None; from clip4str.core.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = without_torch(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and "torch" not in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert "JPEG" in done.stderr or "not a bundle" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["read", "info", "build", "train", "eval", "bench"])
+def test_help_of_every_command_without_torch(command, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "") and f"usage: clip4str {command}" in done.stdout
+
+
+def test_training_without_torch_says_what_to_install(tmp_path):
+    done = without_torch("train", "--data", "words", "--output", "run", "--steps", "5", cwd=tmp_path)
+    assert done.returncode == 2 and "pip install 'clip4str[train]'" in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
