@@ -110,9 +110,7 @@ def test_it_is_called_so_without_torch_too(arguments, tmp_path):
 
 @pytest.mark.parametrize("command", ["read", "info", "build", "train", "eval", "bench"])
 def test_help_of_every_command_without_torch(command, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", script, command, "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = without_torch(command, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and f"usage: clip4str {command}" in done.stdout
 
 
