@@ -122,7 +122,7 @@ def _is_small(value: Mapping[str, Any]) -> bool:
 
 def _line(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "  ".join(f"{one_line(k)} {_line(v)}" for k, v in value.items())
+        return "  ".join(f"{one_line(k)}={_line(v)}" for k, v in value.items())
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list) and len(value) > 2 * _MOST_LISTED:

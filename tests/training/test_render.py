@@ -143,7 +143,7 @@ def test_the_sheet_shows_the_first_words_of_the_pool(render, monkeypatch: pytest
         (["--output", "words.txt/x", "--count", "9"], "cannot write words.txt/x"),
         (["--out", "x"], "unrecognized arguments: --out x"),
         (["--sheet", "x.png", "--words", "absent.txt"], "cannot read absent.txt"),
-        (["--sheet", "absent/sheet.png", "--count", "9"], "cannot write absent/sheet.png"),
+        (["--sheet", "absent/sheet.png", "--count", "9"], "absent/sheet.png: its folder does not exist"),
         (["--sheet", "x.png", "--real", "absent"], "absent"),
         (["--seconds", "1", "--atlas", "absent"], "clip4str atlas --output absent"),
     ],
