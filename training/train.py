@@ -136,9 +136,9 @@ def train(args: argparse.Namespace) -> int:
     from lightning.pytorch.plugins.environments import LightningEnvironment
 
     from clip4str.model import load_checkpoint
+    from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
     from clip4str.training.logbook import Logbook
     from clip4str.training.module import Training
-    from clip4str.training.characters import charset_of, check_rendering, is_checkpoint, network_of
     from clip4str.training.start import start_from
 
     _quiet()
@@ -258,7 +258,6 @@ def bfloat16_pays(rounds: int = 5) -> bool:
 
 def resume_point(path: Path) -> tuple[int, int, float]:
     """Optimiser steps of the run that wrote this checkpoint; steps and minutes since it began or branched off."""
-    import torch
 
     try:
         loaded = load_state(path)
