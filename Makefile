@@ -14,13 +14,14 @@ PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: help demo test test-all lint bench kernels ship setup clean $(NETWORK)
+.PHONY: help demo test test-all fuzz lint bench kernels ship setup clean $(NETWORK)
 
 help:
 	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
 	@echo "make setup      all of development into $(VENV), 3 GB: torch for CPUs and whatever tests need. Where the package"
 	@echo "                index has torch for CUDA alone it is 8 GB: name another, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
+	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
 	@echo "make bench      the packaged network beside the published way of decoding"
 	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"
 	@echo "make kernels    the GPU operators without Python, for all GPUs: ten minutes, gcc and CMake"
@@ -56,9 +57,15 @@ $(DEMO_STAMP): setup.py pyproject.toml constraints.txt
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# also base32, large and huge against the published outputs: minutes, and 8 GB of memory
+# also base32, large and huge against the published outputs, and a minute of fuzzing for each target: ten minutes and
+# more, and 8 GB of memory
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+# inputs by what has been read of them; by coverage of the code where atheris is installed
+MINUTES ?= 10
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
