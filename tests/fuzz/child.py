@@ -1,6 +1,6 @@
-"""The process that inputs are tried in. It may die of one: run.py finds the input in the shared file, and starts another.
+"""The process that inputs are tried in. It may die of one: run.py finds it in the shared file, and starts another.
 
-    child.py MODULE TARGET --shared FILE --keep FOLDER (--seconds S | --inputs N | --files FILE ...) [--seed N] [--atheris]
+    child.py MODULE TARGET --shared FILE --keep FOLDER (--seconds S | --inputs N | --files FILE ...) [--seed N]
 
 Says one JSON object a line: {"finding": ...}, and at the end {"counts": ...}.
 """
@@ -138,8 +138,9 @@ def guided(trial: Trial, seed: int, seconds: float, folder: Path) -> None:
 
     handlers = ("segv", "bus", "abrt", "ill", "fpe", "int", "term", "xfsz", "usr1", "usr2")
     atheris.Setup(
-        ["fuzz", str(folder), f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", "-rss_limit_mb=0", "-timeout=0",
-         f"-max_len={MOST}", "-verbosity=0", "-print_final_stats=0", *(f"-handle_{name}=0" for name in handlers)],
+        ["fuzz", str(folder), f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", "-rss_limit_mb=0",
+         "-timeout=0", f"-max_len={MOST}", "-verbosity=0", "-print_final_stats=0",
+         *(f"-handle_{name}=0" for name in handlers)],
         one, custom_mutator=changed, internal_libfuzzer=True,
     )  # fmt: skip
     atheris.Fuzz()

@@ -11,92 +11,9 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 from mutate import Form, Mutator
-
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def png(m: Mutator, data: bytes) -> bytes:
-    """Chunks: kind and content, deflated content also from within."""
-    if not data.startswith(PNG):
-        raise ValueError
-    parts, at = [], 8
-    while at + 8 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        parts.append(data[at + 4 : at + 8 + length])
-        at += 12 + length
-    parts = m.part(parts, lambda part: deflated(m, part, 4))
-    return PNG + b"".join(struct.pack(">I", len(p[4:])) + p + struct.pack(">I", zlib.crc32(p)) for p in parts)
-
-
-def deflated(m: Mutator, part: bytes, head: int) -> bytes:
-    if part[:4] == b"IDAT" and m.random.random() < 0.5:
-        unpacker = zlib.decompressobj()
-        return part[:head] + zlib.compress(m.blind(unpacker.decompress(part[head:], 1 << 20)), 1)
-    return part[:head] + m.blind(part[head:])
-
-
-def jpeg(m: Mutator, data: bytes) -> bytes:
-    """Segments; the last part is what follows the first scan's header."""
-    if data[:2] != b"\xff\xd8":
-        raise ValueError
-    parts, at = [], 2
-    while data[at] == 0xFF and data[at + 1] != 0xDA:
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        parts.append(data[at + 1 : at + 2] + data[at + 4 : at + 2 + length])
-        at += 2 + length
-    parts = m.part([*parts, data[at:]])
-    packed = (b"\xff" + p[:1] + struct.pack(">H", len(p) + 1 & 0xFFFF) + p[1:] for p in parts[:-1])
-    return b"\xff\xd8" + b"".join(packed) + parts[-1]
-
-
-def riff(m: Mutator, data: bytes) -> bytes:
-    if data[:4] != b"RIFF":
-        raise ValueError
-    parts, at = [], 12
-    while at + 8 <= len(data):
-        (length,) = struct.unpack_from("<I", data, at + 4)
-        parts.append(data[at : at + 4] + data[at + 8 : at + 8 + length])
-        at += 8 + length + length % 2
-    body = b"".join(
-        p[:4] + struct.pack("<I", len(p[4:])) + p[4:] + bytes(len(p) % 2) for p in m.part(parts) if len(p) >= 4
-    )
-    return b"RIFF" + struct.pack("<I", len(body) + 4) + data[8:12] + body
-
-
-def boxes(m: Mutator, data: bytes, depth: int = 0) -> bytes:
-    """JPEG 2000's and AVIF's."""
-    parts, at = [], 0
-    while at + 8 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        length = length or len(data) - at
-        if length < 8 or not data[at + 4 : at + 8].replace(b" ", b"a").isalnum():
-            raise ValueError
-        parts.append(data[at + 4 : at + length])
-        at += length
-    if not parts:
-        raise ValueError
-
-    def inside(part: bytes) -> bytes:
-        skip = 8 if part[:4] == b"meta" else 4
-        try:
-            return part[:skip] + boxes(m, part[skip:], depth + 1)
-        except (ValueError, struct.error):
-            return part[:4] + m.blind(part[4:])
-
-    return b"".join(struct.pack(">I", len(p) + 4) + p for p in m.part(parts, inside))
-
-
-def picture(m: Mutator, data: bytes) -> bytes:
-    for form in (png, jpeg, riff, boxes):
-        try:
-            return form(m, data)
-        except (ValueError, LookupError, struct.error, zlib.error):
-            continue
-    raise ValueError("of no known form")
 
 
 def text(m: Mutator, data: bytes) -> bytes:
@@ -132,10 +49,13 @@ def json_value(m: Mutator, value: Any) -> Any:
     return m.random.choice((lambda: _odd(m), lambda: [value], lambda: {"a": value}, lambda: _deep(m)))()
 
 
+ODD: tuple[Any, ...] = (10**20, 10**400, 1e308, math.inf, math.nan, True, False, None, "", "../x", "/etc/passwd", "\0",
+                        "a\nb\x1b[31m", "\ud800", "x" * 3000, [], {})  # fmt: skip
+
+
 def _odd(m: Mutator) -> Any:
     number = m.number()
-    return m.random.choice((number, -number, number + 0.5, 10**m.random.choice((20, 400)), 1e308, math.inf, math.nan, True,
-                            False, None, "", "../x", "/etc/passwd", "\0", "a\nb\x1b[31m", "\ud800", "x" * 3000, str(number), [], {}))  # fmt: skip
+    return m.random.choice((number, -number, number + 0.5, str(number), *ODD))
 
 
 def _deep(m: Mutator) -> Any:
@@ -182,11 +102,12 @@ def atlas(m: Mutator, data: bytes) -> bytes:
     return struct.pack("<Q", len(packed)) + packed + body
 
 
-NAMES = (b"torch._utils\n_rebuild_tensor_v2\n", b"collections\nOrderedDict\n", b"collections\nCounter\n", b"torch\nSize\n",
-         b"builtins\nbytearray\n", b"builtins\ngetattr\n", b"torch\nFloatStorage\n", b"torch\nHalfTensor\n", b"os\nsystem\n",
-         b"torch._utils\n_rebuild_parameter\n", b"torch._utils\n_rebuild_sparse_tensor\n", b"argparse\nNamespace\n",
-         b"torch\ndevice\n", b"omegaconf.listconfig\nListConfig\n", b"numpy._core.multiarray\nscalar\n",
-         b"torch.serialization\n_get_layout\n", b"torch._utils\n_rebuild_qtensor\n", b"pathlib\nPosixPath\n")  # fmt: skip
+NAMES = tuple(name.replace(" ", "\n").encode() + b"\n" for name in (
+    "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "torch._utils _rebuild_sparse_tensor",
+    "torch._utils _rebuild_qtensor", "torch.serialization _get_layout", "torch Size", "torch device",
+    "torch FloatStorage", "torch HalfTensor", "collections OrderedDict", "collections Counter", "builtins bytearray", "builtins getattr",
+    "os system", "argparse Namespace", "omegaconf.listconfig ListConfig", "numpy._core.multiarray scalar",
+    "pathlib PosixPath"))  # fmt: skip
 
 
 def pickled(m: Mutator, data: bytes) -> bytes:
@@ -322,8 +243,8 @@ def pages(size: int = 4096) -> Form:
                 table = struct.unpack_from(f"<{(below - 16) // 2}H", page, 16)
                 if table:
                     at = min(size - 8, m.random.choice(table) + m.random.choice((0, 2, 4, 6)))
-            width: Callable[[int], bytes] = lambda value: struct.pack("<Q", value)[: m.random.choice((2, 2, 4, 8))]
-            new = width(m.random.choice((m.number(), m.random.randrange(len(parts) + 2), m.random.randrange(size))))
+            value = m.random.choice((m.number(), m.random.randrange(len(parts) + 2), m.random.randrange(size)))
+            new = struct.pack("<Q", value)[: m.random.choice((2, 2, 4, 8))]
             return page[:at] + new + page[at + len(new) :]
 
         return b"".join(m.part(parts, head))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 MOST = 1 << 20  # bytes of an input
 Form = Callable[["Mutator", bytes], bytes]  # raises ValueError where the bytes are not of the form
-NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 32_767, 32_768, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
-           2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)  # fmt: skip
+NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 32_767, 32_768, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1,
+           2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)  # fmt: skip
 DIGITS = (
     b"0",
     b"-1",

@@ -5,9 +5,10 @@
     python tests/fuzz/run.py --minutes 10 pictures lmdbs
     python tests/fuzz/run.py --replay build/fuzz/pictures-0123456789ab
 
-A finding is an input that raises anything but a Clip4StrError, ends the process, hangs, or takes more memory or time than
-tests/hostile/doors.py allows. It is saved. With atheris installed (pip install atheris) inputs are guided by coverage;
---plain is the mutator alone, the same inputs for the same --seed. Exit code 1 where there is a finding.
+A finding is an input that raises anything but a Clip4StrError, ends the process, hangs, or takes more memory or
+time than tests/hostile/doors.py allows. It is saved. With atheris installed (pip install atheris) inputs are
+guided by coverage; --plain is the mutator alone, the same inputs for the same --seed. Exit code 1 where there is a
+finding.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "hostile"))
 
-from child import SHARED, saved
-from guard import killed
+from child import SHARED, saved  # noqa: E402
+from guard import killed  # noqa: E402
 
 KEEP = ROOT / "build" / "fuzz"
 TARGETS = ("checkpoints", "manifests", "graphs", "pictures", "lmdbs", "atlases")

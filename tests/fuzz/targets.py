@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 import forms
+import picture_forms
 from doors import DOORS, Door
 from mutate import Form
 
@@ -59,9 +60,11 @@ def picture_seeds() -> list[bytes]:
     crop = pictures.crop((40, 16))
     ways: list[tuple[str, str, dict]] = [
         ("JPEG", "RGB", {}), ("JPEG", "L", {"progressive": True}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}),
-        ("PNG", "RGBA", {}), ("PNG", "P", {"transparency": 3}), ("PNG", "LA", {}), ("PNG", "1", {}), ("PNG", "I;16", {}),
+        ("PNG", "RGBA", {}), ("PNG", "P", {"transparency": 3}), ("PNG", "LA", {}), ("PNG", "1", {}),
+        ("PNG", "I;16", {}),
         ("BMP", "RGB", {}), ("BMP", "P", {}), ("GIF", "P", {}), ("TIFF", "RGB", {}), ("TIFF", "P", {}),
-        ("TIFF", "I;16", {}), ("TIFF", "F", {}), ("PPM", "RGB", {}), ("PPM", "L", {}), ("PPM", "1", {}), ("MPO", "RGB", {}),
+        ("TIFF", "I;16", {}), ("TIFF", "F", {}), ("PPM", "RGB", {}), ("PPM", "L", {}), ("PPM", "1", {}),
+        ("MPO", "RGB", {}),
         *(("TIFF", "L", {"compression": c}) for c in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "tiff_ccitt")),
         *(("WEBP", mode, how) for mode, how in (("RGB", {}), ("RGBA", {"lossless": True}))),
         *(("JPEG2000", mode, {}) for mode in ("RGB", "L")), ("AVIF", "RGB", {}),
@@ -89,8 +92,9 @@ def picture_seeds() -> list[bytes]:
 def checkpoint_seeds() -> list[bytes]:
     import checkpoints
 
-    return [checkpoints.lightning(), checkpoints.legacy(), checkpoints.ours(), checkpoints.lightning(
-        weights={k: v.half() for k, v in checkpoints.network().items()}, epoch=3, lr=[1e-3], callbacks={"a": (1, None)})]  # fmt: skip
+    half = {k: v.half() for k, v in checkpoints.network().items()}
+    more = checkpoints.lightning(half, epoch=3, lr=[1e-3], callbacks={"a": (1, None)})
+    return [checkpoints.lightning(), checkpoints.legacy(), checkpoints.ours(), more]
 
 
 @cache
@@ -127,8 +131,8 @@ def open_manifest(data: bytes) -> str:
 def manifest_seeds() -> list[bytes]:
     good = json.loads((_small_bundle() / "good.json").read_text(encoding="utf-8"))
     engines = {
-        "files": {"image": "image.onnx"}, "profile": {"min": 1, "opt": 8, "max": 32}, "target": "tensorrt", "version": "10",
-        "gpu": "a", "command": "a", "compute_capabilities": ["8.7"], "parity": {"words": 1},
+        "files": {"image": "image.onnx"}, "profile": {"min": 1, "opt": 8, "max": 32}, "target": "tensorrt",
+        "version": "10", "gpu": "a", "command": "a", "compute_capabilities": ["8.7"], "parity": {"words": 1},
     }  # fmt: skip
     return [json.dumps({**good, **more}).encode() for more in ({}, {"engines": engines, "precision": "fp16"})]
 
@@ -181,8 +185,8 @@ def graph_seeds() -> list[bytes]:
         helper.make_tensor_value_info("y", 1, ["N", 4])], [outside, inside])  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     plain = model.SerializeToString()
-    return [plain, plain + bundles.initializer(bundles.tensor(b"weights.safetensors")),
-            plain + bundles.constant(bundles.tensor(b"other")), (bundles.PACKAGED / "text.onnx").read_bytes()]  # fmt: skip
+    two = bundles.initializer(bundles.tensor(b"weights.safetensors")), bundles.constant(bundles.tensor(b"other"))
+    return [plain, *(plain + more for more in two), (bundles.PACKAGED / "text.onnx").read_bytes()]
 
 
 def lmdb_seeds() -> list[bytes]:
@@ -213,7 +217,7 @@ def _all() -> dict[str, Target]:
                DOORS["checkpoints"]),
         Target("manifests", open_manifest, manifest_seeds, forms.text, small),
         Target("graphs", look_through_graph, graph_seeds, forms.protobuf, small),
-        Target("pictures", prepare_picture, picture_seeds, forms.picture, DOORS["pictures"]),
+        Target("pictures", prepare_picture, picture_seeds, picture_forms.picture, DOORS["pictures"]),
         Target("lmdbs", read_lmdb, lmdb_seeds, forms.pages(), DOORS["lmdbs"]),
         Target("atlases", in_a_file(DOORS["atlases"].open), atlas_seeds, forms.atlas, DOORS["atlases"]),
     ]  # fmt: skip

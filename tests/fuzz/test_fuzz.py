@@ -1,5 +1,5 @@
-"""The fuzzer finds planted faults of every kind, and in a short run none in what reads strangers' files. `make fuzz` runs
-longer, and by itself."""
+"""The fuzzer finds planted faults of every kind, and in a short run none in what reads strangers' files. `make fuzz`
+runs longer, and by itself."""
 
 from __future__ import annotations
 

@@ -87,11 +87,12 @@ each(KIND, REFUSED, {
 FACES = {
     "nothing": "", "a number": "7", "null": "null", "an object": "{}", "a text": '"aaaaaa"', "NaN": "NaN",
     "numbers": "[7]", "nulls": "[null]", "lists": "[[]]", "empty objects": "[{}]", "a digit's million": "9" * 10**6,
-    "brackets": "[" * 50_000, "objects in objects": '{"a":' * 50_000, "200,000 objects": "[" + "{}," * 200_000 + "{}]",
+    "brackets": "[" * 50_000, "objects in objects": '{"a":' * 50_000,
+    "200,000 objects": "[" + "{}," * 200_000 + "{}]",
     **{f"of {key} {str(value)[:12]!a}": json.dumps([{**FACE, key: value}]) for key, value in (
-        ("more", 1), ("name", "\ud800"), ("name", 7), ("name", None), ("family", ["a"]), ("licence", {}), ("weight", "0.4"),
-        ("weight", float("nan")), ("legibility", float("inf")), ("legibility", None), ("legibility", 10**400),
-        ("legibility", True), ("unicase", "no"), ("unicase", 1))},
+        ("more", 1), ("name", "\ud800"), ("name", 7), ("name", None), ("family", ["a"]), ("licence", {}),
+        ("weight", "0.4"), ("weight", float("nan")), ("legibility", float("inf")), ("legibility", None),
+        ("legibility", 10**400), ("legibility", True), ("unicase", "no"), ("unicase", 1))},
 }  # fmt: skip
 each(KIND, REFUSED, {f"faces: {name}": lambda text=text: atlas(faces=text) for name, text in FACES.items()})
 each(KIND, REFUSED, {

@@ -57,7 +57,9 @@ def manifests(ends: str, changes: dict[str, Callable[[Manifest], Any]], says: st
         hostile(KIND, ends, says, name)(make)
 
 
-def graphs(ends: str, appended: dict[str, bytes | Callable[[bytes], bytes]], says: str = "") -> None:
+def graphs(
+    ends: str, appended: dict[str, bytes | Callable[[bytes], bytes]], says: str = "", starves: bool = False
+) -> None:
     """Bundles whose image stage has something appended, or is made anew of what it was; the manifest agrees."""
     for name, change in appended.items():
 
@@ -72,7 +74,7 @@ def graphs(ends: str, appended: dict[str, bytes | Callable[[bytes], bytes]], say
             (folder / "unlisted").write_bytes(bytes(4096))
             (folder / "manifest.json").write_text(json.dumps(manifest))
 
-        hostile(KIND, ends, says, name)(make)
+        hostile(KIND, ends, says, name, starves)(make)
 
 
 def _set(*path: Any) -> Callable[[Manifest], None]:
@@ -168,7 +170,7 @@ def _(folder: Path) -> None:
     (folder / "image.onnx").symlink_to(folder.parent / "secret")
 
 
-@hostile(KIND, REFUSED, says="plain file", name="a manifest that is a link")
+@hostile(KIND, REFUSED, says="link|plain file", name="a manifest that is a link")
 def _(folder: Path) -> None:
     (folder.parent / "secret").write_text(json.dumps(bundle(folder)))
     (folder / "manifest.json").symlink_to(folder.parent / "secret")
@@ -230,9 +232,10 @@ graphs(REFUSED, {
     "a tag of five bytes": initializer(tensor(b"../secret", lambda body: field(13, body, length=5))),
     "a graph's tag of more than 32 bits": field(7, field(5, tensor(b"../secret")), more=1),
     "a graph's tag of ten bytes": field(7, field(5, tensor(b"../secret")), length=10),
-    "a location in two halves": initializer(tensor(b"unlisted", lambda body: field(13, entry(b"location", b"x")) +
-                                                   field(13, field(1, b"location") + field(2, b"x") + field(2, b"../secret")))),
-    "a key given twice": initializer(tensor(b"", lambda body: field(13, field(1, b"x") + entry(b"location", b"../secret")))),
+    "a location in two halves": initializer(tensor(b"unlisted", lambda body: field(13, entry(b"location", b"x"))
+        + field(13, field(1, b"location") + field(2, b"x") + field(2, b"../secret")))),
+    "a key given twice": initializer(tensor(b"", lambda body: field(
+        13, field(1, b"x") + entry(b"location", b"../secret")))),
     "a length of ten bytes": initializer(
         field(1, 1024) + field(2, 1) + field(8, b"stolen") + varint(13 << 3 | 2) + varint(22, 10)
         + entry(b"location", b"../secret!")[:22] + field(14, 1)),
@@ -240,8 +243,8 @@ graphs(REFUSED, {
     "an offset of 2^63": initializer(tensor(b"../secret", lambda body: field(13, body) + field(13, entry(
         b"offset", b"9223372036854775807")))),
     "a sparse one": field(7, field(15, field(1, tensor(b"../secret")) + field(2, tensor(b"unlisted")))),
-    "one in a function": field(25, field(1, b"f") + field(7, field(4, b"Constant") + field(5, field(1, b"value") + field(
-        20, 4) + field(5, tensor(b"../secret"))))),
+    "one in a function": field(25, field(1, b"f") + field(7, field(4, b"Constant") + field(
+        5, field(1, b"value") + field(20, 4) + field(5, tensor(b"../secret"))))),
     "one in a branch": field(7, field(1, field(4, b"If") + field(5, field(1, b"then_branch") + field(20, 5) + field(
         6, field(5, tensor(b"../secret")))))),
     "a message cut short": b"\x3a\xff\xff\xff\xff\x0f",
@@ -264,9 +267,11 @@ graphs(
         "a shape of 2^62": initializer(
             field(1, 2**62) + field(1, 2**62) + field(2, 1) + field(8, b"w") + field(9, b"")
         ),
-        "10^12 zeros that nobody wants": lambda data: data + zeros_of(10**12),
     },
 )
+
+
+graphs(EITHER, {"10^12 zeros": lambda data: data + zeros_of(10**12)}, starves=True)
 
 
 def zeros_of(count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Hostile checkpoints: pickles that run code or grow, archives that lie, tensors of nothing, weights that are no numbers."""
+"""Hostile checkpoints: pickles that run code or grow, archives that lie, tensors of nothing, weights of no numbers."""
 
 from __future__ import annotations
 
@@ -94,9 +94,8 @@ def overlapping(count: int = 2000, size: int = MB) -> bytes:
     (start,) = struct.unpack("<I", plain[end + 16 : end + 20])
     directory = plain[start:end]
     entry = directory[directory.index(b"archive/data/0") - 46 :][: 46 + len(b"archive/data/0")]
-    more = directory + b"".join(
-        entry[:46] + f"archive/data{n % 10**4:04}"[:14].encode().ljust(14, b"0") for n in range(count)
-    )
+    names = (f"archive/data{n % 10**4:04}"[:14].encode() for n in range(count))
+    more = directory + b"".join(entry[:46] + name.ljust(14, b"0") for name in names)
     tail = struct.pack("<HHIIH", 4 + count, 4 + count, len(more), start, 0)
     return plain[:start] + more + plain[end : end + 8] + tail
 
@@ -146,16 +145,12 @@ NAMES = ["os.system", "posix.system", "subprocess.Popen", "builtins.eval", "buil
          "builtins.open", "importlib.import_module", "operator.attrgetter", "functools.partial",
          "torch.utils.cpp_extension.load_inline", "numpy.load", "pydoc.locate", "code.interact"]  # fmt: skip
 WITNESS = "code-was-run"
+# Refused, or there as a value that does nothing: never run, and no state_dict.
 each(KIND, REFUSED, {
-    f"{name} {where}": lambda name=name, wrap=wrap: wrap(calling(name, f"touch {WITNESS}"))
-    for name in NAMES for where, wrap in (("alone", archive), ("beside the weights", beside_weights))
-}, says="run|damaged")  # fmt: skip
-each(KIND, REFUSED, {
-    "a bare pickle that runs code": calling("os.system", f"touch {WITNESS}"),
-    "getattr to a module's function":
-        archive(b"\x80\2cbuiltins\ngetattr\n(ctorch._utils\n_rebuild_tensor_v2\nX\x0b\0\0\0__globals__tR."),
-    "a class of ours with state": archive(b"\x80\2cclip4str.runtime.recognizer\nRecognizer\n)\x81}b."),
-    "a name with a dot": archive(b"\x80\4\x8c\5torch\x8c\x0bhub.os.exit\x93)R."),
+    f"{name} alone": lambda name=name: archive(calling(name, f"touch {WITNESS}")) for name in NAMES
+})  # fmt: skip
+each(KIND, EITHER, {
+    f"{name} beside the weights": lambda name=name: beside_weights(calling(name, f"touch {WITNESS}")) for name in NAMES
 })  # fmt: skip
 
 # What the allowed names can be made to do.
@@ -166,7 +161,8 @@ each(KIND, EITHER, {
     "a list of a range": lambda: beside_weights(calling("builtins.list", "x" * MB)),
     "an OrderedDict of a text": lambda: beside_weights(calling("collections.OrderedDict", "ab")),
     "a size of 10 million": lambda: beside_weights(calling("torch.Size", [10**6] * 1000)),
-    "an integer of 2 million digits": lambda: beside_weights(b"\x80\2\x8b" + struct.pack("<i", 900_000) + b"\x7f" * 900_000 + b"."),
+    "an integer of 2 million digits": lambda: beside_weights(
+        b"\x80\2\x8b" + struct.pack("<i", 900_000) + b"\x7f" * 900_000 + b"."),
     "a float of 100,000 digits": lambda: beside_weights(b"\x80\2F" + b"9" * 100_000 + b"\n."),
     "sixty lists, each twice the one before": lambda: beside_weights(laughs()),
     "hyper-parameters that are sixty lists": lambda: lightning(hyper_parameters={"charset_train": _twice(60)}),
@@ -200,7 +196,8 @@ each(KIND, REFUSED, {
     "a size of 2^62": one_tensor(0, (2**62, 2**62), (0, 0)),
     "a size below 0": one_tensor(0, (-1,), (1,)),
     "a size of 64 dimensions": one_tensor(0, (2,) * 64, (0,) * 64),
-    "a sparse tensor of 10^12": lambda: lightning({"w": torch.sparse_coo_tensor(torch.tensor([[0]]), [1.0], (10**12,))}),
+    "a sparse tensor of 10^12": lambda: lightning(
+        {"w": torch.sparse_coo_tensor(torch.tensor([[0]]), [1.0], (10**12,))}),
     "a quantised tensor": lambda: lightning({"w": torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.quint8)}),
     "a tensor of nothing on meta": lambda: lightning({"w": torch.empty(10**6, 10**6, device="meta")}),
     "complex weights": lambda: lightning({k: v.to(torch.complex64) for k, v in network().items()}),
@@ -251,7 +248,8 @@ each(KIND, REFUSED, {
     "a header that is a list": struct.pack("<Q", 2) + b"{]",
     "metadata nested 100,000 deep":
         lambda: safetensors({"w": torch.zeros(4)}, {"clip4str": '{"a":' * 100_000 + "}" * 100_000}),
-    "metadata of 4300 digits and more": lambda: safetensors({"w": torch.zeros(4)}, {"clip4str": '{"context": ' + "9" * 10**6 + "}"}),
+    "metadata of 4300 digits and more":
+        lambda: safetensors({"w": torch.zeros(4)}, {"clip4str": '{"context": ' + "9" * 10**6 + "}"}),
     "100,000 tensors of nothing": lambda: safetensors({f"w{n}": torch.zeros(0) for n in range(20_000)}),
     "names of lines and escapes": lambda: safetensors({f"w\n\x1b[31m{k}": v for k, v in network().items()}),
     "a name of a megabyte": lambda: safetensors({"w" * MB: torch.zeros(4)}),
@@ -285,12 +283,12 @@ def _(path: Path) -> None:
     os.mkfifo(path)
 
 
-@hostile(KIND, REFUSED, name="a safetensors file of 64 GB, nearly all of them a hole")
+@hostile(KIND, REFUSED, name="a safetensors file of 1 GB, nearly all of it a hole")
 def _(path: Path) -> None:
-    entry = {"w": {"dtype": "F32", "shape": [1 << 34], "data_offsets": [0, 1 << 36]}}
+    entry = {"w": {"dtype": "F32", "shape": [1 << 28], "data_offsets": [0, 1 << 30]}}
     text = json.dumps(entry).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + (1 << 36))
+    os.truncate(path, 8 + len(text) + (1 << 30))
 
 
 each(KIND, ANSWERED, {

@@ -13,13 +13,14 @@ ANSWERED, REFUSED, EITHER = "answered", "refused", "either"
 @dataclass(frozen=True)
 class Hostile:
     """make(path) makes the file (or folder). ends: how it must end, within its door's memory and seconds, whichever it
-    is. says: what the line of a refusal must match."""
+    is. says: what the line of a refusal must match. starves: it may ask for any memory: SECURITY.md says so."""
 
     kind: str
     name: str
     make: Callable[[Path], Any]
     ends: str
     says: str
+    starves: bool = False
 
     @property
     def id(self) -> str:
@@ -29,11 +30,13 @@ class Hostile:
 CORPUS: list[Hostile] = []
 
 
-def hostile(kind: str, ends: str = REFUSED, says: str = "", name: str = "") -> Callable[[Callable], Callable]:
+def hostile(
+    kind: str, ends: str = REFUSED, says: str = "", name: str = "", starves: bool = False
+) -> Callable[[Callable], Callable]:
     """Of a function that makes the file at the path it is given."""
 
     def add(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
-        CORPUS.append(Hostile(kind, name or make.__name__, make, ends, says))
+        CORPUS.append(Hostile(kind, name or make.__name__, make, ends, says, starves))
         return make
 
     return add

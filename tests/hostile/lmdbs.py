@@ -125,9 +125,12 @@ sets(REFUSED, {
     "children at the end of the world": root_changed(_to_the_end),
     "a root of no kind": root_changed(lambda data, root: struct.pack_into("<H", data, root + 10, 0)),
     "a root of every kind": root_changed(lambda data, root: struct.pack_into("<H", data, root + 10, 0xFFFF)),
-    "a root of 32,000 nodes": root_changed(lambda data, root: struct.pack_into("<HH", data, root + 12, 0xFFFF, 0xFFFF)),
-    "nodes below their page": root_changed(lambda data, root: data.__setitem__(slice(root + 16, root + 32), b"\xff" * 16)),
-    "nodes on their page's head": root_changed(lambda data, root: data.__setitem__(slice(root + 16, root + 32), bytes(16))),
+    "a root of 32,000 nodes": root_changed(
+        lambda data, root: struct.pack_into("<HH", data, root + 12, 0xFFFF, 0xFFFF)),
+    "nodes below their page": root_changed(
+        lambda data, root: data.__setitem__(slice(root + 16, root + 32), b"\xff" * 16)),
+    "nodes on their page's head": root_changed(
+        lambda data, root: data.__setitem__(slice(root + 16, root + 32), bytes(16))),
     "keys of 65,535 bytes": leaves_changed(_every("<H", 6, 0xFFFF)),
     "keys of no bytes": leaves_changed(_every("<H", 6, 0)),
     "values of 4 GB": leaves_changed(_every("<I", 0, 2**32 - 1)),
@@ -138,7 +141,8 @@ sets(REFUSED, {
 })  # fmt: skip
 sets(REFUSED, {
     f"num-samples of {samples[:12]!r}, {len(samples)} bytes": lambda samples=samples: data_set(3, samples)
-    for samples in (b"", b"-1", b"4", b"1e9", b"nan", b"9" * 30, b"9" * 1900, b"\xff\xff", b"3\n\x1b[31m", b"0x3", b"3.0")
+    for samples in (b"", b"-1", b"4", b"1e9", b"nan", b"9" * 30, b"9" * 1900, b"\xff\xff", b"3\n\x1b[31m", b"0x3",
+                    b"3.0")
 })  # fmt: skip
 sets(EITHER, {
     "num-samples of digits elsewhere": lambda: data_set(3, "٣".encode()),

@@ -119,7 +119,8 @@ each(KIND, EITHER, {
     "a PNG without pixels": SIGNATURE + header(40, 20) + chunk(b"IEND", b""),
     "a PNG without an end": black(40, 20)[:-12],
     "a palette that is missing": black(40, 20, 8, 3),
-    "a transparency longer than the palette": black(40, 20, 8, 3, chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", bytes(256))),
+    "a transparency longer than the palette":
+        black(40, 20, 8, 3, chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", bytes(256))),
     "two headers": black(40, 20, before=header(60_000, 60_000)),
     "an animation of 2^31 frames": black(40, 20, before=chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))),
     "a JPEG that says 8000 x 8000": jpeg_of_size(8000, 8000),
@@ -127,8 +128,9 @@ each(KIND, EITHER, {
     "a GIF of a thousand frames": lambda: gif_of(40, 20, 1000),
     "a TIFF of directories in a circle": tiff([(256, 4, 1, 40), (257, 4, 1, 20)], following=8),
     "a TIFF tag of 2^32 - 1 values": tiff_of(40, 20, 8, 1, bytes(800), [(339, 3, 2**32 - 1, 8)]),
-    "a TIFF whose strips lie outside": tiff([(256, 4, 1, 40), (257, 4, 1, 20), (258, 3, 1, 8), (259, 3, 1, 1),
-                                             (262, 3, 1, 1), (273, 4, 1, 2**32 - 9), (278, 4, 1, 20), (279, 4, 1, 800)]),
+    "a TIFF whose strips lie outside": tiff([
+        (256, 4, 1, 40), (257, 4, 1, 20), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 2**32 - 9),
+        (278, 4, 1, 20), (279, 4, 1, 800)]),
     "a TIFF of 65,535 tags": tiff([(n, 3, 1, 1) for n in range(65_535)]),
     "a TIFF of floats that are no numbers":
         tiff_of(40, 20, 32, 1, np.full(800, np.nan, np.float32).tobytes(), [(339, 3, 1, 3)]),

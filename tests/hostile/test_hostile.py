@@ -20,7 +20,7 @@ import checkpoints  # noqa: F401
 import lmdbs  # noqa: F401
 import pictures  # noqa: F401
 from corpus import CORPUS, EITHER, Hostile
-from doors import DOORS
+from doors import DOORS, MB
 from guard import Guard, Outcome
 
 
@@ -48,10 +48,21 @@ def check(hostile: Hostile, outcome: Outcome) -> None:
     assert hostile.ends in (outcome.how, EITHER), outcome
     if outcome.how == "refused":
         assert re.search(hostile.says, outcome.message) and is_one_line(outcome.message), outcome
-    assert not outcome.starved, f"asked for more memory than there was: {outcome}"
+    assert hostile.starves or not outcome.starved, f"asked for more memory than there was: {outcome}"
     assert outcome.memory <= door.memory, f"{outcome.memory >> 20} MB, {door.memory >> 20} allowed: {outcome}"
     assert outcome.seconds <= door.seconds, f"{outcome.seconds:.1f} s, {door.seconds} allowed: {outcome}"
 
 
 def is_one_line(message: str) -> bool:
     return 0 < len(message) < 3000 and message.isprintable()
+
+
+def test_the_budgets_are_those_of_security_md():
+    text = (Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8")
+    rows = dict(
+        zip(("pictures", "checkpoints", "bundles", "lmdbs", "atlases"), text.split("| file |")[1].splitlines()[2:])
+    )
+    assert rows.keys() == DOORS.keys()
+    for kind, row in rows.items():
+        memory, seconds = (cell.strip() for cell in row.split("|")[2:4])
+        assert memory.split()[0] == str(DOORS[kind].memory // MB) and float(seconds) == DOORS[kind].seconds, row
