@@ -88,7 +88,7 @@ def test_a_run_of_seconds(tiny_bundle, tmp_path, capsys, few):
 
 
 def test_all_forms_and_sizes_are_read():
-    crops = sorted(soak.CROPS.glob("*.jpg"))
+    crops = sorted(soak.CROPS.glob("*.jpg"))[:12]
     made = soak.pictures(crops)
     assert len(made) == 3 * len(crops)
     heads = {p[:4] if isinstance(p, bytes) else type(p).__name__ for p in made}

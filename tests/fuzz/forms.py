@@ -105,7 +105,8 @@ def atlas(m: Mutator, data: bytes) -> bytes:
 NAMES = tuple(name.replace(" ", "\n").encode() + b"\n" for name in (
     "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "torch._utils _rebuild_sparse_tensor",
     "torch._utils _rebuild_qtensor", "torch.serialization _get_layout", "torch Size", "torch device",
-    "torch FloatStorage", "torch HalfTensor", "collections OrderedDict", "collections Counter", "builtins bytearray", "builtins getattr",
+    "torch FloatStorage", "torch HalfTensor", "collections OrderedDict", "collections Counter", "builtins bytearray",
+    "builtins getattr",
     "os system", "argparse Namespace", "omegaconf.listconfig ListConfig", "numpy._core.multiarray scalar",
     "pathlib PosixPath"))  # fmt: skip
 
