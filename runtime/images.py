@@ -30,6 +30,9 @@ MAX_SIDE = 65_535  # as long as a JPEG can be
 # each) and what the resize makes. What decoders have for themselves comes on top.
 RESIZE_BYTES = 88_000_000
 PICTURE_BYTES = 2 * 4 * MAX_PIXELS + RESIZE_BYTES
+# A JPEG may go over its pixels again and again, a few bytes a time. Twenty times is more than any encoder does.
+SCANNED_PIXELS = 20 * MAX_PIXELS
+JPEG_BYTES = 1 << 26  # of a JPEG file, and 4 more a pixel: where its scans are counted
 _STRIP_PIXELS = 1_000_000  # are converted at a time: arithmetic takes 8 bytes for each channel
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
@@ -191,6 +194,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str, ours: bool = False) -> Image.Image:
     """ours: opened here, so that it may be changed."""
     _check_size(image.size, name)
+    _check_scans(image, name)
     image.load()
     image = _upright(image, ours)
     if image.mode == "F":
@@ -271,3 +275,25 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise ImageError(f"{name}: {width}x{height} pixels hold no word: a side may have {MAX_SIDE:,}")
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width}x{height} is more than the {MAX_PIXELS:,} pixels allowed")
+
+
+def _check_scans(image: Image.Image, name: str) -> None:
+    """That a JPEG is not decoded for minutes. Leaves its file where it was."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    pixels, place, scans, last = image.width * image.height, file.tell(), 0, b""
+    most = JPEG_BYTES + 4 * pixels
+    file.seek(0)
+    for _ in range(0, most, 1 << 20):
+        block = file.read(1 << 20)
+        if not block:
+            break
+        scans += (last + block).count(b"\xff\xda")  # within a scan's data no 0xff is followed by it
+        last = block[-1:]
+    else:
+        if file.read(1):
+            raise ImageError(f"{name}: a JPEG of more than {most:,} bytes for {image.width}x{image.height} pixels")
+    file.seek(place)
+    if scans * pixels > SCANNED_PIXELS:
+        raise ImageError(f"{name}: goes over its {image.width}x{image.height} pixels {scans:,} times; save it anew")

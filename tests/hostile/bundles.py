@@ -151,6 +151,8 @@ manifests(EITHER, {
         '"MARK"', '{"a":' * 400 + "1" + "}" * 400),
     "figures nested 900 deep": lambda m: json.dumps({**m, "parity": "MARK"}).replace(
         '"MARK"', '{"a":' * 900 + "1" + "}" * 900),
+    "figures nested 14 deep": lambda m: json.dumps({**m, "parity": "MARK"}).replace(
+            '"MARK"', '{"a":' * 13 + "1" + "}" * 13),
     "lists of objects of lists": _set("parity", {"a": [{"b": [{"c": [1, [2]]}, 7]}, 8]}),
     "a list of objects and numbers": _set("built_by", {"a": [{"b": 1}, 7, None]}),
     "a name of lines and escapes": _set("name", "a\nb\x1b[31m\u202e"),

@@ -213,3 +213,21 @@ def test_an_empty_file_and_a_large_one(tmp_path):
         load_image(empty)
     with pytest.raises(ImageError, match="64,000,000 pixels allowed"):
         load_image(Image.new("1", (10_000, 7_000)))
+
+
+def test_a_jpeg_that_goes_over_its_pixels_for_ever(tmp_path):
+    """Each of the scans is ten bytes and a pass over all pixels."""
+    plain = encoded(Image.new("L", (1024, 1024), 128), format="JPEG", progressive=True)
+    last = plain[plain.rindex(b"\xff\xda") : -2]
+    endless = plain[:-2] + 2000 * last + plain[-2:]
+    for source in (endless, io.BytesIO(endless), tmp_path / "endless.jpg"):
+        if isinstance(source, type(tmp_path)):
+            source.write_bytes(endless)
+        with pytest.raises(ImageError, match=r"goes over its 1024x1024 pixels 2,0\d\d times"):
+            load_image(source)
+    assert load_image(plain).size == load_image(plain[:-2] + 300 * last + plain[-2:]).size == (1024, 1024)
+    with (tmp_path / "endless.jpg").open("wb") as file:
+        file.write(plain)
+        file.truncate(1 << 33)
+    with pytest.raises(ImageError, match="a JPEG of more than 71,303,168 bytes"):
+        load_image(tmp_path / "endless.jpg")
