@@ -90,7 +90,7 @@ FACES = {
     "brackets": "[" * 50_000, "objects in objects": '{"a":' * 50_000,
     "200,000 objects": "[" + "{}," * 200_000 + "{}]",
     **{f"of {key} {str(value)[:12]!a}": json.dumps([{**FACE, key: value}]) for key, value in (
-        ("more", 1), ("name", "\ud800"), ("name", 7), ("name", None), ("family", ["a"]), ("licence", {}),
+        ("more", 1), ("name", 7), ("name", None), ("family", ["a"]), ("licence", {}),
         ("weight", "0.4"), ("weight", float("nan")), ("legibility", float("inf")), ("legibility", None),
         ("legibility", 10**400), ("legibility", True), ("unicase", "no"), ("unicase", 1))},
 }  # fmt: skip
@@ -104,6 +104,7 @@ each(KIND, REFUSED, {
 })  # fmt: skip
 each(KIND, EITHER, {
     "a name of lines and escapes": lambda: atlas(faces=[{**FACE, "name": "a\n\x1b[31m"}]),
+    "a name of half a character": lambda: atlas(faces=[{**FACE, "name": "\ud800"}]),
     "texels of any value": lambda: atlas(texels=packed(b"\xff" * 94 * 16)),
     "tiles far from the pen": lambda: table(_put((..., slice(2, 5)), -32_768)),
 })  # fmt: skip

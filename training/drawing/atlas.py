@@ -159,7 +159,10 @@ def _unpack(packed: np.ndarray, size: int) -> np.ndarray:
     """Exactly `size` bytes, whatever the packed data claims to hold."""
     if size > MOST_TEXELS:
         raise ValueError(f"{size} bytes in a table")
-    data = lzma.LZMADecompressor(memlimit=1 << 28).decompress(packed.tobytes(), max_length=size + 1)
+    unpacker = lzma.LZMADecompressor(memlimit=1 << 28)
+    data = unpacker.decompress(packed.tobytes(), max_length=size + 1)
+    if len(data) == size and not unpacker.eof:  # its checksum comes last
+        raise ValueError("a table that is cut short")
     if len(data) != size:
         raise ValueError(f"a table of {len(data)} bytes, expected {size}")
     return np.frombuffer(data, np.uint8)
