@@ -85,6 +85,8 @@ def _open_safetensors(path: Path) -> Weights:
         said = said_of(file.metadata() or {})
     except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"truncated or damaged safetensors file ({first_line(error, 200)})") from None
+    except (OSError, MemoryError, RuntimeError) as error:  # torch's, where there is no room to map it
+        raise CheckpointError(f"cannot be opened ({first_line(error, 200)})") from None
     dtypes = {name: piece.get_dtype() for name, piece in slices.items()}
     temperature = said.get("temperature")  # of ours alone: others' hyper-parameters may mean another one by it
     return Weights(

@@ -283,12 +283,12 @@ def _(path: Path) -> None:
     os.mkfifo(path)
 
 
-@hostile(KIND, REFUSED, name="a safetensors file of 1 GB, nearly all of it a hole")
+@hostile(KIND, REFUSED, name="a safetensors file of 512 MB, nearly all of it a hole")
 def _(path: Path) -> None:
-    entry = {"w": {"dtype": "F32", "shape": [1 << 28], "data_offsets": [0, 1 << 30]}}
+    entry = {"w": {"dtype": "F32", "shape": [1 << 27], "data_offsets": [0, 1 << 29]}}
     text = json.dumps(entry).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + (1 << 30))
+    os.truncate(path, 8 + len(text) + (1 << 29))
 
 
 each(KIND, ANSWERED, {

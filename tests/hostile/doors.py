@@ -88,7 +88,7 @@ def _import(*names: str) -> Callable[[], None]:
 
 DOORS = {
     "pictures": Door(read_picture, lambda: read_picture(SAMPLE), 1024 * MB, 5),
-    "checkpoints": Door(open_checkpoint, _import("clip4str.model", "safetensors.torch"), 512 * MB, 5),
+    "checkpoints": Door(open_checkpoint, _import("clip4str.model", "safetensors.torch"), 256 * MB, 5),
     "bundles": Door(open_bundle, lambda: read_picture(SAMPLE), 512 * MB, 5),
     "lmdbs": Door(read_lmdb, _import("lmdb", "clip4str.data.word_lmdb"), 128 * MB, 2),
     "atlases": Door(open_atlas, _import("safetensors.numpy", "clip4str.training.drawing.atlas"), 1024 * MB, 5),

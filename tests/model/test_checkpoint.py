@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import subprocess
 import sys
 import types
 import zipfile
@@ -321,3 +322,21 @@ def test_nothing_is_read_off_the_file_name(tmp_path):
     state = {k: torch.from_numpy(v) for k, v in golden_state("tiny", 1, 0.0).items()}
     torch.save(state, tmp_path / "clip4str_huge_3e942729b1.pt")
     assert load_checkpoint(tmp_path / "clip4str_huge_3e942729b1.pt").config.image_width == 128
+
+
+def test_a_safetensors_file_that_there_is_no_room_for_is_one_line(tmp_path):
+    """A container's limit, or ulimit -v: the file is good and cannot be mapped."""
+    code = (
+        "import resource, sys, safetensors.torch; from clip4str.core.errors import CheckpointError\n"
+        "from clip4str.model import load_checkpoint; size = int(open('/proc/self/statm').read().split()[0]) * 4096 + (64 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
+        "try: load_checkpoint(sys.argv[1])\n"
+        "except CheckpointError as error: print(error)"
+    )
+    head = json.dumps({"w": {"dtype": "F32", "shape": [1 << 26], "data_offsets": [0, 1 << 28]}}).encode()
+    path = tmp_path / "large.safetensors"
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(8 + len(head) + (1 << 28))
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert "large.safetensors: cannot be opened" in done.stdout and done.stdout.count("\n") == 1
