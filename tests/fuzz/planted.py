@@ -34,6 +34,12 @@ def _busy() -> None:
         pass
 
 
+def _two_lines() -> None:
+    error = DataError("one")
+    error.args = ("two\nlines",)
+    raise error
+
+
 def _too_much() -> None:
     """Tells nobody."""
     try:
@@ -59,7 +65,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "grows": lambda: b"x" * 64 * MB,
     "starves": _too_much,
     "exits": lambda: os._exit(3),
-    "talks": lambda: (_ for _ in ()).throw(DataError("two\nlines")),
+    "talks": _two_lines,
 }
 
 

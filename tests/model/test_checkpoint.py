@@ -328,7 +328,8 @@ def test_a_safetensors_file_that_there_is_no_room_for_is_one_line(tmp_path):
     """A container's limit, or ulimit -v: the file is good and cannot be mapped."""
     code = (
         "import resource, sys, safetensors.torch; from clip4str.core.errors import CheckpointError\n"
-        "from clip4str.model import load_checkpoint; size = int(open('/proc/self/statm').read().split()[0]) * 4096 + (64 << 20)\n"
+        "from clip4str.model import load_checkpoint\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * 4096 + (64 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
         "try: load_checkpoint(sys.argv[1])\n"
         "except CheckpointError as error: print(error)"
