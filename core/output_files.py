@@ -23,12 +23,12 @@ def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
     and no report: nobody's weights, program or letters are replaced by one."""
     if file is None:
         return
-    if suffixes and file.suffix.lower() not in suffixes:
-        raise UsageError(f"{file}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
     try:
         target = file.resolve()
         if target.is_dir():
             raise UsageError(f"{file}: is a folder; name a file")
+        if suffixes and file.suffix.lower() not in suffixes:
+            raise UsageError(f"{file}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
         if not target.parent.is_dir():
             raise UsageError(f"{file}: its folder does not exist")
         if (target.parent / _BUNDLE).is_file():

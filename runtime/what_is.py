@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip4str.core.errors import BundleError
+from clip4str.core.errors import BundleError, CheckpointError
 
 from .manifest import MANIFEST
 
@@ -16,8 +16,8 @@ _PICTURES = {
 
 
 def is_checkpoint_file(path: Path) -> bool:
-    """False for a folder, and for what is not there. Raises BundleError for a file that is known to be another thing
-    than a checkpoint, or cannot be read: before what reads checkpoints is looked for."""
+    """False for a folder, and for what is not there. Raises CheckpointError for a file that is known to be another thing
+    than a checkpoint, BundleError for what cannot be read: before what reads checkpoints is looked for."""
     try:
         if not path.is_file():
             return False
@@ -26,14 +26,14 @@ def is_checkpoint_file(path: Path) -> bool:
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if path.name == MANIFEST:
-        raise BundleError(f"{path}: is a bundle's manifest; name its folder, {path.parent}")
+        raise CheckpointError(f"{path}: is a bundle's manifest; name its folder, {path.parent}")
     if path.suffix in (".onnx", ".plan"):
-        raise BundleError(f"{path}: is one file of a bundle; name its folder, {path.parent}")
+        raise CheckpointError(f"{path}: is one file of a bundle; name its folder, {path.parent}")
     kind = _picture(start)
     if kind is not None:
-        raise BundleError(f"{path}: is {kind}, neither a bundle nor a checkpoint; to read it: clip4str read {path}")
+        raise CheckpointError(f"{path}: is {kind}, neither a bundle nor a checkpoint; to read it: clip4str read {path}")
     if start and path.suffix not in CHECKPOINTS and not _looks_like_weights(start):
-        raise BundleError(f"{path}: is neither a bundle (a folder) nor a checkpoint ({', '.join(CHECKPOINTS)})")
+        raise CheckpointError(f"{path}: is neither a bundle (a folder) nor a checkpoint ({', '.join(CHECKPOINTS)})")
     return True
 
 
