@@ -16,8 +16,8 @@ _PICTURES = {
 
 
 def is_checkpoint_file(path: Path) -> bool:
-    """False for a folder, and for what is not there. Raises CheckpointError for a file that is known to be another thing
-    than a checkpoint, BundleError for what cannot be read: before what reads checkpoints is looked for."""
+    """False for a folder, and for what is not there. Raises CheckpointError for a file that is known to be another
+    thing than a checkpoint, BundleError for what cannot be read: before what reads checkpoints is looked for."""
     try:
         if not path.is_file():
             return False

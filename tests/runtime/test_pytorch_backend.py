@@ -126,7 +126,7 @@ def test_auto_takes_torch_only_where_it_must(bundle, tiny_bundle, golden_checkpo
 
 def test_what_cannot_be_loaded(bundle, tiny_bundle, golden_checkpoint, tmp_path):
     checkpoint = golden_checkpoint("tiny")
-    foreign = tmp_path / "notes.txt"
+    foreign = tmp_path / "notes.pt"
     foreign.write_text("no weights")
     for error, message, arguments, options in [
         (BackendError, r"no weights for torch; rebuild it with: clip4str build --torch", (tiny_bundle, "torch"), {}),
