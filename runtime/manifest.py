@@ -130,7 +130,7 @@ def parse_manifest(text: bytes) -> Manifest:
     if not isinstance(values, dict):
         raise BundleError("damaged (not an object)")
     version = values.get("format_version")
-    if not isinstance(version, int) or version < 1:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BundleError(f"damaged (format_version is {_said(version)})")
     if version > FORMAT_VERSION:
         raise BundleError(f"format {version}, this clip4str reads up to {FORMAT_VERSION}; update clip4str or rebuild")
