@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
     add("--force", action="store_true", help="replace an existing file")
     args = parser.parse_args(argv)
-    check_output(args.output)
-    if args.output.exists() and not args.force:
+    if not args.output.is_file():
+        check_output(args.output)
+    elif not args.force:
         raise UsageError(f"{args.output} exists already: choose another --output, or replace it with --force")
     if min(args.faces, args.per_family, args.workers) < 1:
         raise UsageError("--faces, --per-family and --workers are at least 1")

@@ -28,7 +28,7 @@ def test_every_variant_differs_from_the_first_in_what_it_says():
 @pytest.fixture
 def here(monkeypatch):
     """Training in this process, of a tiny network without compiling; how often it was begun."""
-    monkeypatch.setattr("clip4str.training.train.config_from", lambda args: replace(TINY))
+    monkeypatch.setattr("clip4str.training.train.config_from", lambda args, charset: replace(TINY))
     begun = []
 
     def run(command, **_):
