@@ -97,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--limit is a number of words, 1 or more, not {args.limit}")
     check_output(args.json)
     check_output(args.errors)
+    if args.json and args.errors and args.json.resolve() == args.errors.resolve():
+        raise UsageError(f"{args.errors}: --json and --errors name the same file")
     folders = find_lmdb(args.data)
     sets, claims = name_sets(args.data, folders), claimed_sets(args.data, folders)
     chosen = pick_sets(sets, args.sets) if args.sets else sets

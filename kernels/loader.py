@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from clip4str.core.errors import BackendError, Clip4StrError, DeviceError, LayoutError, ShapeError, UsageError
 from clip4str.core.masks import MODES
 from clip4str.core.normalization import NORMALIZATION
-from clip4str.kernels.shared.variants import ACTIVATIONS, LAYOUTS, MATRICES
+from clip4str.core.rectify import LAYOUTS, MATRICES
+from clip4str.kernels.shared.variants import ACTIVATIONS
 
 NAME = "libclip4str_kernels.so"
 VARIABLE = "CLIP4STR_KERNELS"  # path of the library

@@ -22,13 +22,10 @@ from clip4str.core.errors import Clip4StrError, ImageError, UsageError, first_li
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 
-from .images import PICTURE_BYTES, ImageLike, load_image
+from .images import IMAGE_SUFFIXES, PICTURE_BYTES, ImageLike, load_image
 from .recognizer import Recognizer, Word, batches, default_bundle
 
 STDIN = "<stdin>"  # the name of what came through standard input
-IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"
-}  # fmt: skip
 _EPILOG = """\
 examples:
   clip4str read photo.jpg                          one image
@@ -96,6 +93,9 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
         help="what the text tower gets to read: characters, or a file of them (default: the bundle's)",
     )
     group.add_argument(
+        "--charset", metavar="FILE", help="of a checkpoint that does not tell it: its characters, or a file of them"
+    )
+    group.add_argument(
         "--image-size", metavar="HxW", type=image_size, help="of a checkpoint that does not tell it, such as 32x128"
     )
     group.add_argument("--no-verify", action="store_true", help="skip the sha256 check of the bundle's files")
@@ -118,6 +118,7 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
         providers=args.providers.split(",") if args.providers else None,
         decoding=Decoding(args.decode, args.refine, args.branch),
         charset_test=None if args.charset_test is None else read_charset(args.charset_test).characters,
+        charset=None if args.charset is None else read_charset(args.charset).characters,
         image_size=args.image_size,
         batch_size=args.batch_size,
         verify=not args.no_verify,

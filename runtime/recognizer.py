@@ -17,9 +17,10 @@ from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BackendError, ImageError, NonFiniteError, UsageError
+from clip4str.core.errors import BackendError, ImageError, NonFiniteError, ShapeError, UsageError
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding, Reading, Stats, check_finite
+from clip4str.core.rectify import checked_shape, is_tall
 from clip4str.core.text import chosen_charset, first_end
 
 from .backends import open_backend, open_checkpoint
@@ -55,6 +56,7 @@ class Recognizer:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         decoding: Decoding | None = None,
+        charset: str | None = None,
         charset_test: str | None = None,
         image_size: tuple[int, int] | None = None,
         batch_size: int | None = None,
@@ -70,11 +72,11 @@ class Recognizer:
         backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
         "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
         engines or a GPU are there but do not work. threads: CPU threads, None for all this process may use. decoding:
-        see core.reading.Decoding. charset_test: what captions are reduced to, None for the bundle's own. image_size: of
-        a checkpoint that does not tell its own, (height, width). batch_size: most images per batch, None for 16 (64 for
-        torch on a GPU, where it is at most 256; for tensorrt what its engines were built for); where it is too many,
-        with a RuntimeWarning as many as can be. cache_size: captions whose text features are kept. verify: check the
-        sha256 of every file.
+        see core.reading.Decoding. charset_test: what captions are reduced to, None for the bundle's own. charset,
+        image_size: of a checkpoint that does not tell its own, its characters and (height, width). batch_size: most
+        images per batch, None for 16 (64 for torch on a GPU, where it is at most 256; for tensorrt what its engines
+        were built for); where it is too many, with a RuntimeWarning as many as can be. cache_size: captions whose text
+        features are kept. verify: check the sha256 of every file.
 
         Of onnxruntime: providers, its execution providers. Of tensorrt and torch: device, "cuda" or "cuda:N", for
         torch also "cpu"; graphs=False: no CUDA graphs. Of torch: dtype, "float16", "bfloat16" or "float32", by default
@@ -87,15 +89,17 @@ class Recognizer:
             raise UsageError(f"load takes a bundle's folder or a checkpoint's path, not {type(bundle).__name__}")
         if not isinstance(decoding, (Decoding, type(None))):
             raise UsageError(f"decoding is a Decoding, for instance Decoding(decode='nar'), not {decoding!r}")
-        if not isinstance(charset_test, (str, type(None))):
-            raise UsageError(f"charset_test is a string of characters, not {charset_test!r}")
+        for name, value in (("charset", charset), ("charset_test", charset_test)):
+            if not isinstance(value, (str, type(None))):
+                raise UsageError(f"{name} is a string of characters, not {value!r}")
         options = Options(threads, batch_size, providers, device, dtype, graphs, passes)
         path, source = default_bundle() if bundle is None else Path(bundle), None
         if is_checkpoint_file(path):
-            opened, source = open_checkpoint(path, backend, options, verify, image_size)
+            opened, source = open_checkpoint(path, backend, options, verify, image_size, charset)
         else:
-            if image_size is not None:
-                raise UsageError(f"{path}: a bundle has its image size; another one is for checkpoints")
+            for name, given in (("image size", image_size), ("charset", charset)):
+                if given is not None:
+                    raise UsageError(f"{path}: a bundle has its {name}; another one is for checkpoints")
             opened = Bundle.open(path, verify, later=True)
         manifest, decoding = opened.manifest, decoding or Decoding()
         driver = PredictAndRefine(
@@ -222,16 +226,33 @@ class Recognizer:
             return ImageError(f"pixels[{row}] are not finite: NaN or infinity", index=row)
         return NonFiniteError(f"{self.manifest.name}: {error}", index=row)
 
-    def read_boxes(self, frame: Any, quads: Any, layout: str = "rgb", **how: Any) -> list[Word]:
-        """Words of quadrilaterals in a frame, cut out and rectified on the device: the torch backend's.
+    def read_quads(self, frame: Any, quads: Any, layout: str = "rgb", *, turn: bool = True, **how: Any) -> list[Word]:
+        """Words of quadrilaterals in a frame, cut out and rectified: on the device with the torch backend, else on the
+        host in numpy. Pixels are the same to the bit, see kernels/crop_resize/api.py.
 
-        frame: uint8 (H, W, 3), or an NV12 plane with layout="nv12"; layout may also be "bgr". quads (N, 4, 2): corners
-        in pixels from the word's top left on, clockwise. how: see kernels.crop_resize. Raises BackendError on another
-        backend, and that operator's errors.
+        frame: uint8 (H, W, 3), or an NV12 plane (H * 3 / 2, W) with layout="nv12"; layout may also be "bgr". quads
+        (N, 4, 2): corners in pixels from the word's top left on, clockwise. turn: quads in lists and numpy arrays that
+        are 1.5 times as high as wide are also read turned by a quarter, either way, and the surest answer is theirs:
+        see Word.turns. how: matrix and full_range of NV12. Raises ShapeError with a bad quad's index, ImageError,
+        DtypeError, UsageError.
         """
         self._check_process()
         how = {"layout": layout, "normalization": self.manifest.normalization, **how}
-        return self.read_pixels(self.backend.crop(frame, quads, **how))
+        if not turn or not isinstance(quads, (list, tuple, np.ndarray)):
+            return self.read_pixels(self.backend.crop(frame, quads, **how))
+        corners = checked_shape(quads)
+        ways = [(0, 1, 3) if tall else (0,) for tall in is_tall(corners)]
+        asked = [np.roll(quad, -turns, axis=0) for quad, these in zip(corners, ways) for turns in these]
+        if not asked:
+            return []
+        try:
+            words = iter(self.read_pixels(self.backend.crop(frame, np.array(asked), **how)))
+        except ShapeError:
+            self.backend.crop(frame, corners, **how)  # the same, under the number that the caller knows
+            raise
+        return [max((replace(next(words), turns=n) for n in these), key=lambda w: w.confidence) for these in ways]
+
+    read_boxes = read_quads
 
     def reading(self, pixels: Any) -> Reading:
         """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them. Raises

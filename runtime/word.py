@@ -15,13 +15,15 @@ class Word:
 
     confidence: product of the probabilities of its characters and of its end, calibrated by the bundle's temperature
     (see core.calibration; 1: the product itself), also of an empty word. char_confidences: one per character, the
-    network's own, never calibrated. hint: in words, why this may be no answer, where that shows; else "".
+    network's own, never calibrated. hint: in words, why this may be no answer, where that shows; else "". turns:
+    quarter turns, counter-clockwise, with which a quad was read: see Recognizer.read_quads.
     """
 
     text: str
     confidence: float
     char_confidences: tuple[float, ...]
     hint: str = field(default="", compare=False)
+    turns: int = field(default=0, compare=False)
 
 
 def hint_of(text: str, confidence: float, shape: tuple[int, int] | None = None) -> str:

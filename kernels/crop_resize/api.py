@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from clip4str.core.errors import DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.core.normalization import NORMALIZATION
+from clip4str.core.rectify import LAYOUTS, MATRICES, MOST_FRAME, checked_quads
 
 from ..shared.checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
 from ..shared.launch import use_kernel
-from ..shared.variants import LAYOUTS, MATRICES
-from .config import MOST_FRAME, MOST_OUTPUT, CropConfig
-from .quads import Quads, host_quads
+from .config import MOST_OUTPUT, CropConfig
 from .reference import crop_resize_reference
 
 Frame = Tensor | tuple[Tensor, Tensor]
+Quads = Tensor | np.ndarray | Sequence[Any]
 
 
 def crop_resize(
@@ -160,4 +164,5 @@ def _corners(quads: Quads, frame: Tensor) -> Tensor:
         return quads.to(torch.float32).contiguous()
     if isinstance(quads, Tensor):
         quads = quads.detach().to(torch.float64).numpy()
-    return host_quads(quads, (frame.shape[0], frame.shape[1])).to(frame.device, non_blocking=True)
+    checked = torch.from_numpy(checked_quads(quads, (frame.shape[0], frame.shape[1])))
+    return checked.to(frame.device, non_blocking=True)

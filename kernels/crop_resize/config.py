@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..shared.variants import MATRICES
+from clip4str.core.rectify import MATRICES
 
-LEAST_SIDE, MOST_SIDE = 2, 8192  # pixels of a rectified crop; 2 * MOST_SIDE to the cube must stay far below 2^63
 MOST_OUTPUT = 2048  # pixels of the output's height and width: MOST_SIDE * MOST_OUTPUT * 4 must stay below 2^31
-MOST_FRAME = 32768  # pixels of the frame's height and width: float32 still resolves 1/256 pixel there
-CONVERSIONS = tuple(
-    (matrix, full) for full in (False, True) for matrix in MATRICES
-)  # the kernel's `conversion` indexes it
+CONVERSIONS = tuple((matrix, full) for full in (False, True) for matrix in MATRICES)  # the kernel's `conversion` counts
 
 
 @dataclass(frozen=True)
@@ -48,17 +44,3 @@ def candidates(height: int, width: int, capability: tuple[int, int] = (9, 0)) ->
     large = ((64, 32, 16, 16, 4), (64, 32, 16, 16, 8), (64, 64, 16, 16, 8)) if height > 32 else ()
     chosen = configuration(height, width, capability)
     return list(dict.fromkeys((chosen, *(CropConfig(*tile) for tile in (*tiles, *large)))))
-
-
-def yuv_matrix(matrix: str, full_range: bool) -> tuple[int, int, int, int, int, int]:
-    """YUV to RGB in units of 2^-20: black, luma, red of V, green of U, green of V, blue of U.
-
-    R = (luma (Y - black) + red (V - 128)) / 2^20, rounded half up, clamped to 0..255; G and B alike. From ITU-R BT.601
-    and BT.709: limited range has Y in 16..235 and U, V in 16..240, full range 0..255. Against
-    exact weights one colour in 5,000 is a level off, always within 0.0002 of a tie.
-    """
-    kr, kb = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[matrix]
-    kg = 1 - kr - kb
-    y, c = (1.0, 2.0) if full_range else (255 / 219, 2 * 255 / 224)
-    weights = (y, c * (1 - kr), -c * (1 - kb) * kb / kg, -c * (1 - kr) * kr / kg, c * (1 - kb))
-    return (0 if full_range else 16, *(round(2**20 * w) for w in weights))  # type: ignore[return-value]

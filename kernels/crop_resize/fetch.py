@@ -1,11 +1,13 @@
-"""Positions in the frame, and colours, of a rectified crop's pixels: reference.rectify in Triton."""
+"""Where a rectified crop's pixels lie in the frame, and what colour they have: Triton's side of core.rectify."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .config import CONVERSIONS, MOST_SIDE, yuv_matrix
+from clip4str.core.rectify import MOST_SIDE, yuv_matrix
+
+from .config import CONVERSIONS
 
 SIDE = tl.constexpr(MOST_SIDE)
 FAR = tl.constexpr(65536.0)
@@ -33,7 +35,7 @@ def _side(x, y, x_opposite, y_opposite):
 
 @triton.jit
 def homography(quad):
-    """reference.homographies for one quad: width, height, (a, b, d, e, g, h, x0, y0)."""
+    """core.rectify.homographies for one quad: width, height, (a, b, d, e, g, h, x0, y0)."""
     x0 = _corner(quad, 0)
     y0 = _corner(quad, 1)
     x1 = _corner(quad, 2) - x0
@@ -70,7 +72,7 @@ def _fixed(position, limit):
 
 @triton.jit
 def _yuv(conversion):
-    """The six numbers of config.yuv_matrix."""
+    """The six numbers of core.rectify.yuv_matrix."""
     return (
         _chosen(conversion, 0),
         _chosen(conversion, 1),

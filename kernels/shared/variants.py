@@ -59,8 +59,6 @@ NETWORKS = {
     )
 }
 ACTIVATIONS = ("none", "gelu", "quick_gelu")  # of a linear operator, numbered so in the compiled kernels
-LAYOUTS = ("rgb", "bgr", "nv12")  # of frames, likewise
-MATRICES = ("bt601", "bt709")
 CAPABILITIES = ((8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (11, 0), (12, 0))
 
 MOST = 2**31 - 1  # the end of a range without an upper bound

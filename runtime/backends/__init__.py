@@ -18,7 +18,12 @@ BACKENDS = ("tensorrt", "torch", "onnxruntime")  # best first
 
 
 def open_checkpoint(
-    path: Path, backend: str, options: Options, verify: bool, image_size: tuple[int, int] | None = None
+    path: Path,
+    backend: str,
+    options: Options,
+    verify: bool,
+    image_size: tuple[int, int] | None = None,
+    charset: str | None = None,
 ) -> tuple[Bundle, Any]:
     """A checkpoint file in a bundle's place, and its weights for open_backend; torch alone can run one.
 
@@ -26,7 +31,7 @@ def open_checkpoint(
     """
     if backend in ("onnxruntime", "tensorrt"):
         raise BackendError(f"{path}: {backend} runs bundles, not checkpoints; build one with: clip4str build {path}")
-    return _pytorch(backend).open_checkpoint(path, options, verify, image_size)
+    return _pytorch(backend).open_checkpoint(path, options, verify, image_size, charset)
 
 
 def open_backend(

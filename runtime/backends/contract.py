@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BackendError, ImageError, UsageError
+from clip4str.core.errors import ImageError, UsageError
 from clip4str.core.masks import Rule
 from clip4str.core.reading import Pass, Reading, Stages
+from clip4str.core.rectify import rectified
+
+from ..images import load_fitted, normalized
 
 MOST_PIXEL = 100.0  # of normalised pixels; they are within -2.2 to 2.7, and 0 to 255 where that was forgotten
 
@@ -116,9 +119,11 @@ class Backend(Stages):
         """
         return driver(stages or self, pixels)
 
-    def crop(self, frame: Any, quads: Any, **how: Any) -> Any:
-        """Words cut out of a frame on the device, normalised: (N, 3, H, W). Raises BackendError where it cannot."""
-        raise BackendError("read_boxes needs the torch backend; crop the words and call read")
+    def crop(self, frame: Any, quads: Any, *, normalization: str = "half", **how: Any) -> Any:
+        """Words cut out of a frame, normalised: (N, 3, H, W) float32, as kernels.crop_resize computes it, to the bit.
+        Here on the host, in numpy and Pillow. how: see core.rectify.rectified, whose errors it raises."""
+        fitted = [load_fitted(crop, self.image_size)[0] for crop in rectified(frame, quads, **how)]
+        return normalized(fitted, self.image_size, normalization)
 
     def close(self) -> None:
         """Give back at once what is held. Twice is allowed."""

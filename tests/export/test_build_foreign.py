@@ -1,5 +1,7 @@
 """clip4str build over other people's checkpoints: what was assumed is said, what is broken leaves nothing behind."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -36,11 +38,20 @@ def test_reading_with_a_checkpoint_warns_and_takes_a_size(wide, tmp_path, capsys
     ]
     recognizer = Recognizer.load(tmp_path / "wide.pt", image_size=(64, 256))
     assert recognizer.manifest.image_size == (64, 256)
+    (tmp_path / "letters.txt").write_text("".join(map(chr, range(0x410, 0x410 + 94))), encoding="utf-8")
+    recwarn.clear()
+    given = ["--image-size", "64x256", "--charset", str(tmp_path / "letters.txt"), "--json"]
+    capsys.readouterr()
+    assert read([str(tmp_path / "a.png"), "--bundle", str(tmp_path / "wide.pt"), *given]) == 0
+    assert not [w for w in recwarn if "characters (--charset)" in str(w.message)]
+    assert all(ord(c) >= 0x410 for c in json.loads(capsys.readouterr().out)["text"])
 
 
 def test_an_image_size_for_a_bundle_is_an_error(tiny_bundle):
     with pytest.raises(UsageError, match="a bundle has its image size"):
         Recognizer.load(tiny_bundle, image_size=(32, 64))
+    with pytest.raises(UsageError, match="a bundle has its charset"):
+        Recognizer.load(tiny_bundle, charset="abc")
 
 
 def test_one_weight_that_is_no_number_builds_nothing(wide, tmp_path, capsys, monkeypatch):

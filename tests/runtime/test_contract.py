@@ -9,7 +9,7 @@ import pytest
 
 from clip4str.benchmarks.forcing import ForcedBackend, Forcing
 from clip4str.benchmarks.latency_sides import BundleSide
-from clip4str.core.errors import BackendError, ImageError, UsageError
+from clip4str.core.errors import ImageError, UsageError
 from clip4str.core.masks import Rule
 from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.contract import Backend, Wrapper
@@ -102,6 +102,4 @@ def test_a_wrapper_passes_everything_on():
 def test_defaults_of_the_contract(onnx, pixels, error):
     with pytest.raises(ImageError, match=error):
         onnx.backend.accept(pixels)
-    with pytest.raises(BackendError, match="read_boxes needs the torch backend"):
-        onnx.read_boxes(np.zeros((9, 9, 3), np.uint8), np.zeros((1, 4, 2)))
     assert onnx.backend.largest == onnx.batch_size == 16

@@ -42,17 +42,21 @@ GPU_BATCH, CPU_BATCH = 64, 16
 
 
 def open_checkpoint(
-    path: Path, options: Options, verify: bool = True, image_size: tuple[int, int] | None = None
+    path: Path,
+    options: Options,
+    verify: bool = True,
+    image_size: tuple[int, int] | None = None,
+    charset: str | None = None,
 ) -> tuple[Bundle, Source]:
     """A checkpoint in a bundle's place: what its manifest would say, and its weights.
 
-    verify: note its sha256, so that reports name what was read. image_size: where it does not tell its own. Raises
-    CheckpointError and its kin, BackendError and UsageError for a device or dtype that cannot be.
+    verify: note its sha256, so that reports name what was read. image_size, charset: where it does not tell its own.
+    Raises CheckpointError and its kin, BackendError and UsageError for a device or dtype that cannot be.
     """
     dtype = choose_dtype(options.dtype, choose_device(options.device))
     from clip4str.model import load_checkpoint
 
-    model = load_checkpoint(path, image_size)
+    model = load_checkpoint(path, image_size, charset)
     manifest = Manifest(
         name=path.stem,
         config=model.config.to_dict(),
