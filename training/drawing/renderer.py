@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,14 +18,23 @@ from .atlas import Atlas
 from .camera import light, photograph
 from .compose import compose
 from .dice import Dice, constant
-from .layout import Glyphs
+from .layout import Glyphs, Layout
 from .order import BLANK, MAIN, PAPER, SIDE, Order, Orders
 from .paint import Grounds, coverage, slopes
 from .prints import printed
-from .warp import plain_warp, random_warp, text_points
+from .warp import Warp, plain_warp, random_warp, text_points
 
 FINE, SQUEEZED = 2, 10  # samples of the letters per pixel, across, for words of more letters: long ones are squeezed
 PART = 64  # words drawn at once by a CPU: what belongs to more would not stay in its caches
+
+
+class Shot(NamedTuple):
+    """pictures uint8 [n, H, W, 3]; u float32 [n, H, fine * W]: where their pixels lie along the line of text."""
+
+    pictures: Tensor
+    layout: Layout
+    warp: Warp
+    u: Tensor
 
 
 class Renderer:
@@ -66,6 +76,10 @@ class Renderer:
         return pictures
 
     def _draw(self, codes: Tensor, faces: Tensor, fine: int) -> Tensor:
+        return self.shot(codes, faces, fine).pictures
+
+    def shot(self, codes: Tensor, faces: Tensor, fine: int) -> Shot:
+        """As draw, of the generator's present state, and where everything lies."""
         dice = Dice(len(faces), self.generator)
         small = faces >= PAPER  # asked before the transfer, which no GPU waits for
         rows = small.nonzero()[:, 0].to(self.device, non_blocking=True)
@@ -85,7 +99,7 @@ class Renderer:
         part = printed(Dice(len(rows), dice.generator), field[rows], u[rows], v[rows], fine)
         scene.index_copy_(0, rows, part)
         taken = photograph(dice, scene, warp.aspect, warp.share.clamp(0.15, 1), self.size)
-        return taken.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return Shot(taken.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous(), layout, warp, u)
 
     @torch.no_grad()
     def clean(self, order: Order, margin: float = 0.1) -> Tensor:

@@ -1,0 +1,1 @@
+"""Learns where the words of a line begin and end: the splitter of video/detect."""
