@@ -81,6 +81,13 @@ RTX = [
     *TENSORRT,
     "tensorrt-rtx>=1.4; platform_machine == 'x86_64'",  # TensorRT for desktop GPUs; builds engines without one
 ]
+VIDEO = [
+    "opencv-python-headless>=4.8",  # decodes video, optical flow, contours; 4.8 turns phones' videos and has time-outs
+    "rapidocr>=3.10",  # its wheel holds the detector's ONNX file, PP-OCRv6 small; its code is not run
+]
+AV = [
+    "av>=14",  # exact times, damaged frames marked; opt-in, as its wheel carries x264 and x265, which are GPL
+]
 CLIP = [
     *TRAIN,
     "open_clip_torch>=2.20",  # CLIP's pretrained towers by name, to train from; local files need none of it
@@ -91,6 +98,8 @@ PEERS = [
     "matplotlib>=3.7",  # the chart
 ]
 DEV = [
+    *VIDEO,  # tests of video
+    *AV,  # the same with its decoder
     "pytest>=8",  # tests
     "pytest-xdist>=3.6",  # tests in two processes of one thread each: half the time
     "ruff>=0.8",  # lint and format
@@ -131,6 +140,8 @@ setup(
         "gpu": GPU,
         "tensorrt": TENSORRT,
         "rtx": RTX,
+        "video": VIDEO,
+        "av": AV,
         "peers": PEERS,
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),

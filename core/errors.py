@@ -56,6 +56,10 @@ class DataError(Clip4StrError):
     """A data set (an LMDB folder, a word list, fonts) is missing or damaged."""
 
 
+class SourceError(Clip4StrError):
+    """A video, camera, stream or folder of pictures cannot be opened, or not be read on."""
+
+
 class UsageError(Clip4StrError):
     """An option or argument is out of range, or an output exists already."""
 

@@ -15,6 +15,7 @@ _BUNDLE = "manifest.json"  # a folder with it is a bundle, and holds nothing els
 _PICTURES = {
     ".png": (b"\x89PNG",), ".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",), ".jpg": (b"\xff\xd8",),
 }  # fmt: skip
+_MARKS = {".srt": "-->", ".vtt": "WEBVTT", ".csv": "source,track,text"}  # in one of the first two lines
 _MOST_BYTES = 1 << 28  # of a report
 
 
@@ -46,7 +47,7 @@ def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
 
 def _is_report(file: Path) -> bool:
     """Could one of this package's commands have written it? By its content, as its name says: a picture, one JSON
-    object, or else lines of columns."""
+    object or one a line, subtitles, the table of words of a video, or else lines of columns."""
     if file.stat().st_size > _MOST_BYTES:
         return False
     content = file.read_bytes()
@@ -58,12 +59,20 @@ def _is_report(file: Path) -> bool:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return False
+    lines = [line for line in text.splitlines() if line.strip()]
     if text.startswith("{"):
-        try:
-            return isinstance(json.loads(text), dict)
-        except (ValueError, RecursionError):
-            return False
-    return file.suffix.lower() != ".json" and all("\t" in line for line in text.splitlines() if line)
+        return _is_object(text) or all(map(_is_object, lines))
+    mark = _MARKS.get(file.suffix.lower())
+    if mark and any(mark in line for line in lines[:2]):
+        return True
+    return file.suffix.lower() != ".json" and all("\t" in line for line in lines)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -9,14 +9,17 @@ from clip4str.core.errors import (
     DataError,
     ImageError,
     ParityError,
+    SourceError,
     UnsafeCheckpointError,
     UsageError,
 )
 from clip4str.core.reading import Decoding, Stats
 
+from .images import IMAGE_SUFFIXES, load_image
 from .recognizer import Recognizer, Word
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "BackendError",
     "BundleError",
     "CharsetError",
@@ -27,8 +30,10 @@ __all__ = [
     "ImageError",
     "ParityError",
     "Recognizer",
+    "SourceError",
     "Stats",
     "UnsafeCheckpointError",
     "UsageError",
     "Word",
+    "load_image",
 ]

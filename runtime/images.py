@@ -25,6 +25,9 @@ ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]", bytes, bytea
 TAKEN = "paths, encoded bytes, files opened in binary, PIL images, uint8 or bool arrays (H, W) or (H, W, 1 to 4)"
 
 MAX_PIXELS = 64_000_000  # a word crop is thousands; anything larger is a mistake or a decompression bomb
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"
+}  # fmt: skip
 MAX_SIDE = 65_535  # as long as a JPEG can be
 # Most memory that one picture may take: twice its pixels (as decoded, and turned or converted; Pillow has 4 bytes for
 # each) and what the resize makes. What decoders have for themselves comes on top.
@@ -34,7 +37,6 @@ PICTURE_BYTES = 2 * 4 * MAX_PIXELS + RESIZE_BYTES
 SCANNED_PIXELS = 20 * MAX_PIXELS
 JPEG_BYTES = 1 << 26  # of a JPEG file, and 4 more a pixel: where its scans are counted
 _STRIP_PIXELS = 1_000_000  # are converted at a time: arithmetic takes 8 bytes for each channel
-
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 

@@ -35,6 +35,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         ("report.json", b"[1, 2]"),
         ("report.json", b"{broken"),
         ("report.json", b"a\tb\n"),
+        ("words.srt", b"a diary\n"),
+        ("words.vtt", b"a diary\n"),
+        ("words.csv", b"name,number\nanna,5\n"),
+        ("words.jsonl", b"{}\nnot an object\n"),
         ("wrong.tsv", b"\xff\xfe\x00"),
         ("chart.png", b"\xff\xd8\xff\xe0 a photograph"),
         ("photo.jpg", b"\x89PNG"),
@@ -50,7 +54,9 @@ def test_what_is_no_report_is_never_replaced_by_one(name, content, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.json", b'{"machine": 1}'), ("a.txt", b'{"machine": 1}'), ("a.tsv", b"set\trow\nSVT\t1\n"), ("a.json", b""),
-     ("a.png", b"\x89PNG\r\n"), ("a.svg", b"<?xml version")],
+     ("a.png", b"\x89PNG\r\n"), ("a.svg", b"<?xml version"), ("a.jsonl", b'{"event": "sources"}\n{"event": "gap"}\n'),
+     ("a.srt", b"1\n00:00:00,000 --> 00:00:01,000\nword\n"), ("a.vtt", b"WEBVTT\n\n"),
+     ("a.csv", b"source,track,text,confidence\n"), ("a.csv", b"set\trow\n")],
 )  # fmt: skip
 def test_a_report_may_be_written_again(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)

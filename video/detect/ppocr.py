@@ -1,0 +1,89 @@
+"""PP-OCRv6's text detector (Apache-2.0), read out of the installed rapidocr wheel: neither imported nor copied."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from clip4str.core.errors import BackendError, UsageError, first_line
+
+from ..frames import Frame, rgb
+from .contract import Detections
+
+MODEL = "models/PP-OCRv6_det_small.onnx"
+MULTIPLE = 32
+LONG_SIDE = 640
+
+
+class TextDetector:
+    """Words of a frame: PP-OCRv6 small's lines, cut into words.
+
+    long_side: pixels that the longer side of a frame is shrunk to before it is searched, never enlarged; time grows
+    with its square, and letters lower than some 8 pixels of it are not found. words=False: lines as they are found.
+    model: an ONNX file of the kind, instead of rapidocr's. threads: of the CPU.
+
+    Raises BackendError where something is not installed, UsageError for a size that cannot be.
+    """
+
+    def __init__(
+        self, long_side: int = LONG_SIDE, words: bool = True, model: Path | None = None, threads: int = 1
+    ) -> None:
+        if not 64 <= long_side <= 4096:
+            raise UsageError(f"long_side is 64 to 4096 pixels, not {long_side}")
+        try:
+            import cv2  # noqa: F401
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(f"searching words needs {error.name}: pip install 'clip4str[video]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        path = model or installed_model()
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has many kinds
+            raise BackendError(f"{path}: is no detector that ONNX Runtime loads ({first_line(error)})") from None
+        self.name = self.session.get_inputs()[0].name
+        self.long_side, self.splitter = long_side, None
+        if words:
+            from .words import Splitter
+
+            self.splitter = Splitter(threads=threads)
+
+    def detect(self, frame: Frame) -> Detections:
+        from .boxes import boxes
+
+        pixels = rgb(frame)
+        quads, scores = boxes(self.probabilities(pixels), frame.size)
+        if self.splitter is not None and len(quads):
+            quads, origin = self.splitter.split(pixels, quads)
+            scores = scores[origin]
+        return Detections(quads, scores)
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """(h, w) float32: of text, pixel by pixel of the shrunken frame. pixels: uint8 (H, W, 3) RGB."""
+        import cv2
+
+        height, width = pixels.shape[:2]
+        scale = min(1.0, self.long_side / max(height, width))
+        size = tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height))
+        shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        blob = shrunk[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)  # the network takes BGR, -1 to 1
+        blob /= 127.5
+        blob -= 1
+        return self.session.run(None, {self.name: blob})[0][0, 0]
+
+
+def installed_model() -> Path:
+    """PP-OCRv6's file in the rapidocr wheel. Raises BackendError."""
+    found = importlib.util.find_spec("rapidocr")
+    if found is None or not found.submodule_search_locations:
+        raise BackendError(
+            "searching words needs the detector in the rapidocr wheel: pip install 'clip4str[video]', "
+            "or bring a detector of your own"
+        )
+    path = Path(found.submodule_search_locations[0]) / MODEL
+    if not path.is_file():
+        raise BackendError(f"the installed rapidocr has no {MODEL}: pip install 'rapidocr>=3.10'")
+    return path

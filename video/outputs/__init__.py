@@ -1,0 +1,17 @@
+"""What becomes of events: JSON lines, subtitles, tables, a contact sheet, an annotated video."""
+
+from .base import Sink
+from .csv import Csv
+from .drawing import Shown, annotated, save_photo
+from .jsonl import Jsonl
+from .overlay import Overlay
+from .queue import Queued
+from .sheet import Sheet
+from .srt import Srt
+from .table import Table, table
+from .vtt import Vtt
+
+__all__ = [
+    "Csv", "Jsonl", "Overlay", "Queued", "Sheet", "Shown", "Sink", "Srt", "Table", "Vtt", "annotated", "save_photo",
+    "table",
+]  # fmt: skip

@@ -1,0 +1,172 @@
+"""VideoReader: words out of frames, of one source or several at once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clip4str.core.errors import SourceError, UsageError
+from clip4str.runtime import Recognizer
+
+from .detect import Detector, open_detector
+from .events import Event, WordEnded
+from .frames import Frame
+from .photo import read_crops
+from .schedule import Schedule
+from .stream import Request, Stream
+from .vote import Lexicon, TrackVote, compiled
+
+if TYPE_CHECKING:
+    from .sources import Source
+
+Watch = Callable[[int, Frame, list[tuple[np.ndarray, str, float, bool]]], None]
+PAUSE = 0.1  # seconds to wait for a live source before words that are gone are told
+
+
+class VideoReader:
+    """Reads the words of videos: each once, with its times.
+
+    >>> reader = VideoReader(Recognizer.load())
+    >>> for event in reader.run("street.mp4"):
+    ...     if isinstance(event, WordEnded):
+    ...         print(event.start, event.end, event.text)
+
+    detector: "auto", or anything with detect(frame) -> Detections. detect_every: frames from search to search, None by
+    motion and time. pattern: a regular expression that whole words fit; lexicon: the words there can be. region: x, y,
+    width, height in pixels: words whose middle is outside are not followed. budget: milliseconds a frame may take, for
+    live sources. revive: seconds after which a word that comes back is a new one. crops: keep the best crop of each
+    word for its WordEnded.
+
+    Not to be shared between threads. Raises UsageError, BackendError.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, detector: str | Detector = "auto", *, detect_every: int | None = None,
+        pattern: str | re.Pattern[str] | None = None, lexicon: Iterable[str] | None = None,
+        region: tuple[int, int, int, int] | None = None, budget: float | None = None, revive: float = 1.5,
+        crops: bool = True, read_all: bool = False,
+    ) -> None:  # fmt: skip
+        if detect_every is not None and not (isinstance(detect_every, int) and 1 <= detect_every <= 120):
+            raise UsageError(f"detect_every is 1 to 120 frames, not {detect_every!r}")
+        if not 0 <= revive <= 3600 or not (budget is None or budget > 0):
+            raise UsageError(f"revive is 0 to 3600 seconds and budget more than 0 ms, not {revive!r} and {budget!r}")
+        if region is not None and not (len(region) == 4 and min(region[2:]) > 0):
+            raise UsageError(f"region is x, y, width, height in pixels, not {region!r}")
+        self.recognizer, self.detector = recognizer, open_detector(detector)
+        self.pattern = compiled(pattern)
+        self.lexicon = None if lexicon is None else Lexicon(lexicon)
+        self.detect_every, self.region, self.budget = detect_every, region, budget
+        self.revive, self.crops, self.read_all = revive, crops, read_all
+        self._pushed: Stream | None = None
+
+    def run(self, *sources: Any, watch: Watch | None = None) -> Generator[Event, None, None]:
+        """The events of one source or several: paths, URLs, iterables of frames, see sources.open_source.
+
+        Several are looked at in turn, and their crops read together; a live one that has no new frame is passed over.
+        watch: is called after each frame with the source's number, the frame and its words. Raises SourceError once
+        all have ended, where one could not be read on.
+        """
+        from .sources import open_source
+
+        with ExitStack() as stack:
+            opened = [stack.enter_context(open_source(source)) for source in sources]
+            yield from self._run(opened, watch)
+
+    def _run(self, opened: Sequence[Source], watch: Watch | None) -> Generator[Event, None, None]:
+        going = {number: (self._stream(number), source) for number, source in enumerate(opened)}
+        failed: SourceError | None = None
+        try:
+            while going:
+                looked: list[tuple[Stream, list[Request], Frame]] = []
+                for number, (stream, source) in list(going.items()):
+                    if not source.wait(PAUSE if len(going) == 1 else 0.0):
+                        yield from self._given(stream.idle() if source.live else [])
+                        continue
+                    began = time.perf_counter()
+                    try:
+                        frame = next(source, None)
+                    except SourceError as error:  # the others go on, and what was seen is told
+                        failed, frame = failed or error, None
+                    stream.spent("wait", 1000 * (time.perf_counter() - began))
+                    if frame is None:
+                        del going[number]
+                        yield from self._ended(stream, source)
+                        continue
+                    looked.append((stream, stream.look(frame), frame))
+                self._read([(stream, requests) for stream, requests, _ in looked])
+                for stream, _, frame in looked:
+                    if watch is not None:
+                        watch(stream.number, frame, stream.shown())
+                    yield from self._given(stream.events())
+                if len(going) > 1 and not looked:
+                    time.sleep(PAUSE / 10)
+        except GeneratorExit:
+            raise
+        except BaseException:  # also Ctrl-C: what was seen is told all the same
+            for stream, source in going.values():
+                yield from self._ended(stream, source)
+            raise
+        if failed is not None:
+            raise failed
+
+    def push(self, frame: Frame | np.ndarray, time: float | None = None) -> list[Event]:
+        """One more frame of the source that is pushed; what it brings up. An array is RGB, and needs its time."""
+        if self._pushed is None:
+            self._pushed = self._stream(0)
+        stream = self._pushed
+        if isinstance(frame, np.ndarray):
+            if time is None:
+                raise UsageError("push(array, time): seconds since the first frame; or push a Frame")
+            frame = Frame(frame, time, stream.counts.frames)
+        self._read([(stream, stream.look(frame))])
+        return self._given(stream.events())
+
+    def finish(self) -> list[Event]:
+        """Ends what was pushed: every word that is still there. The next push begins another source."""
+        stream, self._pushed = self._pushed, None
+        return [] if stream is None else self._given(stream.finish())
+
+    def _stream(self, number: int) -> Stream:
+        return Stream(
+            number, self.detector, lambda: TrackVote(self.pattern, self.lexicon),
+            Schedule(self.detect_every, self.budget, self.read_all), self.revive, self.region,
+        )  # fmt: skip
+
+    def _ended(self, stream: Stream, source: Source) -> list[Event]:
+        return self._given([*stream.finish()[:-1], stream.statistics(source.dropped)])
+
+    def _given(self, events: list[Event]) -> list[Event]:
+        if self.crops:
+            return events
+        return [replace(e, crop=None) if isinstance(e, WordEnded) else e for e in events]
+
+    def _read(self, looked: Sequence[tuple[Stream, list[Request]]]) -> None:
+        """All streams' crops in as few batches as there can be; tall ones the way that reads best."""
+        asked: list[tuple[Stream, Request, np.ndarray]] = []
+        began = time.perf_counter()
+        for stream, requests in looked:
+            if requests:
+                asked += [(stream, r, crop) for r, crop in zip(requests, stream.crops(requests))]
+        if not asked:
+            return
+        for (stream, request, _), read in zip(asked, read_crops(self.recognizer, [crop for _, _, crop in asked])):
+            stream.learn(request, read.crop, read.word.text, read.word.confidence, read.turns)
+        spent = 1000 * (time.perf_counter() - began) / len(asked)
+        for stream, _, _ in asked:
+            stream.spent("read", spent)
+            stream.schedule.reading(spent)
+
+
+def read_lexicon(path: Path) -> list[str]:
+    """A word a line, UTF-8. Raises UsageError."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as a lexicon, a word a line in UTF-8 ({error})") from None

@@ -1,0 +1,87 @@
+"""What is worth its time: when words are searched, and which crops are read."""
+
+from __future__ import annotations
+
+from .track import State, Track
+
+STILL, MOVING, FAST = 10, 5, 3  # frames from search to search, by how the scene moves
+SLOW_MOTION, FAST_MOTION = 0.1, 1.5  # percent of the frame's longer side, per frame
+RAREST = 30  # frames from search to search where time is short
+AGAIN = 3  # frames until a word is read again that is not settled
+CLEARER = 1.1  # quality over the best that was read, from which a crop is worth a read at once
+MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
+RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
+CHANGED = 12  # frames until that, where its letters look otherwise
+MOST_READS = 24  # of a word that does not settle
+LEAST_QUALITY = 0.02
+
+
+class Schedule:
+    """every: frames from search to search; None: by the scene's motion, and by the time there is. budget: milliseconds
+    a frame may take, None where nobody waits. everything: read every crop, to compare with."""
+
+    def __init__(self, every: int | None = None, budget: float | None = None, everything: bool = False) -> None:
+        self.every, self.budget, self.everything = every, budget, everything
+        self.search_time = self.other_time = 0.0  # milliseconds, running means
+        self._reading = 0.0
+
+    @property
+    def longest(self) -> int:
+        """Frames that may lie between two searches."""
+        return max(RAREST, self.every or 0)
+
+    def frames(self, motion: float) -> int:
+        """Until the next search. motion: percent of the frame's longer side that the scene moves in a frame."""
+        if self.every is not None:
+            return self.every
+        wanted = STILL if motion < SLOW_MOTION else MOVING if motion < FAST_MOTION else FAST
+        if self.budget is not None and self.search_time:
+            spare = max(self.budget - self.other_time, 0.1 * self.budget)
+            wanted = max(wanted, min(RAREST, -int(-self.search_time // spare)))
+        return wanted
+
+    def took(self, search: float, other: float) -> None:
+        """Milliseconds of one frame before its crops are read; search 0 where none was made."""
+        share, other = 0.1, other + self._reading
+        self._reading = 0.0
+        if search:
+            self.search_time += (search - self.search_time) * (share if self.search_time else 1.0)
+        self.other_time += (other - self.other_time) * (share if self.other_time else 1.0)
+
+    def reading(self, milliseconds: float) -> None:
+        """That its crops have taken since."""
+        self._reading += milliseconds
+
+    def due(self, track: Track, number: int, time: float) -> bool:
+        """May a read of the present frame change what is told, if the crop is good enough? number, time: the
+        frame's."""
+        if not track.visible:
+            return False
+        if self.everything or track.reads == 0 or track.state is State.REOPENED:
+            return True
+        if track.state is State.SETTLED:
+            if track.rival is not None:
+                return number - track.read_at >= AGAIN
+            if time - track.read_time >= RECHECKED:
+                return True
+            return (track.changed is not None and number - track.read_at >= CHANGED) or track.result.confidence < SURE
+        return track.reads < MOST_READS or time - track.read_time >= RECHECKED
+
+    def worth(self, track: Track, quality: float, number: int, time: float) -> bool:
+        """Is a crop of a track that is due good enough?"""
+        if quality < LEAST_QUALITY:
+            return False
+        if self.everything or track.reads == 0 or track.state is State.REOPENED or track.rival is not None:
+            return True
+        if time - track.read_time >= RECHECKED:
+            return True
+        if track.state is State.SETTLED:
+            return track.changed is not None or quality > MUCH_CLEARER * track.read_quality
+        return number - track.read_at >= AGAIN * _patience(track) or quality > CLEARER * track.read_quality
+
+
+def _patience(track: Track) -> int:
+    """What several reads could not tell is read less and less often: mostly it is no word; parts of words seldom."""
+    if track.partial:
+        return 3
+    return 1 if track.result.text else 1 + track.reads

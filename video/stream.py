@@ -1,0 +1,329 @@
+"""One source's frames through search, flow, tracks and votes. What is to be read is handed out, so that the crops of
+several sources are read together."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from clip4str.core.errors import ImageError
+from clip4str.core.rectify import rectified
+
+from .clock import Clock
+from .detect import NOTHING, Detections, Detector
+from .detect.contract import checked
+from .events import Event, Gap, Statistics, WordChanged, WordEnded, WordFound
+from .flow import Small, look, small
+from .frames import Frame, check_frame, grey
+from .geometry import sound
+from .photo import turned
+from .quality import quality
+from .schedule import Schedule
+from .track import Shot, State, Track
+from .tracks import Tracker
+from .vote import TrackVote
+
+CUT = 0.25  # of the scene's points that can be followed, below which the scene may have changed,
+DIFFERENT = 20.0  # and grey levels by which thumbnails differ then, on average
+EDGE = 2.0  # pixels from the frame's edge, at which a quad may be a part of a word
+LEAST_SIDE = 16  # pixels of a frame
+FROZEN = 5.0  # seconds of one and the same picture until that is told
+TELL = 0.5  # confidence from which an unsettled word is told
+REPORTED = 60.0  # seconds from statistics to statistics
+
+
+@dataclass
+class Request:
+    """A crop to read: of which track, and how good it is."""
+
+    track: Track
+    quad: np.ndarray
+    quality: float
+
+
+@dataclass
+class _Counts:
+    frames: int = 0
+    damaged: int = 0
+    detections: int = 0
+    crops: int = 0
+    reads: int = 0
+    words: int = 0
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+class Stream:
+    """One source. Frame by frame: `look` tells what to read, `learn` takes each answer, `events` what is to be told."""
+
+    def __init__(
+        self, number: int, detector: Detector, vote: Callable[[], TrackVote], schedule: Schedule,
+        revive: float = 1.5, region: tuple[int, int, int, int] | None = None,
+    ) -> None:  # fmt: skip
+        self.number, self.detector, self.schedule, self.region = number, detector, schedule, region
+        self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
+        self._pending: list[Event] = []
+        self._recent: deque[tuple[Small, float]] = deque(maxlen=schedule.longest)
+        self._last: Small | None = None
+        self._thumbnail: np.ndarray | None = None
+        self._size: tuple[int, int] | None = None
+        self._since, self._search_now, self._motion = 0, True, 0.0
+        self._same_since: float | None = None
+        self._frozen = False
+        self._damaged_since: float | None = None
+        self._frame: Frame | None = None
+        self._came = time.monotonic()
+        self._reported = 0.0
+
+    def look(self, frame: Frame) -> list[Request]:
+        """Takes a frame in; the crops of it that are worth a read. Raises ImageError, UsageError for what is no
+        frame."""
+        check_frame(frame)
+        if min(frame.size) < LEAST_SIDE:
+            raise ImageError(f"frame {frame.index}: {frame.size[1]}x{frame.size[0]} pixels show no words")
+        broken = self.clock.take(frame) or frame.broken
+        if self.clock.corrected:
+            self.tracker.correct(*self.clock.corrected)
+        self.counts.frames += 1
+        if broken or (self._size is not None and frame.size != self._size):
+            self._break(broken or "size changed")
+        self._size = frame.size
+        if frame.damaged:
+            self.counts.damaged += 1
+            self._damaged_since = self.clock.began if self._damaged_since is None else self._damaged_since
+            return []
+        self._mended(self.clock.began)
+        self._frame = frame
+        began, self._came = time.perf_counter(), time.monotonic()
+        whole = grey(frame)
+        now = small(whole)
+        if self._unchanged(now):
+            self._keep()
+            return []
+        self._flow(now)
+        self._since += 1
+        searched = 0.0
+        if self._search_now or self._since >= self.schedule.frames(self._motion) or self.tracker.doubtful:
+            searched = self._search(frame, now)
+        self._recent.append((now, self.clock.began))
+        self._last = now
+        started = time.perf_counter()
+        requests = self._requests(whole)
+        self.spent("quality", 1000 * (time.perf_counter() - started))
+        self.schedule.took(searched, 1000 * (time.perf_counter() - began) - searched)
+        return requests
+
+    def crops(self, requests: list[Request]) -> list[np.ndarray]:
+        """uint8 (h, w, 3) RGB of each, upright along its quad."""
+        assert self._frame is not None
+        quads = np.array([request.quad for request in requests], np.float32)
+        return list(rectified(np.asarray(self._frame.pixels), quads, self._frame.layout))
+
+    def learn(self, request: Request, crop: np.ndarray, text: str, confidence: float, turns: int = 0) -> None:
+        """The answer to a request of the present frame. crop: turned by `turns` quarters, as it was read."""
+        track, began = request.track, self.clock.began
+        self.counts.reads += 1
+        partial = self._cut_off(request.quad)
+        if track.partial and not partial:  # what was read of a part says nothing of the whole
+            track.anew(self.tracker.vote())
+        track.partial = partial and (track.partial or track.reads == 0)
+        before, track = track, self.tracker.read(track, text, confidence, began, self.clock.end, not partial)
+        if before.final:
+            self._tell_end(before)
+        track.read_at, track.read_time = self.counts.frames, began
+        if track.rival is None:
+            assert self._last is not None
+            track.read_look, track.changed = look(self._last, request.quad), None
+        track.read_quality, track.turns = max(track.read_quality, request.quality), turns
+        if track.rival is None and (track.best is None or request.quality > track.best.quality):
+            track.best = Shot(request.quality, began, turned(request.quad, turns), crop)
+        track.settle()
+        self._tell_word(track)
+
+    def events(self, waited: float = 0.0) -> list[Event]:
+        """What has come up since the last call; words whose time is over are ended. waited: seconds since the frame."""
+        for track in self.tracker.expire(self.clock.began + waited):
+            self._tell_end(track)
+        if self.clock.began - self._reported >= REPORTED:
+            self._reported = self.clock.began
+            self._tell(self.statistics())
+        told, self._pending = self._pending, []
+        return told
+
+    def idle(self) -> list[Event]:
+        """A live source has no frame: words not seen for too long by the clock on the wall are gone."""
+        waited = time.monotonic() - self._came
+        if waited > self.tracker.revive:
+            self.tracker.cut()
+        return self.events(waited)
+
+    def finish(self) -> list[Event]:
+        """The source has ended: every word that is left, ended, and the statistics."""
+        self._thaw()
+        self._mended(self.clock.end)
+        for track in self.tracker.finish():
+            self._tell_end(track)
+        self._tell(self.statistics())
+        told, self._pending = self._pending, []
+        return told
+
+    def shown(self) -> list[tuple[np.ndarray, str, float, bool]]:
+        """Of each word in the present frame its quad, its text so far ("" for none), confidence, and whether that is
+        settled."""
+        words = []
+        for track in self.tracker.active:
+            if track.visible:
+                result = track.result
+                quad = turned(track.quad, track.turns)
+                words.append((quad, result.text, result.confidence, track.state is State.SETTLED))
+        return words
+
+    def statistics(self, dropped: int = 0) -> Statistics:
+        c = self.counts
+        return Statistics(self.number, c.frames, dropped, c.damaged, c.detections, c.crops, c.reads, self.tracker.count,
+                          c.words, self.clock.end, dict(c.milliseconds))  # fmt: skip
+
+    def spent(self, stage: str, milliseconds: float) -> None:
+        spent = self.counts.milliseconds
+        spent[stage] = spent.get(stage, 0.0) + milliseconds
+
+    def _tell(self, event: Event) -> None:
+        self._pending.append(event)
+
+    def _break(self, reason: str) -> None:
+        """Nothing is followed from the last frame to this one."""
+        self._thaw()
+        self._mended(self.clock.before)
+        self._tell(Gap(self.number, self.clock.before, self.clock.began, reason))
+        for track in self.tracker.finish():
+            self._tell_end(track)
+        self._last = self._thumbnail = None
+        self._recent.clear()
+        self._search_now = True
+
+    def _mended(self, end: float) -> None:
+        if self._damaged_since is not None:
+            self._tell(Gap(self.number, self._damaged_since, end, "damaged"))
+        self._damaged_since = None
+
+    def _unchanged(self, now: Small) -> bool:
+        """Is it the very picture of the last frame?"""
+        last = self._last
+        if last is None or last.grey.shape != now.grey.shape or not np.array_equal(last.grey, now.grey):
+            self._thaw()
+            return False
+        if self._same_since is None:
+            self._same_since = self.clock.began
+        self._frozen = self._frozen or self.clock.end - self._same_since >= FROZEN
+        return True
+
+    def _thaw(self) -> None:
+        if self._frozen and self._same_since is not None:
+            self._tell(Gap(self.number, self._same_since, self.clock.began, "frozen"))
+        self._same_since, self._frozen = None, False
+
+    def _keep(self) -> None:
+        """What was seen is seen on."""
+        for track in self.tracker.active:
+            if track.doubt == 0:
+                track.end, track.frames = self.clock.end, track.frames + 1
+
+    def _flow(self, now: Small) -> None:
+        """Follows the words, and notices cuts."""
+        thumbnail, before = _thumbnail(now), self._thumbnail
+        self._thumbnail = thumbnail
+        if self._last is None or before is None or self._size is None:
+            return
+        started = time.perf_counter()
+        moved = self.tracker.advance(self._last, now, self.clock.began, self.clock.end, self._size)
+        self._motion += (100 * moved.motion / max(self._size) - self._motion) * 0.3
+        self.spent("flow", 1000 * (time.perf_counter() - started))
+        if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
+            self.tracker.cut()
+            self._recent.clear()
+            self._search_now = True
+
+    def _search(self, frame: Frame, now: Small) -> float:
+        """Milliseconds that it took."""
+        started = time.perf_counter()
+        found = self._inside(checked(self.detector.detect(frame), type(self.detector).__name__))
+        took = 1000 * (time.perf_counter() - started)
+        self.spent("detect", took)
+        self.counts.detections += 1
+        self.tracker.search(found, now, self.clock.end, list(self._recent)[::-1], self.clock.began)
+        self._recent.clear()
+        self._since, self._search_now = 0, False
+        return took
+
+    def _inside(self, found: Detections) -> Detections:
+        """Of the region alone, and such as can be cut out."""
+        if len(found.quads) == 0:
+            return NOTHING
+        height, width = self._size or (1, 1)
+        x, y, w, h = self.region or (0, 0, width, height)
+        good = sound(found.quads)
+        middle = np.where(good[:, None], found.quads.mean(1), -1)
+        for low, high, axis in ((max(x, 0), min(x + w, width), 0), (max(y, 0), min(y + h, height), 1)):
+            good &= (middle[:, axis] >= low) & (middle[:, axis] < high)
+        labels = tuple(label for label, keep in zip(found.labels, good) if keep)
+        return Detections(found.quads[good], found.scores[good], labels)
+
+    def _cut_off(self, quad: np.ndarray) -> bool:
+        """Does the frame's edge go through the word, as far as can be seen?"""
+        height, width = self._size or (1, 1)
+        return bool((quad < EDGE).any() or (quad > np.array([width, height]) - EDGE).any())
+
+    def _requests(self, whole: np.ndarray) -> list[Request]:
+        wanted, number, began = [], self.counts.frames, self.clock.began
+        for track in self.tracker.active:
+            self.counts.crops += track.visible
+            if not self.schedule.due(track, number, began) or not sound(track.quad[None])[0]:
+                continue
+            clear = quality(whole, track.quad)
+            if self.schedule.worth(track, clear, number, began):
+                wanted.append(Request(track, track.quad.copy(), clear))
+        return wanted
+
+    def _tell_word(self, track: Track) -> None:
+        result = track.result
+        if not result.text or result.text == track.told:
+            return
+        quad, began = turned(track.quad, track.turns).copy(), self.clock.began
+        if not track.told and (track.state is State.SETTLED or result.confidence >= TELL) and track.twin is None:
+            self._tell_found(track, quad)
+        elif track.told:
+            self._tell(WordChanged(self.number, track.number, began, result.text, track.told, result.confidence, quad))
+            track.told = result.text
+
+    def _tell_found(self, track: Track, quad: np.ndarray) -> None:
+        result = track.result
+        self.counts.words += 1
+        track.told = result.text
+        self._tell(WordFound(self.number, track.number, self.clock.began, track.start, result.text, result.confidence,
+                             quad, track.label or None))  # fmt: skip
+
+    def _tell_end(self, track: Track) -> None:
+        """Ended words that were told, and such as were not sure enough before but are all there is. Once a track."""
+        result, best = track.result, track.best
+        quad = best.quad if best else turned(track.quad, track.turns)
+        if track.ended_told or (not track.told and (not result.text or track.searches < 2)):
+            return
+        if not track.told:
+            self._tell_found(track, quad)
+        elif track.told != result.text:
+            self._tell(WordChanged(self.number, track.number, self.clock.began, result.text, track.told,
+                                   result.confidence, quad))  # fmt: skip
+        track.ended_told = True
+        self._tell(WordEnded(
+            self.number, track.number, result.text, result.confidence, track.start, track.end,
+            best.time if best else track.start, quad, track.reads, track.frames, track.label or None,
+            best.crop if best else None,
+        ))  # fmt: skip
+
+
+def _thumbnail(frame: Small) -> np.ndarray:
+    return cv2.resize(frame.grey, (48, 27), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -1,0 +1,184 @@
+"""clip4str video: words of files, cameras and streams, each once, with its times."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from clip4str.core.console import Parser, one_line
+from clip4str.core.errors import UsageError
+from clip4str.core.output_files import check_output
+from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
+
+from .events import Event, Gap, Statistics, WordEnded
+from .frames import Frame
+from .options import add_detector_options, detector_of, region_of
+from .reader import VideoReader, read_lexicon
+
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "jsonl": (), "srt": (".srt",), "vtt": (".vtt",), "csv": (".csv",), "sheet": (".png",), "overlay": (".mp4",)
+}  # fmt: skip
+_EPILOG = """\
+examples:
+  clip4str video street.mp4                                a table of words at the end
+  clip4str video street.mp4 --jsonl words.jsonl --sheet words.png --overlay read.mp4
+  clip4str video lecture.mkv --srt lecture.srt             words as subtitles
+  clip4str video rtsp://camera/1 --jsonl - --live          events as they come; the newest frame alone
+  clip4str video gate1.mp4 gate2.mp4 --pattern '[A-Z]{2}[0-9]{3,4}'
+  ffmpeg -i x.ts -f yuv4mpegpipe -pix_fmt yuv420p - | clip4str video -
+A source is a video file, a folder of pictures, an address, a camera's number, or - for YUV4MPEG2 on standard input.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="clip4str video",
+        description="Find, follow and read the words of videos, cameras and streams: each word once, with its times.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="video file, folder of pictures, address, camera number, or -")
+    group = parser.add_argument_group("outputs")
+    group.add_argument("--jsonl", metavar="FILE", help="events, one JSON object a line as they come; - for stdout")
+    group.add_argument("--srt", type=Path, metavar="FILE", help="words as SubRip subtitles")
+    group.add_argument("--vtt", type=Path, metavar="FILE", help="words as WebVTT subtitles")
+    group.add_argument("--csv", type=Path, metavar="FILE", help="a row a word")
+    group.add_argument("--overlay", type=Path, metavar="FILE.mp4", help="the video with its words; of one source")
+    group.add_argument("--sheet", type=Path, metavar="FILE.png", help="the best crop of every word on one picture")
+    group.add_argument("--summary", action="store_true", help="time by stage, on stderr")
+    group.add_argument("--quiet", action="store_true", help="no progress bar, and no table where there is a file")
+    group = parser.add_argument_group("reading")
+    group.add_argument("--detect-every", type=int, metavar="N", help="search words in every N-th frame (default: by "
+                       "motion, and by the time there is)")  # fmt: skip
+    group.add_argument("--region", metavar="X,Y,W,H", help="only words whose middle is in there, pixels of the frame")
+    group.add_argument("--pattern", metavar="RE", help="only words that this regular expression fits as a whole")
+    group.add_argument("--lexicon", type=Path, metavar="FILE", help="a word a line: reads count for the nearest")
+    group.add_argument("--live", action="store_true", help="keep the newest frame instead of waiting for late ones")
+    group.add_argument("--max-latency", type=float, metavar="MS", help="time a frame may take; words are searched less "
+                       "often for it (default with --live: a frame's own time)")  # fmt: skip
+    group.add_argument("--raw", metavar="WxH@FPS:FORMAT", help="bare pixels on stdin, as in 1280x720@30:rgb24")
+    group.add_argument("--rate", type=float, metavar="FPS", help="of pictures in a folder (default: 25)")
+    add_detector_options(parser)
+    add_recognizer_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    region = region_of(args.region)
+    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
+    if args.max_latency is not None and not args.max_latency > 0:
+        raise UsageError(f"--max-latency is a time in milliseconds, not {args.max_latency}")
+    if args.overlay is not None and len(args.sources) > 1:
+        raise UsageError(f"--overlay draws one source, but {len(args.sources)} are named")
+    for name, suffixes in OUTPUTS.items():
+        file = _file(getattr(args, name))
+        if name != "jsonl" or file is None or file.is_file() or file.is_dir() or not file.exists():  # not a pipe
+            check_output(file, suffixes)
+    from .sources import open_source
+
+    with ExitStack() as stack:
+        sources = [
+            stack.enter_context(open_source(name, rate=args.rate, raw=args.raw if name == "-" else None,
+                                            live=True if args.live else None))
+            for name in args.sources
+        ]  # fmt: skip
+        recognizer = load_recognizer(args)
+        detector = detector_of(args, recognizer.backend.threads or 1)
+        rates = [source.rate for source in sources if source.rate]
+        budget = args.max_latency or (1000 / max(rates) if args.live and rates else None)
+        reader = VideoReader(
+            recognizer, detector, detect_every=args.detect_every, pattern=args.pattern, lexicon=lexicon, region=region,
+            budget=budget, crops=args.sheet is not None,
+        )  # fmt: skip
+        outputs = Outputs(args, [source.name for source in sources], sources[0].rate)
+        stack.callback(outputs.close)
+        total = sum(source.frames or 0 for source in sources) or None
+        with tqdm(total=total, unit="frame", disable=args.quiet or None) as bar:
+            run(reader, sources, outputs, bar)
+    return 0
+
+
+def _file(named: str | Path | None) -> Path | None:
+    return None if named in (None, "-") else Path(str(named))
+
+
+def run(reader: VideoReader, sources: Sequence[Any], outputs: Outputs, bar: Any) -> None:
+    """Everything to its end, or to Ctrl-C: then what was seen so far is told whole, too."""
+    words = 0
+
+    def watch(number: int, frame: Frame, shown: list[tuple[np.ndarray, str, float, bool]]) -> None:
+        outputs.show(frame, shown)
+        dropped = sum(source.dropped for source in sources)
+        bar.set_postfix_str(f"{words} words" + (f", {dropped} dropped" if dropped else ""), refresh=False)
+        bar.update()
+
+    events = reader.run(*sources, watch=watch)
+    interrupted = told = False  # to be told of Ctrl-C; told of it
+    while True:
+        try:
+            event = events.throw(KeyboardInterrupt()) if interrupted else next(events)
+            interrupted = False
+            words += isinstance(event, WordEnded)
+            with tqdm.external_write_mode():
+                outputs.write(event)
+        except StopIteration:
+            return
+        except KeyboardInterrupt:
+            if interrupted or told:
+                raise
+            interrupted = told = True
+
+
+class Outputs:
+    """All that was asked for, each behind a queue."""
+
+    def __init__(self, args: argparse.Namespace, names: Sequence[str], rate: float | None) -> None:
+        from . import outputs
+
+        self.names, self.summary = list(names), args.summary
+        kinds = (("jsonl", outputs.Jsonl), ("srt", outputs.Srt), ("vtt", outputs.Vtt), ("csv", outputs.Csv),
+                 ("sheet", outputs.Sheet))  # fmt: skip
+        sinks: list[outputs.Sink] = [
+            make(getattr(args, name), names) for name, make in kinds if getattr(args, name) is not None
+        ]
+        if not sinks or not (args.quiet or args.jsonl == "-"):
+            sinks.append(outputs.Table(names))
+        self.sinks = [outputs.Queued(sink) for sink in sinks]
+        self.overlay = None if args.overlay is None else outputs.Queued(outputs.Overlay(args.overlay, rate))
+
+    def show(self, frame: Frame, words: list[tuple[np.ndarray, str, float, bool]]) -> None:
+        if self.overlay is not None:
+            from .outputs import Shown
+
+            self.overlay.show(frame, [Shown(word[0].copy(), word[1], word[2], word[3]) for word in words])
+
+    def write(self, event: Event) -> None:
+        for sink in self.sinks:
+            sink.write(event)
+        if isinstance(event, Gap) and event.reason != "damaged":
+            print(f"{one_line(self.names[event.source])}: {event.reason} from {event.start:.2f} to {event.end:.2f} s",
+                  file=sys.stderr)  # fmt: skip
+        if isinstance(event, Statistics) and self.summary:
+            print(summary(event, self.names[event.source]), file=sys.stderr)
+
+    def close(self) -> None:
+        with ExitStack() as stack:  # one that fails keeps no other from closing
+            for sink in [*self.sinks, *([self.overlay] if self.overlay is not None else [])]:
+                stack.callback(sink.close)
+
+
+def summary(event: Statistics, name: str) -> str:
+    each = event.frames or 1
+    stages = ", ".join(f"{stage} {value / each:.1f}" for stage, value in event.milliseconds.items())
+    lost = f", {event.dropped} dropped" * bool(event.dropped) + f", {event.damaged} damaged" * bool(event.damaged)
+    return (f"{one_line(name)}: {event.frames} frames{lost}, {event.words} words in {event.tracks} tracks, "
+            f"{event.detections} searches, {event.reads} reads; ms a frame: {stages}")  # fmt: skip
