@@ -1,0 +1,158 @@
+"""Where words are: boxes of a probability map, lines cut into words, the detector on drawn pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from clips import needed
+from PIL import Image, ImageDraw, ImageFont
+
+from clip4str.core.errors import BackendError, UsageError
+from clip4str.video.detect import Detections, Detector, open_detector
+from clip4str.video.frames import Frame
+
+cv2 = needed("cv2", "video")
+needed("rapidocr", "video")
+
+from clip4str.video.detect import ppocr, words  # noqa: E402  (they need cv2)
+from clip4str.video.detect.boxes import boxes, clockwise  # noqa: E402
+from clip4str.video.geometry import area, overlaps  # noqa: E402
+
+FACE = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+
+
+def drawn(text, size=40, ground="white", ink="black", at=(60, 50), shape=(160, 640)):
+    """A picture with a line of text, and the boxes (x0, y0, x1, y1) of its words, as Pillow measures them."""
+    picture = Image.new("RGB", shape[::-1], ground)
+    draw, font = ImageDraw.Draw(picture), ImageFont.truetype(FACE, size)
+    draw.text(at, text, font=font, fill=ink)
+    found, start = [], 0
+    for word in text.split(" "):
+        x = at[0] + font.getlength(text[:start])
+        found.append(draw.textbbox((x, at[1]), word, font=font))
+        start += len(word) + 1
+    return np.asarray(picture), found
+
+
+def shares(quads, truth):
+    """Intersection over union of each true box with the best quad."""
+    boxed = np.array([[(a, b), (c, b), (c, d), (a, d)] for a, b, c, d in truth], np.float32)
+    shared = overlaps(boxed, quads)
+    of_quads, of_boxes = np.array([area(q) for q in quads]), np.array([area(b) for b in boxed])
+    return (shared / (of_boxes[:, None] + of_quads[None] - shared)).max(1)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return ppocr.TextDetector(long_side=640)
+
+
+def test_a_rectangle_of_a_map_comes_back_grown_as_the_network_shrank_it():
+    map = np.zeros((80, 200), np.float32)
+    map[30:46, 40:141] = 0.9
+    quads, scores = boxes(map, (160, 400))
+    grown = 16 * 101 * 1.6 / (16 + 101) / 2
+    want = np.array([[40 - grown, 30 - grown], [140 + grown, 30 - grown], [140 + grown, 45 + grown],
+                     [40 - grown, 45 + grown]]) * 2  # fmt: skip
+    assert quads.shape == (1, 4, 2) and np.abs(quads[0] - want).max() < 4
+    assert scores[0] == pytest.approx(0.9, abs=0.08)
+
+
+def test_faint_and_tiny_spots_are_no_text():
+    map = np.zeros((80, 200), np.float32)
+    map[10:20, 10:60] = 0.4
+    map[50:52, 100:102] = 0.99
+    assert len(boxes(map, (80, 200))[0]) == 0
+
+
+@pytest.mark.parametrize("angle", [0, 20, 80, -35])
+def test_corners_start_at_the_top_left_and_go_clockwise(angle):
+    corners = clockwise(cv2.boxPoints(((100, 100), (60, 20), angle)))
+    ahead = np.roll(corners, -1, 0) - corners
+    turns = ahead[:, 0] * np.roll(ahead, -1, 0)[:, 1] - ahead[:, 1] * np.roll(ahead, -1, 0)[:, 0]
+    assert (turns > 0).all()
+    assert corners[0].sum() <= corners[2].sum()
+
+
+def test_runs_of_columns_become_words_and_shallow_dips_do_not_cut():
+    word = np.full(40, 0.99)
+    word[18:21] = 0.05
+    word[30] = (words.BARE + words.CERTAIN) / 2
+    spans = words.word_spans(word)
+    assert len(spans) == 2
+    assert spans[0][1] == pytest.approx(18 / 40, abs=0.03) and spans[1][0] == pytest.approx(21 / 40, abs=0.03)
+
+
+def test_tall_quads_are_taken_along_their_longer_side():
+    tall = np.array([[10, 10], [30, 10], [30, 200], [10, 200]], np.float32)
+    line = words.along(tall)
+    assert np.linalg.norm(line[1] - line[0]) == 190 and words.along(line) is line
+
+
+@pytest.mark.parametrize("text", ["HELLO WORLD", "market street station", "OPEN 24 HOURS", "one", "AM JD"])
+def test_a_line_is_cut_between_its_words(text):
+    pixels, truth = drawn(text)
+    quad = np.array([[truth[0][0] - 8, 42], [truth[-1][2] + 8, 42], [truth[-1][2] + 8, 108], [truth[0][0] - 8, 108]])
+    parts, origin = words.Splitter().split(pixels, quad[None].astype(np.float32))
+    assert len(parts) == len(truth) and set(origin.tolist()) == {0}
+    middles = np.sort(parts.mean(1)[:, 0])
+    assert all(a <= m <= c for m, (a, _, c, _) in zip(middles, truth))
+
+
+def test_what_a_line_is_cut_into_does_not_depend_on_the_other_lines():
+    pixels, _ = drawn("HELLO WORLD")
+    quad = np.array([[50, 42], [400, 42], [400, 108], [50, 108]], np.float32)
+    other = np.array([[100, 50], [160, 50], [160, 90], [100, 90]], np.float32)
+    splitter = words.Splitter()
+    alone = splitter.split(pixels, quad[None])[0]
+    both, origin = splitter.split(pixels, np.stack([other, quad]))
+    assert np.array_equal(both[origin == 1], alone)
+
+
+@pytest.mark.parametrize(("ground", "ink"), [("white", "black"), ("#204060", "#f0e060")])
+def test_words_of_a_drawn_picture_are_found_where_they_are(detector, ground, ink):
+    pixels, truth = drawn("COFFEE and bakery", ground=ground, ink=ink)
+    found = detector.detect(Frame(pixels, 0.0))
+    assert len(found.quads) == len(truth) and (found.scores > 0.5).all()
+    assert (shares(found.quads, truth) > 0.4).all()
+
+
+def test_lines_are_left_whole_if_asked_for():
+    pixels, _ = drawn("COFFEE and bakery")
+    assert len(ppocr.TextDetector(words=False).detect(Frame(pixels, 0.0)).quads) == 1
+
+
+def test_nothing_is_found_in_a_bare_picture(detector):
+    assert len(detector.detect(Frame(np.full((120, 200, 3), 130, np.uint8), 0.0)).quads) == 0
+
+
+def test_bgr_frames_are_searched_as_rgb_ones(detector):
+    pixels, _ = drawn("COFFEE", ground="#204060", ink="#f0e060")
+    rgb = detector.detect(Frame(pixels, 0.0)).quads
+    bgr = detector.detect(Frame(np.ascontiguousarray(pixels[..., ::-1]), 0.0, layout="bgr")).quads
+    assert np.array_equal(rgb, bgr)
+
+
+def test_a_detector_of_your_own_is_anything_that_detects():
+    class Mine:
+        def detect(self, frame):
+            return Detections(np.zeros((0, 4, 2), np.float32), np.zeros(0, np.float32))
+
+    mine = Mine()
+    assert open_detector(mine) is mine and isinstance(mine, Detector)
+    for wrong, error in ((3, UsageError), ("yolo", UsageError)):
+        with pytest.raises(error, match="detector"):
+            open_detector(wrong)
+
+
+def test_missing_files_and_impossible_sizes_are_one_line(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="long_side is 64 to 4096"):
+        ppocr.TextDetector(long_side=10)
+    with pytest.raises(BackendError, match=r"words.onnx: .*missing"):
+        words.Splitter(tmp_path / "words.onnx")
+    monkeypatch.setattr(ppocr.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'clip4str\[video\]'"):
+        ppocr.installed_model()
