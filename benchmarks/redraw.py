@@ -7,7 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip4str.benchmarks import calibration_chart, latency_chart, peer_chart, roofline_chart
+from clip4str.benchmarks import (
+    calibration_chart,
+    latency_chart,
+    peer_chart,
+    roofline_chart,
+    soak_chart,
+    video_chart,
+    voting_chart,
+)
 from clip4str.core.console import Parser, run_script
 
 PROGRAM = "benchmarks/redraw.py"
@@ -28,6 +36,10 @@ def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     temperature, name = calibration["temperature"], calibration["bundle"]["name"]
     calibration_chart.save_chart(measured, temperature, folder / "calibration-small.png", name, sets)
     roofline_chart.save_chart(figures("roofline"), folder / "roofline.png")
+    soak_chart.save_chart(figures("soak-small"), folder / "soak-small.png")
+    voting, video = figures("voting"), figures("video")
+    voting_chart.save_chart(voting, voting["tracks"], voting["frames"], folder / "voting.png")
+    video_chart.save_chart(video, video["videos"], folder / "video.png")
     return 0
 
 

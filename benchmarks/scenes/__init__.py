@@ -1,0 +1,1 @@
+"""Generated videos whose words, quads and times are known to the frame."""

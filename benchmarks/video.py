@@ -1,0 +1,224 @@
+"""Words of generated videos, beside the truth: how many are read right, in how many tracks, when, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip4str.benchmarks.figures import markdown
+from clip4str.benchmarks.scenes.scene import Recipe, Video
+from clip4str.benchmarks.scenes.score import Score, score
+from clip4str.benchmarks.scenes.truth import Truth
+from clip4str.core.charts import check_chart
+from clip4str.core.console import Parser, run_script
+from clip4str.core.errors import DataError, UsageError
+from clip4str.core.machine_info import busy, describe, machine_info
+from clip4str.core.output_files import check_output, write_json
+from clip4str.runtime import Recognizer
+from clip4str.video.detect import open_detector
+from clip4str.video.events import Statistics, WordEnded
+from clip4str.video.frames import Frame
+from clip4str.video.photo import read_quads
+from clip4str.video.reader import VideoReader
+
+PROGRAM = "benchmarks/video.py"
+_EPILOG = """\
+examples:
+  python benchmarks/video.py --videos 20 --json video.json --chart video.png
+  python benchmarks/video.py --videos 5 --read-all --per-frame
+
+Videos are generated: signs on a wall past which a camera goes, some moving, some
+coming and going at once, posts passing before them, two scenes with a cut; shaken,
+smeared, noisy, compressed as MPEG-4. CPU time is of all threads, without making
+the video. --per-frame reads every word in eight of its frames, each alone.
+"""
+PER_WORD = 8
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--videos", type=int, default=10, metavar="N", help="(default: %(default)s)")
+    add("--frames", type=int, default=90, metavar="N", help="of each of the two scenes (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads of detector and recogniser (default: 1)")
+    add("--detect-every", type=int, metavar="N", help="frames from search to search (default: by motion)")
+    add("--lines", action="store_true", help="do not cut lines into words")
+    add("--variable", action="store_true", help="frames of unequal length, not compressed")
+    add("--read-all", action="store_true", help="also with every crop read, to see what is lost by reading few")
+    add("--per-frame", action="store_true", help="also single frames' reads, to see what voting is worth")
+    add("--bundle", type=Path, metavar="DIR", help="(default: the packaged network)")
+    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    add("--chart", type=Path, metavar="FILE", help="draw where the time goes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.videos < 1 or args.frames < 10 or args.threads < 1:
+        raise UsageError("--videos and --threads are 1 or more, --frames 10 or more")
+    check_output(args.json)
+    check_chart(args.chart)
+    info = machine_info(args.threads)
+    recognizer = Recognizer.load(args.bundle, threads=args.threads)
+    detector = open_detector("auto", words=not args.lines, threads=args.threads)
+    print(f"{args.videos} videos, {describe(info)}", flush=True)
+    totals = {"chosen reads": Score(), **({"every crop read": Score()} if args.read_all else {})}
+    spent: dict[str, float] = {}
+    frames, seconds, crops, reads, alone = 0, 0.0, 0, 0, []
+    recipe = Recipe(frames=args.frames, variable=args.variable)
+    for number in range(args.videos):
+        taken, truth = generated(recipe, args.seed + number, args.variable)
+        for name, total in totals.items():
+            reader = VideoReader(recognizer, detector, detect_every=args.detect_every, read_all=name != "chosen reads")
+            began = time.process_time()
+            events = [event for frame in taken for event in reader.push(frame)] + reader.finish()
+            took = time.process_time() - began
+            total.add(score([e for e in events if isinstance(e, WordEnded)], truth))
+            if name == "chosen reads":
+                seconds, frames = seconds + took, frames + len(taken)
+                last = [e for e in events if isinstance(e, Statistics)][-1]
+                crops, reads = crops + last.crops, reads + last.reads
+                for stage, value in last.milliseconds.items():
+                    spent[stage] = spent.get(stage, 0.0) + value
+        if args.per_frame:
+            alone += single_reads(recognizer, taken, truth)
+        so_far = totals["chosen reads"]
+        print(f"video {number + 1}: {so_far.right} of {so_far.words} words right so far", flush=True)
+    figures = {
+        **{name: summary(total) for name, total in totals.items()},
+        "cpu_ms_per_frame": round(1000 * seconds / frames, 2),
+        "stages_ms_per_frame": {stage: round(value / frames, 2) for stage, value in spent.items()},
+        "share_read": round(100 * reads / max(1, crops), 1),
+        "frames": frames,
+        "per_frame_right": round(100 * float(np.mean(alone)), 1) if alone else None,
+    }
+    print_tables(figures)
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): times are too long")
+    if args.json:
+        write_json(args.json, {**figures, "recipe": vars(recipe), "videos": args.videos, "machine": info,
+                               "wrong": totals["chosen reads"].wrong})  # fmt: skip
+    if args.chart:
+        from clip4str.benchmarks.video_chart import save_chart
+
+        save_chart(figures, args.videos, args.chart)
+    return 0
+
+
+def generated(recipe: Recipe, seed: int, variable: bool) -> tuple[list[Frame], Truth]:
+    """Frames as a decoder gives them, and the truth."""
+    video = Video(recipe, *words_and_faces(), seed)
+    pictures: Iterator[np.ndarray] = iter(video) if variable else compressed(video, recipe)
+    times = video.truth.times
+    frames = [Frame(pixels, times[i], i, duration=None if variable else times[i + 1] - times[i])
+              for i, pixels in enumerate(pictures)]  # fmt: skip
+    if len(frames) != len(video):
+        raise DataError(f"the codec gave {len(frames)} of {len(video)} frames back")
+    return frames, video.truth
+
+
+def compressed(video: Video, recipe: Recipe) -> Iterator[np.ndarray]:
+    """Through a file and back, as MPEG-4."""
+    import cv2
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "video.mp4"))
+        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), recipe.rate, recipe.size[::-1])
+        for picture in video:
+            writer.write(picture[..., ::-1])
+        writer.release()
+        capture = cv2.VideoCapture(path)
+        while True:
+            ok, picture = capture.read()
+            if not ok:
+                break
+            yield np.ascontiguousarray(picture[..., ::-1])
+        capture.release()
+
+
+def words_and_faces() -> tuple[list[str], list[Path]]:
+    """Common words of 3 to 10 letters, and the plain faces that every machine with matplotlib has."""
+    import matplotlib
+
+    from clip4str.training.provide import frequent_words
+
+    folder = Path(matplotlib.get_data_path(), "fonts/ttf")
+    names = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSans-Oblique", "DejaVuSansMono")
+    words = [word for word in frequent_words()[200:6000] if 3 <= len(word) <= 10]
+    return words, [folder / f"{name}.ttf" for name in names]
+
+
+def single_reads(recognizer: Recognizer, frames: Sequence[Frame], truth: Truth) -> list[float]:
+    """Of each word that counts the share of single frames that read it right: eight of those that show all of it."""
+    shares = []
+    for word in truth.words:
+        whole = sorted(word.whole)
+        if len(whole) < 5:
+            continue
+        chosen = [whole[i] for i in np.linspace(0, len(whole) - 1, min(PER_WORD, len(whole))).astype(int)]
+        reads = [read_quads(recognizer, frames[i], grown(word.quads[i])[None])[0].word.text for i in chosen]
+        shares.append(float(np.mean([read.casefold() == word.text.casefold() for read in reads])))
+    return shares
+
+
+def grown(quad: np.ndarray) -> np.ndarray:
+    """With the margin that a detector's quads have: a sixth of the height."""
+    up = (quad[0] - quad[3] + quad[1] - quad[2]) / 2
+    along = (quad[1] - quad[0] + quad[2] - quad[3]) / 2
+    along = along / max(float(np.linalg.norm(along)), 1e-6) * np.linalg.norm(up)
+    signs = np.array([[1, -1], [1, 1], [-1, 1], [-1, -1]])
+    return (quad + (signs[:, :1] * up + signs[:, 1:] * along) / 6).astype(np.float32)
+
+
+def summary(total: Score) -> dict[str, Any]:
+    count = max(1, total.words)
+    return {
+        "words": total.words,
+        "right": round(100 * total.right / count, 1),
+        "found": round(100 * total.found / count, 1),
+        "tracks_a_word": round(total.tracks / max(1, total.found), 3),
+        "false_tracks": total.false,
+        "reads": total.reads,
+        "start_error": errors(total.starts),
+        "end_error": errors(total.ends),
+    }
+
+
+def errors(values: Sequence[float]) -> dict[str, float]:
+    """Seconds: of those that come and go at once, how many are exact, the median and the 95th percentile."""
+    size = np.abs(values) if values else np.full(1, np.nan)
+    return {
+        "words": len(values),
+        "exact": round(100 * float((size < 1e-3).mean()), 1),
+        "median": round(float(np.median(size)), 4),
+        "p95": round(float(np.percentile(size, 95)), 4),
+    }
+
+
+def print_tables(figures: dict[str, Any]) -> None:
+    heads = ("", "words", "right", "found", "tracks a word", "false", "starts exact", "ends exact")
+    rows = [
+        [name, row["words"], f"{row['right']} %", f"{row['found']} %", row["tracks_a_word"], row["false_tracks"],
+         *(f"{row[key]['exact']} % of {row[key]['words']}" for key in ("start_error", "end_error"))]
+        for name, row in figures.items() if isinstance(row, dict) and "words" in row
+    ]  # fmt: skip
+    print(f"\n{markdown(heads, rows)}\n")
+    if figures["per_frame_right"] is not None:
+        print(f"single frames read right: {figures['per_frame_right']} %")
+    stages = ", ".join(f"{stage} {value}" for stage, value in figures["stages_ms_per_frame"].items())
+    print(f"{figures['share_read']} % of the crops in view read")
+    print(f"CPU {figures['cpu_ms_per_frame']} ms a frame; by the clock: {stages}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(PROGRAM, main))
