@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import BackendError, UsageError
 
 from .detect import Detector, open_detector
 from .detect.ppocr import LONG_SIDE
+
+
+def need_opencv() -> None:
+    """Raises BackendError where it is not installed."""
+    if importlib.util.find_spec("cv2") is None:
+        raise BackendError("videos and photos need OpenCV: pip install 'clip4str[video]'")
 
 
 def add_detector_options(parser: argparse.ArgumentParser, long_side: int = LONG_SIDE) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from clip4str.core.output_files import check_output
 from clip4str.runtime import load_image
 from clip4str.runtime.read_command import add_recognizer_options, expand, load_recognizer
 
-from .options import add_detector_options, detector_of
-from .photo import PhotoWord, read_photo
+from .options import add_detector_options, detector_of, need_opencv
 from .vote import LEAST
+
+if TYPE_CHECKING:
+    from .photo import PhotoWord
 
 LONG_SIDE = 1280
 _EPILOG = """\
@@ -56,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    need_opencv()
+    from .photo import read_photo
+
     if not 0 <= args.least <= 1:
         raise UsageError(f"--least is 0 to 1, not {args.least}")
     check_output(args.overlay, (".png", ".jpg", ".jpeg"))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,8 +19,10 @@ from clip4str.runtime.read_command import add_recognizer_options, load_recognize
 
 from .events import Event, Gap, Statistics, WordEnded
 from .frames import Frame
-from .options import add_detector_options, detector_of, region_of
-from .reader import VideoReader, read_lexicon
+from .options import add_detector_options, detector_of, need_opencv, region_of
+
+if TYPE_CHECKING:
+    from .reader import VideoReader
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "jsonl": (), "srt": (".srt",), "vtt": (".vtt",), "csv": (".csv",), "sheet": (".png",), "overlay": (".mp4",)
@@ -73,6 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    need_opencv()
+    from .reader import VideoReader, read_lexicon
+
     region = region_of(args.region)
     lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
     if args.max_latency is not None and not args.max_latency > 0:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +134,22 @@ def test_bad_input_is_one_line_and_leaves_no_file(street, tmp_path, monkeypatch,
     error = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(error) == 1 and message in error[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["video", "photo"])
+def test_without_opencv_there_is_help_and_one_line(command):
+    program = (
+        "import importlib.util as u, sys; sys.modules['cv2'] = None; find = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'cv2' else find(name, *rest);"
+        "from clip4str.core.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    helped, refused = (
+        subprocess.run([sys.executable, "-c", program, command, last], capture_output=True, text=True)
+        for last in ("--help", "street.mp4")
+    )
+    assert helped.returncode == 0 and "--long-side" in helped.stdout and not helped.stderr
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "pip install 'clip4str[video]'" in refused.stderr
 
 
 def test_nothing_is_written_over_before_everything_is_there(street, tmp_path, monkeypatch):
