@@ -136,7 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     empty = [result.dataset for result in results if not result.num_samples]
     if empty:
         fail("eval", f"{', '.join(empty)}: no label to compare, so this says nothing of the network")
-    return 2 if empty else 0
+    blind = [result.dataset for result in results if result.num_samples and result.unreadable == result.num_samples]
+    if blind:
+        fail("eval", f"{', '.join(blind)}: not one image can be read, so this says nothing of the network")
+    return 2 if empty or blind else 0
 
 
 def _say_noted(result: SetResult, protocol: Protocol) -> None:

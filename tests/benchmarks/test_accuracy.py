@@ -131,3 +131,9 @@ def test_means():
     assert combined(sets, "Combined", True).accuracy == pytest.approx(80.0)
     assert combined(sets, "Mean over sets", False).accuracy == pytest.approx(70.0)
     assert combined([SetResult("c")], "Combined", True).accuracy == 0
+
+
+def test_a_set_of_which_no_image_can_be_read_is_an_error(tmp_path, write_lmdb, tiny_bundle, capsys):
+    write_lmdb(tmp_path / "SVT", [(b"no image", "word"), (b"neither", "other")])
+    assert run_command(["eval", "--data", str(tmp_path), "--bundle", str(tiny_bundle), "--quiet"]) == 2
+    assert "SVT: not one image can be read, so this says nothing of the network" in capsys.readouterr().err
