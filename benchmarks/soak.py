@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import os
 import random
 import sys
 import threading
@@ -20,6 +19,7 @@ from PIL import Image
 
 from clip4str.benchmarks.soak_chart import save_chart
 from clip4str.benchmarks.soak_figures import BAR, LatencyLog, judged, summary
+from clip4str.benchmarks.soak_state import Gate, process_state
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import ImageError, UsageError
@@ -95,7 +95,7 @@ class Soak:
 
     def __init__(self, bundle: Path, crops: Sequence[Path], seed: int, log: LatencyLog) -> None:
         self.bundle, self.seed, self.log, self.tally = bundle, seed, log, Tally()
-        self.stop = threading.Event()
+        self.stop, self.gate = threading.Event(), Gate()
         self.recognizer = Recognizer.load(bundle, threads=1)
         self.pictures, self.damaged = pictures(crops), damaged(crops)
         self.first = [self.recognizer.read([picture])[0] for picture in self.pictures]
@@ -107,11 +107,12 @@ class Soak:
             for call in itertools.count(1):
                 if self.stop.is_set():
                     return
-                if call % 20 == 1:
-                    self._refused(chosen.choice(self.damaged))
                 # half of the calls are of one picture: theirs is the latency
                 size = 1 if chosen.random() < 0.5 else chosen.randint(2, MOST_BATCH)
-                self._compared(self.recognizer, [chosen.randrange(len(self.pictures)) for _ in range(size)])
+                with self.gate.passed():
+                    if call % 20 == 1:
+                        self._refused(chosen.choice(self.damaged))
+                    self._compared(self.recognizer, [chosen.randrange(len(self.pictures)) for _ in range(size)])
         except Exception as error:  # a thread's end must not go unnoticed
             self._failed(error)
 
@@ -120,7 +121,7 @@ class Soak:
         chosen = random.Random(self.seed)
         try:
             while not self.stop.wait(every):
-                with Recognizer.load(self.bundle, threads=1) as another:
+                with self.gate.passed(), Recognizer.load(self.bundle, threads=1) as another:
                     self._compared(another, [chosen.randrange(len(self.pictures)) for _ in range(4)])
                 with self.tally.lock:
                     self.tally.opened += 1
@@ -156,27 +157,22 @@ class Soak:
         self.stop.set()
 
 
-def state() -> dict[str, float]:
-    """Of this process: memory in MB, open handles, threads."""
-    own = Path("/proc/self")
-    resident = int((own / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    handles, threads = (len(list((own / name).iterdir())) for name in ("fd", "task"))
-    return {"rss_mb": round(resident / 1e6, 3), "handles": handles, "threads": threads}
-
-
-def run(soak: Soak, seconds: float, threads: int, every: float, reopen: float) -> list[dict[str, float]]:
-    """Starts the threads, and takes a sample of this process every so many seconds. Ends early after an error."""
+def run(soak: Soak, seconds: float, threads: int, every: float, reopen: float) -> list[dict[str, Any]]:
+    """Starts the threads, and takes a sample of this process every so many seconds, while no thread reads: what is held
+    then is kept, not in use. Ends early after an error."""
     workers = [threading.Thread(target=soak.read, args=(number,), daemon=True) for number in range(threads)]
     if reopen:
         workers.append(threading.Thread(target=soak.open_and_close, args=(reopen,), daemon=True))
     for worker in workers:
         worker.start()
-    samples, start = [], time.monotonic()
+    samples: list[dict[str, Any]] = []
+    start = time.monotonic()
     for number in range(1, max(2, round(seconds / every)) + 1):
         if soak.stop.wait(max(0.0, start + number * every - time.monotonic())):
             break
-        minutes = (time.monotonic() - start) / 60
-        samples.append({"minutes": round(minutes, 4), **state(), **soak.log.next()})
+        with soak.gate.closed():
+            minutes = (time.monotonic() - start) / 60
+            samples.append({"minutes": round(minutes, 4), **process_state(), **soak.log.next()})
     soak.stop.set()
     for worker in workers:
         worker.join(60)
