@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 
 LONG_SIDE = 640  # pixels that a frame is shrunk to before it is followed
-POINTS, SCENE_POINTS = 16, 48  # corners followed in a word; in the scene, for how the camera moves
+POINTS, SCENE_POINTS = 8, 32  # corners followed in a word; in the scene, for how the camera moves
 BACK = 1.0  # pixels: how far a point may come back from where it started
 LOOK = (12, 48)  # pixels of the picture that tells a word's looks
 PARTS, OTHER = 8, 0.7  # along a look; how much one of them may differ, of its own contrast
 LIKE = 0.5  # correlation of two looks of the same word, at least
 WINDOW: dict[str, Any] = {
-    "winSize": (15, 15),
+    "winSize": (11, 11),
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03),
 }
@@ -115,7 +115,9 @@ def _similarity(start: np.ndarray, end: np.ndarray, scale: float) -> np.ndarray 
     three."""
     if len(start) < 3:
         return None
-    matrix, inliers = cv2.estimateAffinePartial2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=1.5)
+    matrix, inliers = cv2.estimateAffinePartial2D(
+        start, end, method=cv2.RANSAC, ransacReprojThreshold=1.5, maxIters=100
+    )
     if matrix is None or inliers.sum() < 3:
         return None
     stretch = float(np.hypot(matrix[0, 0], matrix[1, 0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .track import State, Track
 
-STILL, MOVING, FAST = 10, 5, 3  # frames from search to search, by how the scene moves
+STILL, MOVING, FAST = 12, 10, 6  # frames from search to search, by how the scene moves
 SLOW_MOTION, FAST_MOTION = 0.1, 1.5  # percent of the frame's longer side, per frame
 RAREST = 30  # frames from search to search where time is short
 AGAIN = 3  # frames until a word is read again that is not settled
@@ -64,7 +64,9 @@ class Schedule:
                 return number - track.read_at >= AGAIN
             if time - track.read_time >= RECHECKED:
                 return True
-            return (track.changed is not None and number - track.read_at >= CHANGED) or track.result.confidence < SURE
+            if track.changed is not None and not track.hidden:
+                return number - track.read_at >= CHANGED
+            return track.result.confidence < SURE
         return track.reads < MOST_READS or time - track.read_time >= RECHECKED
 
     def worth(self, track: Track, quality: float, number: int, time: float) -> bool:

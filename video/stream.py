@@ -31,6 +31,7 @@ from .vote import TrackVote
 CUT = 0.25  # of the scene's points that can be followed, below which the scene may have changed,
 DIFFERENT = 20.0  # and grey levels by which thumbnails differ then, on average
 EDGE = 2.0  # pixels from the frame's edge, at which a quad may be a part of a word
+SOON = 4  # frames after a search until the next one, where a word looks otherwise
 LEAST_SIDE = 16  # pixels of a frame
 FROZEN = 5.0  # seconds of one and the same picture until that is told
 TELL = 0.5  # confidence from which an unsettled word is told
@@ -107,7 +108,8 @@ class Stream:
         self._flow(now)
         self._since += 1
         searched = 0.0
-        if self._search_now or self._since >= self.schedule.frames(self._motion) or self.tracker.doubtful:
+        doubtful = self.tracker.doubtful and self._since >= SOON
+        if self._search_now or doubtful or self._since >= self.schedule.frames(self._motion):
             searched = self._search(frame, now)
         self._recent.append((now, self.clock.began))
         self._last = now
@@ -138,9 +140,10 @@ class Stream:
         if track.rival is None:
             assert self._last is not None
             track.read_look, track.changed = look(self._last, request.quad), None
+        track.growth = 1.0
         track.read_quality, track.turns = max(track.read_quality, request.quality), turns
-        if track.rival is None and (track.best is None or request.quality > track.best.quality):
-            track.best = Shot(request.quality, began, turned(request.quad, turns), crop)
+        if track.rival is None:
+            track.shot(Shot(request.quality, began, turned(request.quad, turns), crop, text))
         track.settle()
         self._tell_word(track)
 

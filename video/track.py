@@ -8,12 +8,13 @@ from enum import Enum
 
 import numpy as np
 
-from .vote import TrackVote, Voted
+from .vote import TrackVote, Voted, edits
 
 SETTLED = 1.6  # weight of votes from which more reads change next to nothing: two of 90 %, or three of 75 %
 RIVAL = 0.5  # confidence of a read that contradicts a settled word
 REPLACED = 0.9  # weight of such reads that replaces it, as long as most of them agree,
-PASSING = 0.7  # and if the first of them is so many seconds old: what passes before a word is gone by then
+PASSING = 0.7  # and if the first of them is so many seconds old: what passes before a word is gone by then,
+HIDING = 2.0  # or most of it: a word of which some letters are hidden may be read as another one that is like it
 
 
 class State(Enum):
@@ -33,18 +34,22 @@ class Shot:
     time: float
     quad: np.ndarray
     crop: np.ndarray
+    text: str
 
 
 @dataclass(eq=False)
 class Track:
-    """start: when its first frame began; end: when the last frame that showed it ended. look: of the last search,
-    read_look: when it was last read. frames: that show it. changed: since when its letters
-    look otherwise than when they were read. reads: crops read. searches: that found it, misses: in a row
-    that did not; doubt: frames in a row in which it looks otherwise; parts: searches in a row that found it in parts.
+    """start: when its first frame began; end: when the last frame that showed it ended. frames: that show it.
+
+    look: of the last search; read_look: when it was last read; changed: since when its letters look otherwise.
+    reads: crops read. searches: that found it; misses: in a row that did not; parts: in a row that found it in parts;
+    hidden: in a row that found less of it. doubt: frames in a row in which it looks otherwise. drift: pixels a frame
+    that it moves more than the scene.
     read_at, read_time: number and time of the frame read last; read_quality: the best that was read. partial: all reads
-    were of a word that the frame's edge cuts. grown: more of it is in view than was read. told: the word as last told,
-    "" for none yet. twin: a lost track that this one may be again. final: lost for good; ended_told: and told. turns:
-    see Word.turns."""
+    were of a word that the frame's edge cuts. grown: more of it is in view than was read; growth: times its area then.
+    told: the word as last told, "" for none yet. twin: a lost track that this one may be again. final: lost for good;
+    ended_told: and told. turns: see Word.turns.
+    """
 
     number: int
     quad: np.ndarray
@@ -60,6 +65,7 @@ class Track:
     misses: int = 0
     doubt: int = 0
     parts: int = 0
+    hidden: int = 0
     read_at: int = -(10**9)
     read_time: float = -1e9
     read_quality: float = 0.0
@@ -67,9 +73,11 @@ class Track:
     changed: float | None = None
     partial: bool = False
     grown: bool = False
+    growth: float = 1.0
     final: bool = False
     ended_told: bool = False
     turns: int = 0
+    drift: np.ndarray = field(default_factory=lambda: np.zeros(2, np.float32))
     told: str = ""
     twin: Track | None = None
     best: Shot | None = field(default=None, repr=False)
@@ -91,6 +99,16 @@ class Track:
         result = self.vote.result
         return result if result.text or self.former is None else self.former.result
 
+    def shot(self, shot: Shot) -> None:
+        """One that was read; kept if it shows the word as it is told, and better than the best so far."""
+        word = self.result.text.casefold()
+
+        def worth(of: Shot) -> tuple[bool, float]:
+            return of.text.casefold() == word, of.quality
+
+        if self.best is None or worth(shot) > worth(self.best):
+            self.best = shot
+
     def anew(self, vote: TrackVote) -> None:
         """What was read so far was of less than can be read now."""
         if self.vote.result.text:
@@ -103,10 +121,13 @@ class Track:
         self.reads += 1
         if self.grown:
             self.grown = False
-            if part_of(self.result.text, text):
+            if self.result.text.casefold() in text.casefold():
                 self.anew(vote())
         said = self.vote.result
-        if said.weight < SETTLED or not text or text.casefold() == said.text.casefold() or self.partial:
+        same = text.casefold() == said.text.casefold()
+        if not same and self.changed is None and may_be_hidden(text, said.text):  # the same letters, read otherwise
+            same = True
+        if said.weight < SETTLED or not text or same or self.partial:
             self.vote.add(text, confidence)
             if text:
                 self.rival = None
@@ -116,8 +137,21 @@ class Track:
         if self.rival is None:
             self.rival, self.rival_since = vote(), time if self.changed is None else self.changed
         self.rival.add(text, confidence)
-        agreed = self.rival.result.weight
-        return agreed >= REPLACED and 2 * agreed > self.rival.total and time - self.rival_since >= PASSING
+        rival = self.rival.result
+        if rival.weight < REPLACED or 2 * rival.weight <= self.rival.total:
+            return False
+        like = may_be_hidden(rival.text, said.text)
+        clearer = like and rival.weight > said.weight and same_but_an_end(rival.text, said.text)
+        if clearer or part_of(said.text, rival.text):  # what hid some letters of it is gone
+            self.vote, self.rival = self.rival, None
+            return False
+        return time - self.rival_since >= (HIDING if like else PASSING)
+
+    @property
+    def replaced(self) -> bool:
+        """Did another word take its place lately, as far as its reads tell?"""
+        rival = self.rival.result if self.rival is not None else None
+        return rival is not None and rival.weight >= REPLACED - 0.1 and not may_be_hidden(rival.text, self.result.text)
 
     def settle(self) -> None:
         """After a read: settled, if that is what it is now."""
@@ -132,3 +166,20 @@ class Track:
 def part_of(a: str, b: str) -> bool:
     """Is a what is to be seen of b where something hides the rest?"""
     return len(b) > len(a) >= max(2, len(b) / 3) and a.casefold() in b.casefold()
+
+
+def may_be_hidden(a: str, b: str) -> bool:
+    """May a be what is read of b where something hides some letters? Not where figures alone are others: displays'
+    are."""
+    a, b = a.casefold(), b.casefold()
+    if len(a) == len(b) and all(x == y or (x.isdigit() and y.isdigit()) for x, y in zip(a, b)):
+        return False
+    most = max(len(a), len(b)) // 2
+    return edits(a, b, most) <= most
+
+
+def same_but_an_end(a: str, b: str) -> bool:
+    """Are they of one length, and alike but for one end, a quarter of them at most? So a word is read that was cut."""
+    a, b = a.casefold(), b.casefold()
+    end = max(1, len(a) // 4)
+    return len(a) == len(b) > 2 and (a[end:] == b[end:] or a[:-end] == b[:-end])

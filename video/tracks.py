@@ -9,15 +9,20 @@ import numpy as np
 
 from .detect import Detections
 from .flow import Moved, Small, alike, carried, follow, look, same_letters
-from .geometry import area, pairs
-from .track import REPLACED, SETTLED, State, Track, part_of
+from .geometry import area, overlaps, pairs
+from .track import SETTLED, State, Track, part_of
 from .vote import TrackVote, edits
 
 SAME = 0.3  # of two quads' common area over all of it, from which they are one word
 WITHIN = 0.7  # of a quad's area inside another, from which it is a part of that
 MISSED = 3  # searches in a row that do not find a word, until it is taken for lost
 DOUBTED = 2  # frames in a row in which a word looks otherwise, until it is searched again
-GROWN = 1.3  # times its area, from which a word found again is more than what was followed
+SURE = 0.9  # correlation of its looks from which a word is where its points went
+DRIFT = 0.3  # share of a frame in a word's own speed, a running mean
+GROWN = 1.2  # times its area, from which a word found again is more than what was read
+STEADY = 1.05  # times its area, up to which it is the same as before
+LESS = 1.1  # the same of a word that looks otherwise: its quad is not to shrink with what is left of it
+HIDDEN = 8  # searches in a row that find less of a word than was read, until it is taken for shorter
 PARTS = 2  # searches in a row that find a word in parts, until the parts are believed
 KNOWN = 0.4  # weight of votes from which a new track's word tells whether it is a lost one
 
@@ -46,8 +51,15 @@ class Tracker:
         active = self.active
         moved = follow(before, after, np.array([t.quad for t in active], np.float32).reshape(-1, 4, 2))
         for track, quad, followed in zip(active, moved.quads, moved.followed):
-            track.quad = quad
+            expected = carried(track.quad, moved.camera)
             seen = look(after, quad)
+            if followed and not track.hidden and float(seen @ track.look) >= SURE:
+                track.drift += (quad.mean(0) - expected.mean(0) - track.drift) * DRIFT
+            else:  # what passes before a word takes its points along
+                other = look(after, expected + track.drift)
+                if not followed or track.hidden or other @ track.look > (track.changed is None) * (seen @ track.look):
+                    quad, seen, followed = expected + track.drift, other, True
+            track.quad = quad
             if track.read_look is not None:
                 same = same_letters(seen, track.read_look)
                 track.changed = None if same else began if track.changed is None else track.changed
@@ -60,7 +72,7 @@ class Tracker:
                 track.state = State.LOST
         for track in self.tracks:
             if track.state is State.LOST and track not in active:
-                track.quad = carried(track.quad, moved.camera)
+                track.quad = carried(track.quad, moved.camera) + track.drift
         return moved
 
     def cut(self) -> None:
@@ -114,7 +126,7 @@ class Tracker:
         """A search that found parts of a track; those that are words of their own."""
         if len(parts) > 1:  # a line that was not cut before
             track.parts += 1
-            if track.parts >= PARTS:
+            if track.parts >= (HIDDEN if track.vote.result.weight >= SETTLED else PARTS):
                 track.state, track.final = State.LOST, True
                 return parts
         elif track.doubt and not seen:  # another, shorter word in its place, or something before it
@@ -165,7 +177,7 @@ class Tracker:
     def _ended(self, over: list[Track]) -> list[Track]:
         for track in over:
             track.state = State.ENDED
-            if track.rival is not None and track.rival.result.weight >= REPLACED - 0.1:  # another word took its place
+            if track.replaced:
                 track.end = min(track.end, track.rival_since)
         self.tracks = [t for t in self.tracks if t.state is not State.ENDED]
         return over
@@ -176,12 +188,18 @@ class Tracker:
         track.frames += 1
 
     def _confirm(self, track: Track, quad: np.ndarray | None, frame: Small, end: float) -> None:
-        if quad is not None:
-            grown = area(quad) > GROWN * area(track.quad)
-            if grown and track.reads:  # more of it has come into view than was read
+        if quad is not None and self._hidden(track, quad):
+            track.hidden += 1
+        elif quad is not None:
+            more = area(quad) / max(area(track.quad), 1e-6)
+            track.growth *= max(more, 1.0)
+            if track.growth > GROWN and track.reads:  # more of it has come into view than was read
                 track.grown, track.state = True, State.REOPENED
-            near = not track.doubt and not grown and area(track.quad) < GROWN * area(quad)
+                if track.twin is None and not track.told:
+                    track.twin = self._lost_at(quad)
+            near = not track.doubt and 1 / GROWN < more < STEADY
             track.quad = (track.quad + quad) / 2 if near else quad
+            track.hidden = 0
         if track.doubt:
             self._seen(track, end)
         if track.state is State.TENTATIVE:
@@ -189,19 +207,30 @@ class Tracker:
         track.look, track.misses, track.parts = look(frame, track.quad), 0, 0
         track.searches += 1
 
+    def _hidden(self, track: Track, quad: np.ndarray) -> bool:
+        """Is what a search found what is left of a word where something hides the rest? Not for long."""
+        less = GROWN if track.changed is None else LESS
+        if area(track.quad) < less * area(quad) or track.vote.result.weight < SETTLED or track.hidden >= HIDDEN:
+            return False
+        return float(overlaps(quad[None], track.quad[None])[0, 0]) > WITHIN * area(quad)
+
     def _begin(self, found: Detections, j: int, frame: Small, end: float, began: float) -> Track:
         quad = found.quads[j].astype(np.float32)
         label = found.labels[j] if found.labels else ""
         track = Track(next(self._numbers), quad, self.vote(), began, end, look(frame, quad), label)
+        track.twin = self._lost_at(quad)
+        self.count += 1
+        self.tracks.append(track)
+        return track
+
+    def _lost_at(self, quad: np.ndarray) -> Track | None:
+        """The lost track that what is at a place may be again."""
         lost = [t for t in self.tracks if t.state is State.LOST and not t.final]
         taken = {id(t.twin) for t in self.tracks}
         matched, shared = pairs(np.array([t.quad for t in lost], np.float32).reshape(-1, 4, 2), quad[None], SAME)
         inside = np.flatnonzero(shared[:, 0] > WITHIN * max(area(quad), 1e-6)) if lost else np.zeros(0, int)
         places = [i for i, _ in matched] or inside.tolist()[:1]
-        track.twin = next((lost[i] for i in places if id(lost[i]) not in taken), None)
-        self.count += 1
-        self.tracks.append(track)
-        return track
+        return next((lost[i] for i in places if id(lost[i]) not in taken), None)
 
     def _replaced(self, track: Track, end: float) -> Track:
         """The rival of a track, as one of its own; the other ended when the rival was first read."""
@@ -218,7 +247,9 @@ class Tracker:
 
     def _revived(self, old: Track, new: Track) -> Track:
         """A lost track goes on where the new one is."""
-        old.quad, old.look, old.end, old.turns = new.quad, new.look, new.end, new.turns
+        if not self._hidden(old, new.quad):
+            old.quad, old.look, old.turns, old.drift = new.quad, new.look, new.turns, new.drift
+        old.end = new.end
         old.read_at, old.read_time, old.read_look = new.read_at, new.read_time, new.read_look
         old.frames += new.frames
         old.reads += new.reads

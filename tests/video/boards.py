@@ -67,6 +67,55 @@ class Board:
         return [Word(self.plan[self.now], self.sure if wide else 0.1, (self.sure,)) for wide in flat]
 
 
+class Hidden(Board):
+    """One word past which a post goes, `post` pixels wide, from left to right: found and read is what it leaves,
+    in one piece where it hides an end, in two where it is in the middle (the longer one is read)."""
+
+    def __init__(self, word, frames, post=60, pace=4, first=12, **how):
+        super().__init__([word] * frames, **how)
+        self.word, self.post, self.pace, self.first = word, post, pace, first
+
+    def hidden(self, i):
+        left = self.at[0] - self.post + self.pace * (i - self.first)
+        return left, left + self.post
+
+    def whole(self, i):
+        left, right = self.hidden(i)
+        x0, _, x1, _ = self.box(self.word)
+        return right <= x0 or left >= x1
+
+    def pixels(self, i):
+        pixels = super().pixels(i).copy()
+        left, right = (int(np.clip(x, 0, self.size[1])) for x in self.hidden(i))
+        pixels[:, left:right] = 40 + pixels[:, left:right] // 16
+        return pixels
+
+    def pieces(self, i):
+        """(x0, x1, letters) of what is to be seen."""
+        left, right = self.hidden(i)
+        x0, _, x1, _ = self.box(self.word)
+        edges = [self.box(self.word[:k])[2] if k else x0 for k in range(len(self.word) + 1)]
+        found = []
+        for a, b in ((x0, min(x1, left)), (max(x0, right), x1)):
+            letters = "".join(c for c, s, e in zip(self.word, edges, edges[1:]) if s >= a - 4 and e <= b + 4)
+            if b - a >= 12 and letters:
+                found.append((a, b, letters))
+        return [(x0, x1, self.word)] if self.whole(i) else found
+
+    def detect(self, frame):
+        self.now = frame.index
+        _, y0, _, y1 = self.box(self.word)
+        quads = [
+            [[a - 3, y0 - 4], [b + 3, y0 - 4], [b + 3, y1 + 4], [a - 3, y1 + 4]] for a, b, _ in self.pieces(self.now)
+        ]
+        return Detections(np.array(quads, np.float32).reshape(-1, 4, 2), np.ones(len(quads), np.float32))
+
+    def read(self, images, on_error="raise"):
+        self.asked += len(images)
+        longest = max((piece[2] for piece in self.pieces(self.now)), key=len, default="")
+        return [Word(longest, self.sure if longest else 0.1, (self.sure,)) for _ in images]
+
+
 def events(board, frames=None, **how):
     reader = VideoReader(board, board, **how)
     told = []

@@ -17,20 +17,43 @@ from clip4str.video.reader import VideoReader
 from clip4str.video.vote import Lexicon
 
 cv2 = needed("cv2", "video")
-from boards import RATE, Board, events  # noqa: E402  (needs cv2)
+from boards import RATE, Board, Hidden, events  # noqa: E402  (needs cv2)
 
 
 def ended(told):
     return [(e.text, pytest.approx(e.start), pytest.approx(e.end)) for e in told if isinstance(e, WordEnded)]
 
 
-@pytest.mark.parametrize(("first", "second"), [("GATE 12", "GATE 13"), ("OPEN", "SHUT"), ("12:34", "12:35")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("GATE 12", "GATE 13"), ("OPEN", "SHUT"), ("12:34", "12:35"), ("LEFT", "LOST"), ("MONDAY", "SUNDAY")],
+)
 def test_a_display_that_shows_another_word_ends_the_one_and_begins_the_other(first, second):
     told = events(Board([first] * 40 + [second] * 40))
     assert [text for text, _, _ in ended(told)] == [first, second]
     one, two = (e for e in told if isinstance(e, WordEnded))
     assert one.start == 0 and two.end == pytest.approx(8.0)
     assert one.end == two.start and 4.0 <= one.end <= 6.1
+
+
+@pytest.mark.parametrize("post", [40, 90])
+@pytest.mark.parametrize("word", ["FUNCTION", "calling", "pig"])
+def test_a_word_past_which_a_post_goes_is_one_word_all_the_time(word, post):
+    board = Hidden(word, 110, post, pace=8)
+    assert not board.whole(18) and board.whole(0) and board.whole(109)
+    told = events(board)
+    assert ended(told) == [(word, 0.0, 11.0)]
+    (last,) = (e for e in told if isinstance(e, WordEnded))
+    assert board.whole(round(last.time * RATE))  # what is shown of it is all of it
+
+
+def test_a_word_that_comes_out_from_behind_a_post_is_read_whole():
+    board = Hidden("STATION", 70, post=110, pace=5, first=0)
+    board.plan = board.plan[31:]
+    board.first -= 31
+    assert not board.whole(0)
+    told = [e for e in events(board) if isinstance(e, WordEnded)]
+    assert [e.text for e in told] == ["STATION"]
 
 
 def test_a_long_word_replaced_by_a_short_one_ends():
