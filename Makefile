@@ -14,13 +14,14 @@ PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: help demo test test-all fuzz lint bench kernels ship setup clean $(NETWORK)
+.PHONY: help demo test test-all test-live fuzz lint bench kernels ship setup clean $(NETWORK)
 
 help:
 	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
 	@echo "make setup      all of development into $(VENV), 3 GB: torch for CPUs and whatever tests need. Where the package"
 	@echo "                index has torch for CUDA alone it is 8 GB: name another, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
+	@echo "make test-live  beside real servers and pipelines: installs Debian packages where it can, else skips"
 	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
 	@echo "make bench      the packaged network beside the published way of decoding"
 	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"
@@ -61,6 +62,10 @@ test: $(STAMP)
 # more, and 8 GB of memory
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+# GStreamer, RTSP and MQTT servers, a browser: needs root and apt-get, or what it says that is missing
+test-live: $(STAMP)
+	$(BIN)/python tests/live/run.py
 
 # inputs by what has been read of them; by coverage of the code where atheris is installed
 MINUTES ?= 10
