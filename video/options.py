@@ -40,12 +40,12 @@ def detector_of(args: argparse.Namespace, threads: int) -> Detector:
     )
 
 
-def region_of(text: str | None) -> tuple[int, int, int, int] | None:
-    """x,y,w,h in pixels. Raises UsageError."""
+def region_of(text: str | None, name: str = "--region") -> tuple[int, int, int, int] | None:
+    """x,y,w,h in pixels. name: of the option. Raises UsageError."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text.replace(" ", ""))
     numbers: Sequence[int] = [int(n) for n in match.groups()] if match else ()
     if not numbers or not (numbers[2] and numbers[3]) or max(numbers) > 100_000:
-        raise UsageError(f"--region is x,y,width,height in pixels, as in 100,0,640,360, not {text!r}")
+        raise UsageError(f"{name} is x,y,width,height in pixels, as in 100,0,640,360, not {text!r}")
     return numbers[0], numbers[1], numbers[2], numbers[3]
