@@ -79,7 +79,7 @@ class Gap:
 class Statistics:
     """Of one source so far. dropped: frames that a live source overtook; damaged: not looked at; detections: frames
     in which words were searched; crops: words in view, summed over frames, of which reads were read; milliseconds: of
-    this thread and stage, over all frames."""
+    this thread and stage, over all frames; ended: the source has, and these are its last."""
 
     source: int
     frames: int = 0
@@ -92,6 +92,7 @@ class Statistics:
     words: int = 0
     seconds: float = 0.0
     milliseconds: dict[str, float] = field(default_factory=dict)
+    ended: bool = False
 
 
 Event = WordFound | WordChanged | WordEnded | Gap | Statistics

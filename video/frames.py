@@ -18,7 +18,8 @@ class Frame:
     pixels: uint8, (H, W, 3) for "rgb" and "bgr", (H * 3 / 2, W) for "nv12". time: seconds since the source's first
     frame, when it is shown; index: its number there, from 0. duration: seconds that it is shown, None where only the
     next frame tells. damaged: decoded with errors, neither searched nor read. broken: what happened before it
-    ("reconnected", "size changed", ...), so that nothing is followed across; empty otherwise.
+    ("reconnected", "size changed", ...), so that nothing is followed across; empty otherwise. arrived: time.monotonic()
+    when a source that is read ahead had it decoded, None where that is not known.
     """
 
     pixels: Any
@@ -28,6 +29,7 @@ class Frame:
     duration: float | None = None
     damaged: bool = False
     broken: str = ""
+    arrived: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from .vote import Lexicon, TrackVote, compiled
 if TYPE_CHECKING:
     from .sources import Source
 
-Watch = Callable[[int, Frame, list[tuple[np.ndarray, str, float, bool]]], None]
+Watch = Callable[[int, Frame, list[tuple[np.ndarray, str, float, bool, int]]], None]
 PAUSE = 0.1  # seconds to wait for a live source before words that are gone are told
 
 
@@ -70,8 +70,8 @@ class VideoReader:
         """The events of one source or several: paths, URLs, iterables of frames, see sources.open_source.
 
         Several are looked at in turn, and their crops read together; a live one that has no new frame is passed over.
-        watch: is called after each frame with the source's number, the frame and its words. Raises SourceError once
-        all have ended, where one could not be read on.
+        watch: is called after each frame with the source's number, the frame and its words, as Stream.shown has them.
+        Raises SourceError once all have ended, where one could not be read on.
         """
         from .sources import open_source
 
@@ -140,7 +140,7 @@ class VideoReader:
         )  # fmt: skip
 
     def _ended(self, stream: Stream, source: Source) -> list[Event]:
-        return self._given([*stream.finish()[:-1], stream.statistics(source.dropped)])
+        return self._given([*stream.finish()[:-1], stream.statistics(source.dropped, ended=True)])
 
     def _given(self, events: list[Event]) -> list[Event]:
         if self.crops:

@@ -170,25 +170,25 @@ class Stream:
         self._mended(self.clock.end)
         for track in self.tracker.finish():
             self._tell_end(track)
-        self._tell(self.statistics())
+        self._tell(self.statistics(ended=True))
         told, self._pending = self._pending, []
         return told
 
-    def shown(self) -> list[tuple[np.ndarray, str, float, bool]]:
-        """Of each word in the present frame its quad, its text so far ("" for none), confidence, and whether that is
-        settled."""
+    def shown(self) -> list[tuple[np.ndarray, str, float, bool, int]]:
+        """Of each word in the present frame its quad, its text so far ("" for none), confidence, whether that is
+        settled, and its track's number."""
         words = []
         for track in self.tracker.active:
             if track.visible:
                 result = track.result
                 quad = turned(track.quad, track.turns)
-                words.append((quad, result.text, result.confidence, track.state is State.SETTLED))
+                words.append((quad, result.text, result.confidence, track.state is State.SETTLED, track.number))
         return words
 
-    def statistics(self, dropped: int = 0) -> Statistics:
+    def statistics(self, dropped: int = 0, ended: bool = False) -> Statistics:
         c = self.counts
         return Statistics(self.number, c.frames, dropped, c.damaged, c.detections, c.crops, c.reads, self.tracker.count,
-                          c.words, self.clock.end, dict(c.milliseconds))  # fmt: skip
+                          c.words, self.clock.end, dict(c.milliseconds), ended)  # fmt: skip
 
     def spent(self, stage: str, milliseconds: float) -> None:
         spent = self.counts.milliseconds

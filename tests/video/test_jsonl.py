@@ -26,6 +26,7 @@ EVENTS = [
 KINDS = {
     "integer": lambda v: type(v) is int,
     "number": lambda v: type(v) in (int, float),
+    "boolean": lambda v: type(v) is bool,
     "string": lambda v: type(v) is str,
     "list of strings": lambda v: type(v) is list and all(type(each) is str for each in v),
     "4 x 2 numbers": lambda v: np.array(v).shape == (4, 2),

@@ -45,15 +45,15 @@ def test_what_passes_is_dropped_and_counted_and_no_word_is_lost():
     sink.write(WordChanged(0, 1, 0.0, "B", "A", 1.0, QUAD))
     sink.write(Statistics(0))
     assert sink.dropped == 2
-    last = threading.Thread(target=sink.write, args=(ended(4),))
+    last = threading.Thread(target=lambda: (sink.write(Statistics(0, ended=True)), sink.write(ended(4))))
     last.start()
     last.join(0.05)
-    assert last.is_alive()  # waits, as it must not be lost
+    assert last.is_alive()  # waits, as neither must be lost
     slow.let.release(10)
     last.join(20)
-    sink.write(Statistics(1))
     sink.close()
     assert [event.track for event in slow.events if isinstance(event, WordEnded)] == [0, 1, 2, 3, 4]
+    assert [event.ended for event in slow.events if isinstance(event, Statistics)] == [True]
     assert slow.closed == 1
 
 

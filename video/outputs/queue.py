@@ -12,14 +12,18 @@ from ..frames import Frame
 from .base import Sink
 from .drawing import Shown
 
-PASSING = (WordChanged, Statistics)  # a later one says as much
 FRAMES = 4  # that wait to be drawn: one is megabytes
 
 
+def passing(event: Event) -> bool:
+    """Will a later one say as much?"""
+    return isinstance(event, WordChanged) or (isinstance(event, Statistics) and not event.ended)
+
+
 class Queued:
-    """A Sink before another one. Where that is `most` events late, passing events (WordChanged, Statistics) are left
-    out, counted in `dropped`, and the rest waits: no other event is ever lost. `show` is the other one's (Overlay): a
-    few frames may wait.
+    """A Sink before another one. Where that is `most` events late, passing events (WordChanged, Statistics but the
+    last) are left out, counted in `dropped`, and the rest waits: no other event is ever lost. `show` is the other one's
+    (Overlay): a few frames may wait.
 
     What the other sink raises is raised by the next call here; no more is written to it then.
     """
@@ -36,7 +40,7 @@ class Queued:
 
     def write(self, event: Event) -> None:
         with self._change:
-            if len(self._calls) >= self.most and isinstance(event, PASSING):
+            if len(self._calls) >= self.most and passing(event):
                 self.dropped += 1
                 return
             self._put(lambda: self.sink.write(event), lambda: len(self._calls) < self.most)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 import weakref
 from collections import deque
+from dataclasses import replace
 
 from ..frames import Frame
 from .base import Source
@@ -66,7 +68,7 @@ class Threaded(Source):
             for frame in self.source:
                 self._pace(frame)
                 with self._ready:
-                    self._put(frame)
+                    self._put(replace(frame, arrived=time.monotonic()))
                     self._ready.notify_all()
                 if self.stopping.is_set():
                     break
