@@ -20,6 +20,17 @@ def need_opencv() -> None:
         raise BackendError("videos and photos need OpenCV: pip install 'clip4str[video]'")
 
 
+def listening_address(text: str, option: str) -> tuple[str, int]:
+    """[HOST:]PORT, HOST in brackets where it is an IPv6 address. Without one: this machine alone. Port 0: any that is
+    free. Raises UsageError, naming the option."""
+    host, _, port = text.rpartition(":") if ":" in text else ("127.0.0.1", ":", text)
+    bracketed = host.startswith("[") and host.endswith("]")
+    good = port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65536
+    if not good or not host or re.search(r"[\s/@\[\]]", host.strip("[]")) or (":" in host and not bracketed):
+        raise UsageError(f"{option} is a port or HOST:PORT, as in 8080, 0.0.0.0:8080 or [::1]:8080, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
 def add_detector_options(parser: argparse.ArgumentParser, long_side: int = LONG_SIDE) -> None:
     group = parser.add_argument_group("detector")
     group.add_argument(

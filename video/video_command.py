@@ -23,6 +23,7 @@ from .options import add_detector_options, detector_of, need_opencv, region_of
 
 if TYPE_CHECKING:
     from .reader import VideoReader
+    from .view import View
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "jsonl": (), "srt": (".srt",), "vtt": (".vtt",), "csv": (".csv",), "sheet": (".png",), "overlay": (".mp4",)
@@ -33,6 +34,7 @@ examples:
   clip4str video street.mp4 --jsonl words.jsonl --sheet words.png --overlay read.mp4
   clip4str video lecture.mkv --srt lecture.srt             words as subtitles
   clip4str video rtsp://camera/1 --jsonl - --live          events as they come; the newest frame alone
+  clip4str video rtsp://camera/1 --view 8080               a page to watch: http://127.0.0.1:8080/
   clip4str video gate1.mp4 gate2.mp4 --pattern '[A-Z]{2}[0-9]{3,4}'
   ffmpeg -i x.ts -f yuv4mpegpipe -pix_fmt yuv420p - | clip4str video -
 A source is a video file, a folder of pictures, an address, a camera's number, or - for YUV4MPEG2 on standard input.
@@ -55,6 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--csv", type=Path, metavar="FILE", help="a row a word")
     group.add_argument("--overlay", type=Path, metavar="FILE.mp4", help="the video with its words; of one source")
     group.add_argument("--sheet", type=Path, metavar="FILE.png", help="the best crop of every word on one picture")
+    group.add_argument("--view", metavar="[HOST:]PORT", help="a page to watch in a browser, of this machine alone; "
+                       "with another address, as in 0.0.0.0:8080, one that asks for a token")  # fmt: skip
+    group.add_argument("--view-token", metavar="TOKEN", help="what the page asks for (default: $CLIP4STR_VIEW_TOKEN, "
+                       "which other users do not see, or a new one)")  # fmt: skip
     group.add_argument("--summary", action="store_true", help="time by stage, on stderr")
     group.add_argument("--quiet", action="store_true", help="no progress bar, and no table where there is a file")
     group = parser.add_argument_group("reading")
@@ -91,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .sources import open_source
 
     with ExitStack() as stack:
+        view = _view(args, stack)
         sources = [
             stack.enter_context(open_source(name, rate=args.rate, raw=args.raw if name == "-" else None,
                                             live=True if args.live else None))
@@ -102,14 +109,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         budget = args.max_latency or (1000 / max(rates) if args.live and rates else None)
         reader = VideoReader(
             recognizer, detector, detect_every=args.detect_every, pattern=args.pattern, lexicon=lexicon, region=region,
-            budget=budget, crops=args.sheet is not None,
+            budget=budget, crops=args.sheet is not None or view is not None,
         )  # fmt: skip
         outputs = Outputs(args, [source.name for source in sources], sources[0].rate)
         stack.callback(outputs.close)
+        if view is not None:
+            outputs.watched(view, sources)
         total = sum(source.frames or 0 for source in sources) or None
         with tqdm(total=total, unit="frame", disable=args.quiet or None) as bar:
             run(reader, sources, outputs, bar)
     return 0
+
+
+def _view(args: argparse.Namespace, stack: ExitStack) -> View | None:
+    """Its port is taken before anything is opened."""
+    if args.view is None:
+        if args.view_token is not None:
+            raise UsageError("--view-token is of a page: --view PORT")
+        return None
+    from .view import View
+
+    return stack.enter_context(View(args.view, args.view_token))
 
 
 def _file(named: str | Path | None) -> Path | None:
@@ -120,8 +140,8 @@ def run(reader: VideoReader, sources: Sequence[Any], outputs: Outputs, bar: Any)
     """Everything to its end, or to Ctrl-C: then what was seen so far is told whole, too."""
     words = 0
 
-    def watch(number: int, frame: Frame, shown: list[tuple[np.ndarray, str, float, bool]]) -> None:
-        outputs.show(frame, shown)
+    def watch(number: int, frame: Frame, shown: list[tuple[np.ndarray, str, float, bool, int]]) -> None:
+        outputs.show(number, frame, shown)
         dropped = sum(source.dropped for source in sources)
         bar.set_postfix_str(f"{words} words" + (f", {dropped} dropped" if dropped else ""), refresh=False)
         bar.update()
@@ -160,7 +180,20 @@ class Outputs:
         self.sinks = [outputs.Queued(sink) for sink in sinks]
         self.overlay = None if args.overlay is None else outputs.Queued(outputs.Overlay(args.overlay, rate))
 
-    def show(self, frame: Frame, words: list[tuple[np.ndarray, str, float, bool]]) -> None:
+        self.view: View | None = None
+
+    def watched(self, view: View, sources: Sequence[Any]) -> None:
+        """From now on by that page, too."""
+        view.start(sources)
+        from .outputs import Queued
+
+        self.view = view
+        self.sinks.append(Queued(view))
+        print(f"watch at {view.link}", file=sys.stderr)
+
+    def show(self, number: int, frame: Frame, words: list[tuple[np.ndarray, str, float, bool, int]]) -> None:
+        if self.view is not None:
+            self.view.show(number, frame, words)
         if self.overlay is not None:
             from .outputs import Shown
 

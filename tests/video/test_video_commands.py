@@ -75,6 +75,28 @@ def test_a_table_of_words_without_any_file(street, capsys):
     assert "12 frames" in err and "ms a frame" in err
 
 
+def test_a_video_is_read_for_a_page_to_watch(street, monkeypatch, capsys):
+    from clip4str.video.view import View
+
+    told, close = {}, View.close
+
+    def closed(view):
+        told["words"], told["status"] = view.board.since(0)[1], view.board.status()["sources"][0]
+        told["picture"] = view.pictures.newer(0, 0, 1)
+        told["crops"] = [view.board.crop(word["source"], word["track"]) for word in told["words"]]
+        close(view)
+
+    monkeypatch.setattr(View, "close", closed)
+    assert main(["video", str(street[0]), "--view", "0", "--quiet", "--threads", "1"]) == 0
+    assert "watch at http://127.0.0.1:" in capsys.readouterr().err
+    want = whole_words(*street[1:])
+    assert len({word["text"].lower() for word in told["words"]} & want) >= 0.7 * len(want)
+    assert {word["event"] for word in told["words"]} == {"word_ended"} and all(told["crops"])
+    assert all(word["began"] is None for word in told["words"])  # a file has no time of day
+    assert (told["status"]["state"], told["status"]["frames"]) == ("ended", 12) and told["status"]["latency"] > 0
+    assert len(told["picture"]) > 10_000
+
+
 def test_a_pattern_a_lexicon_and_a_region_narrow_what_is_told(street, tmp_path, capsys):
     _, frames, truth = street
     word = sorted(whole_words(frames, truth))[0]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clip4str.core.output_files import check_output, write_whole
 
-from ..events import WordEnded
-from .base import Collected
+from ..events import WordEnded, WordFound
+from .base import Collected, source_name
 
 COLUMNS = ("source", "track", "text", "confidence", "start", "end", "time", "reads", "frames", "label")
 CORNERS = tuple(f"{axis}{corner}" for corner in range(1, 5) for axis in "xy")
@@ -26,19 +26,25 @@ class Csv(Collected):
         check_output(file)
 
     def finish(self) -> None:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow((*COLUMNS, *CORNERS))
-        writer.writerows(self._row(word) for word in self.words)
-        write_whole(self.file, out.getvalue())
+        write_whole(self.file, csv_text(self.words, self.names))
 
-    def _row(self, word: WordEnded) -> list[object]:
-        times = [f"{value:.6f}" for value in (word.start, word.end, word.time)]
-        corners = [f"{value:.2f}" for value in word.quad.astype(float).ravel()]
-        return [
-            harmless(self.name(word.source)), word.track, harmless(word.text), f"{word.confidence:.6f}", *times,
-            word.reads, word.frames, harmless(word.label or ""), *corners,
-        ]  # fmt: skip
+
+def csv_text(words: Iterable[WordFound | WordEnded], names: Sequence[str]) -> str:
+    """A row a word. What is seen still has no end, reads and frames."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow((*COLUMNS, *CORNERS))
+    writer.writerows(_row(word, source_name(names, word.source)) for word in words)
+    return out.getvalue()
+
+
+def _row(word: WordFound | WordEnded, source: str) -> list[object]:
+    end, reads, frames = ("", "", "") if isinstance(word, WordFound) else (f"{word.end:.6f}", word.reads, word.frames)
+    corners = [f"{value:.2f}" for value in word.quad.astype(float).ravel()]
+    return [
+        harmless(source), word.track, harmless(word.text), f"{word.confidence:.6f}", f"{word.start:.6f}", end,
+        f"{word.time:.6f}", reads, frames, harmless(word.label or ""), *corners,
+    ]  # fmt: skip
 
 
 def harmless(text: str) -> str:
