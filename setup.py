@@ -104,6 +104,7 @@ DEV = [
     "pytest-xdist>=3.6",  # tests in two processes of one thread each: half the time
     "ruff>=0.8",  # lint and format
     "mypy>=1.13",  # types
+    "selenium>=4.20",  # drives Chromium: tests of the page to watch
     "omegaconf>=2.3",  # published checkpoints hold its objects: tests write real ones
     *RTX,  # a real compiler of engines, and the real CUDA bindings: no GPU needed to test with them
 ]
