@@ -88,6 +88,9 @@ VIDEO = [
 AV = [
     "av>=14",  # exact times, damaged frames marked; opt-in, as its wheel carries x264 and x265, which are GPL
 ]
+NVCODEC = [
+    "PyNvVideoCodec>=2.2; platform_system == 'Linux'",  # decodes files on NVIDIA GPUs; checked against 2.2
+]
 CLIP = [
     *TRAIN,
     "open_clip_torch>=2.20",  # CLIP's pretrained towers by name, to train from; local files need none of it
@@ -143,6 +146,7 @@ setup(
         "rtx": RTX,
         "video": VIDEO,
         "av": AV,
+        "nvcodec": NVCODEC,
         "peers": PEERS,
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),

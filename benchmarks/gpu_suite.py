@@ -147,7 +147,7 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
         rate = {"rate": lambda report: report.results.get("ceilings", {}).get("fp16_tflops")}
         return call("end_to_end", "end_to_end", config=config(name), batches=batches, device=_as_measured, **rate)
 
-    others_than_attention = ("decode_pass", "linear", "crop_resize", "tokenize", "collapse")
+    others_than_attention = ("decode_pass", "linear", "crop_resize", "thumbnail", "tokenize", "collapse")
     operators: dict[str, Any] = {"operators": others_than_attention, "device": _as_measured}
     attention: dict[str, Any] = {"operators": ("cross_attention",), "device": _as_measured}
     every = ("cross_attention", *others_than_attention)

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DtypeError, ImageError, ShapeError, UsageError
+from .errors import DtypeError, ShapeError
+from .planes import chosen_matrix, host_planes
 
-LAYOUTS = ("rgb", "bgr", "nv12")  # numbered so in the compiled kernels, as the next
-MATRICES = ("bt601", "bt709")
 LEAST_SIDE, MOST_SIDE = 2, 8192  # pixels of a rectified crop; 2 * MOST_SIDE to the cube must stay far below 2^63
-MOST_FRAME = 32768  # pixels of the frame's height and width: float32 then still knows 1/256 of a pixel
 TALL = 1.5
 LEAST_SINE = 1e-3  # of a quad's angle: below it the homography has no digits left in float32
 FAR = 65536.0  # pixels; corners beyond it are moved there
@@ -25,19 +23,17 @@ STEPS = 256  # positions between two pixels that the bilinear fetch knows
 Fetch = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows, columns (...) -> int32 RGB (..., 3)
 
 
-def rectified(frame: Any, quads: Any, layout: str = "rgb", matrix: str = "bt601", full_range: bool = False
+def rectified(frame: Any, quads: Any, layout: str = "rgb", matrix: str | None = None, full_range: bool = False
               ) -> Iterator[np.ndarray]:  # fmt: skip
     """Each quadrilateral of a frame as a rectangle, uint8 (h, w, 3) RGB, of the size of its longer sides.
 
     frame: uint8 (H, W, 3), for "nv12" (H * 3 / 2, W) or the pair of luma and chroma; any strides. quads: (N, 4, 2).
-    What is computed: kernels/crop_resize/api.py. Raises, before the first, ShapeError (for quads with their index),
-    DtypeError, ImageError, UsageError.
+    matrix, full_range: of NV12; matrix None: by planes.chosen_matrix. What is computed: kernels/crop_resize/api.py.
+    Raises, before the first, ShapeError (for quads with their index), DtypeError, ImageError, UsageError.
     """
-    for name, value, allowed in (("layout", layout, LAYOUTS), ("matrix", matrix, MATRICES)):
-        if value not in allowed:
-            raise UsageError(f"{name} is {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
-    planes = _planes(frame, layout)
+    planes = host_planes(frame, layout)
     limits = (planes[0].shape[0], planes[0].shape[1])
+    matrix = chosen_matrix(matrix, limits)
     fetch = fetching(planes, layout, matrix, full_range)
     sizes, maps = homographies(checked_quads(quads, limits))
 
@@ -210,31 +206,3 @@ def _faults(points: np.ndarray, frame: tuple[int, int]) -> list[tuple[np.ndarray
         ((sines < LEAST_SINE).any(1), "convex, sides not crossing, no three corners in a line"),
         (outside, f"some of it lies in the frame of {width}x{height} pixels"),
     ]
-
-
-def _planes(frame: Any, layout: str) -> tuple[np.ndarray, ...]:
-    """The frame's one plane, or luma and chroma, checked."""
-    parts: tuple[Any, ...] = frame if isinstance(frame, tuple) else (frame,)
-    for part in parts:
-        if not isinstance(part, np.ndarray) or part.dtype != np.uint8:
-            kind = f"{part.dtype} array" if isinstance(part, np.ndarray) else type(part).__name__
-            raise ImageError(f"frame: expected a uint8 numpy array for {layout}, got a {kind}")
-    if layout != "nv12":
-        if len(parts) != 1 or parts[0].ndim != 3 or parts[0].shape[2] != 3:
-            raise ShapeError(f"frame: {layout} is one array (height, width, 3), got {[part.shape for part in parts]}")
-        planes: tuple[np.ndarray, ...] = parts
-    elif len(parts) == 1:
-        rows = parts[0].shape[0]
-        if parts[0].ndim != 2 or rows % 3:
-            raise ShapeError(f"frame: nv12 is (height * 3 / 2, width), got {parts[0].shape}")
-        planes = (parts[0][: rows // 3 * 2], parts[0][rows // 3 * 2 :])
-    else:
-        planes = parts
-    height, width = planes[0].shape[:2]
-    if not (1 <= height <= MOST_FRAME and 1 <= width <= MOST_FRAME):
-        raise ShapeError(f"frame: 1 to {MOST_FRAME} pixels a side, got {width}x{height}")
-    if layout == "nv12" and (height % 2 or width % 2 or len(planes) != 2 or planes[1].shape != (height // 2, width)):
-        raise ShapeError(
-            f"frame: nv12 has even height and width, and chroma (height / 2, width), got {[p.shape for p in planes]}"
-        )
-    return planes

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 from clip4str.core.errors import BackendError, Clip4StrError, DeviceError, LayoutError, ShapeError, UsageError
 from clip4str.core.masks import MODES
 from clip4str.core.normalization import NORMALIZATION
-from clip4str.core.rectify import LAYOUTS, MATRICES
+from clip4str.core.planes import LAYOUTS, MATRICES
 from clip4str.kernels.shared.variants import ACTIVATIONS
 
 NAME = "libclip4str_kernels.so"
 VARIABLE = "CLIP4STR_KERNELS"  # path of the library
-ABI = 1
+ABI = 2
 NORMALIZATIONS = tuple(NORMALIZATION)
 _int, _long, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64
 _ERRORS: dict[int, type[Clip4StrError]] = {
@@ -84,6 +84,15 @@ class _CropResize(ctypes.Structure):
         *_fields(_pointer, "frame chroma"),
         *_fields(_long, "stride chroma_stride"),
         *_fields(_pointer, "quads out"),
+    ]
+
+
+class _Thumbnail(ctypes.Structure):
+    _fields_: ClassVar = [
+        *_fields(_int, "height width layout matrix full_range colour frame_height frame_width"),
+        *_fields(_pointer, "frame chroma"),
+        *_fields(_long, "stride chroma_stride"),
+        ("out", _pointer),
     ]
 
 
@@ -190,6 +199,11 @@ class KernelLibrary:
             "normalization": _number("normalization", NORMALIZATIONS, normalization),
         }
         self._launch("clip4str_crop_resize", _CropResize, stream, **options, **arguments)
+
+    def thumbnail(self, *, stream: int = 0, layout: str = "rgb", matrix: str = "bt601", **arguments: int) -> None:
+        """A whole frame, shrunk: clip4str_thumbnail. `stride` is in bytes."""
+        options = {"layout": _number("layout", LAYOUTS, layout), "matrix": _number("matrix", MATRICES, matrix)}
+        self._launch("clip4str_thumbnail", _Thumbnail, stream, **options, **arguments)
 
     def tokenize(self, *, stream: int = 0, **arguments: int) -> None:
         """Characters' ids to byte-pair tokens: clip4str_tokenize."""

@@ -15,6 +15,7 @@ from clip4str.core.errors import (
 )
 from clip4str.core.reading import Decoding, Stats
 
+from .frames import FrameQuads, frame_size
 from .images import IMAGE_SUFFIXES, load_image
 from .recognizer import Recognizer, Word
 
@@ -27,6 +28,7 @@ __all__ = [
     "Clip4StrError",
     "DataError",
     "Decoding",
+    "FrameQuads",
     "ImageError",
     "ParityError",
     "Recognizer",
@@ -35,5 +37,6 @@ __all__ = [
     "UnsafeCheckpointError",
     "UsageError",
     "Word",
+    "frame_size",
     "load_image",
 ]

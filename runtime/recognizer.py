@@ -17,15 +17,15 @@ from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BackendError, ImageError, NonFiniteError, ShapeError, UsageError
+from clip4str.core.errors import BackendError, ImageError, NonFiniteError, UsageError
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding, Reading, Stats, check_finite
-from clip4str.core.rectify import checked_shape, is_tall
 from clip4str.core.text import chosen_charset, first_end
 
 from .backends import open_backend, open_checkpoint
 from .backends.contract import Backend, Options
 from .bundle import Bundle
+from .frames import FrameReader
 from .images import TAKEN, ImageLike, is_file_like, load_fitted, normalized, prepare
 from .what_is import is_checkpoint_file
 from .word import Word, hint_of
@@ -35,7 +35,7 @@ T = TypeVar("T")
 BUNDLE_VARIABLE = "CLIP4STR_BUNDLE"
 
 
-class Recognizer:
+class Recognizer(FrameReader):
     """Reads words over a bundle. Safe to share between threads.
 
     >>> recognizer = Recognizer.load()
@@ -225,34 +225,6 @@ class Recognizer:
         if not self.backend.finite_rows(pixels).all():
             return ImageError(f"pixels[{row}] are not finite: NaN or infinity", index=row)
         return NonFiniteError(f"{self.manifest.name}: {error}", index=row)
-
-    def read_quads(self, frame: Any, quads: Any, layout: str = "rgb", *, turn: bool = True, **how: Any) -> list[Word]:
-        """Words of quadrilaterals in a frame, cut out and rectified: on the device with the torch backend, else on the
-        host in numpy. Pixels are the same to the bit, see kernels/crop_resize/api.py.
-
-        frame: uint8 (H, W, 3), or an NV12 plane (H * 3 / 2, W) with layout="nv12"; layout may also be "bgr". quads
-        (N, 4, 2): corners in pixels from the word's top left on, clockwise. turn: quads in lists and numpy arrays that
-        are 1.5 times as high as wide are also read turned by a quarter, either way, and the surest answer is theirs:
-        see Word.turns. how: matrix and full_range of NV12. Raises ShapeError with a bad quad's index, ImageError,
-        DtypeError, UsageError.
-        """
-        self._check_process()
-        how = {"layout": layout, "normalization": self.manifest.normalization, **how}
-        if not turn or not isinstance(quads, (list, tuple, np.ndarray)):
-            return self.read_pixels(self.backend.crop(frame, quads, **how))
-        corners = checked_shape(quads)
-        ways = [(0, 1, 3) if tall else (0,) for tall in is_tall(corners)]
-        asked = [np.roll(quad, -turns, axis=0) for quad, these in zip(corners, ways) for turns in these]
-        if not asked:
-            return []
-        try:
-            words = iter(self.read_pixels(self.backend.crop(frame, np.array(asked), **how)))
-        except ShapeError:
-            self.backend.crop(frame, corners, **how)  # the same, under the number that the caller knows
-            raise
-        return [max((replace(next(words), turns=n) for n in these), key=lambda w: w.confidence) for these in ways]
-
-    read_boxes = read_quads
 
     def reading(self, pixels: Any) -> Reading:
         """What words are made of, not calibrated: of `prepare`'s pixels, 1 to batch_size of them. Raises

@@ -54,7 +54,7 @@ class Read(NamedTuple):
 
 
 def read_quads(recognizer: Recognizer, frame: Frame, quads: np.ndarray) -> list[Read]:
-    return read_crops(recognizer, list(rectified(frame.pixels, quads, frame.layout)))
+    return read_crops(recognizer, list(rectified(frame.pixels, quads, **frame.colour)))
 
 
 def read_crops(recognizer: Recognizer, crops: Sequence[np.ndarray]) -> list[Read]:

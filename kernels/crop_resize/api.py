@@ -11,7 +11,8 @@ from torch import Tensor
 
 from clip4str.core.errors import DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.core.normalization import NORMALIZATION
-from clip4str.core.rectify import LAYOUTS, MATRICES, MOST_FRAME, checked_quads
+from clip4str.core.planes import DEEP, LAYOUTS, MOST_FRAME, chosen_matrix
+from clip4str.core.rectify import checked_quads
 
 from ..shared.checks import FLOATS, check_contiguous, check_dtype, check_range, check_same_device, check_shape
 from ..shared.launch import use_kernel
@@ -30,7 +31,7 @@ def crop_resize(
     layout: str = "rgb",
     normalization: str = "half",
     dtype: torch.dtype = torch.float32,
-    matrix: str = "bt601",
+    matrix: str | None = None,
     full_range: bool = False,
     out: Tensor | None = None,
     config: CropConfig | None = None,
@@ -53,9 +54,10 @@ def crop_resize(
     crops nor on the configuration.
 
     frame: uint8. "rgb" or "bgr": (Hf, Wf, 3), pixels dense, any row stride. "nv12": (Hf * 3 / 2, Wf), luma rows and
-        under them rows of interleaved U, V; or the pair (luma (Hf, Wf), chroma (Hf / 2, Wf)); rows dense, any row
-        strides; Hf, Wf even. Converted before interpolation; the four pixels of a square share their chroma sample, as
-        in most converters. matrix: "bt601" or "bt709"; full_range: luma and chroma are 0..255, not 16..235 and 16..240.
+        under them rows of interleaved U, V; or the pair (luma (Hf, Wf), chroma (Hf / 2, Wf) or (Hf / 2, Wf / 2, 2));
+        rows dense, any row strides; Hf, Wf even. Converted before interpolation; the four pixels of a square share
+        their chroma sample, as in most converters. matrix: "bt601", "bt709", None: by core.planes.chosen_matrix;
+        full_range: luma and chroma are 0..255, not 16..235 and 16..240.
     quads: (N, 4, 2), x and y in pixels of the word's top-left, top-right, bottom-right and bottom-left corner; the
         frame's first pixel covers 0 to 1. From the host (list, numpy, CPU tensor): each must be finite, convex,
         clockwise, 2 to 8192 pixels a side and not all outside the frame. On the GPU, with the frame: not checked
@@ -65,9 +67,11 @@ def crop_resize(
 
     Raises ShapeError (for quads with their index), DtypeError, LayoutError, DeviceError, UsageError.
     """
-    _check_names(layout, normalization, matrix)
+    check_layout(layout)
+    _check_name("normalization", normalization, tuple(NORMALIZATION))
     height, width = _check_size(size)
-    luma, chroma = _planes(frame, layout)
+    luma, chroma = frame_planes(frame, layout)
+    matrix = chosen_matrix(matrix, (luma.shape[0], luma.shape[1]))
     corners = _corners(quads, luma)
     if dtype not in FLOATS:
         raise DtypeError(f"dtype: expected float16, bfloat16 or float32, got {str(dtype).removeprefix('torch.')}")
@@ -95,14 +99,14 @@ def crop_resize(
     )  # fmt: skip
 
 
-def _check_names(layout: str, normalization: str, matrix: str) -> None:
-    for name, value, allowed in (
-        ("layout", layout, LAYOUTS),
-        ("normalization", normalization, tuple(NORMALIZATION)),
-        ("matrix", matrix, MATRICES),
-    ):
-        if value not in allowed:
-            raise UsageError(f"{name} is {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
+def check_layout(layout: str) -> None:
+    """Raises UsageError."""
+    _check_name("layout", layout, LAYOUTS)
+
+
+def _check_name(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
 
 
 def _check_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -115,8 +119,8 @@ def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _planes(frame: Frame, layout: str) -> tuple[Tensor, Tensor | None]:
-    """The frame's one plane, or luma and chroma, checked."""
+def frame_planes(frame: Frame, layout: str) -> tuple[Tensor, Tensor | None]:
+    """The frame's one plane, or luma and chroma, checked. Raises ShapeError, DtypeError, LayoutError, UsageError."""
     if layout != "nv12":
         if not isinstance(frame, Tensor):
             raise ShapeError(f"frame: {layout} is one tensor (height, width, 3), got a {type(frame).__name__}")
@@ -132,7 +136,7 @@ def _planes(frame: Frame, layout: str) -> tuple[Tensor, Tensor | None]:
     else:
         if len(frame) != 2:
             raise ShapeError(f"frame: nv12 is one tensor or the pair luma, chroma, got {len(frame)} parts")
-        luma, chroma = frame
+        luma, chroma = (plane.flatten(1) if plane.dim() == 3 else plane for plane in frame)
         sizes: dict[str, int] = {}
         check_shape("luma", luma, ("height", "width"), sizes)
         check_shape("chroma", chroma, (luma.shape[0] // 2, "width"), sizes)
@@ -144,6 +148,8 @@ def _planes(frame: Frame, layout: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _check_plane(name: str, plane: Tensor, height: int, width: int, *, dense: int) -> None:
+    if plane.dtype in (torch.uint16, torch.int16):
+        raise DtypeError(f"{name}: {str(plane.dtype).removeprefix('torch.')}: {DEEP}")
     check_dtype(name, plane, torch.uint8)
     check_range("frame: height", height, 1, MOST_FRAME)
     check_range("frame: width", width, 1, MOST_FRAME)

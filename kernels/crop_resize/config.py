@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clip4str.core.rectify import MATRICES
+from clip4str.core.planes import MATRICES
 
 MOST_OUTPUT = 2048  # pixels of the output's height and width: MOST_SIDE * MOST_OUTPUT * 4 must stay below 2^31
 CONVERSIONS = tuple((matrix, full) for full in (False, True) for matrix in MATRICES)  # the kernel's `conversion` counts

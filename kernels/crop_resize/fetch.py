@@ -71,7 +71,7 @@ def _fixed(position, limit):
 
 
 @triton.jit
-def _yuv(conversion):
+def yuv(conversion):
     """The six numbers of core.rectify.yuv_matrix."""
     return (
         _chosen(conversion, 0),
@@ -97,7 +97,7 @@ def _level(total):
 
 
 @triton.jit
-def _pixel(frame, chroma, y, x, stride, chroma_stride, swap, black, luma, rv, gu, gv, bu, NV12: tl.constexpr):
+def pixel(frame, chroma, y, x, stride, chroma_stride, swap, black, luma, rv, gu, gv, bu, NV12: tl.constexpr):
     """Red, green, blue of frame pixels, int32."""
     if NV12:
         pair = chroma + (y >> 1) * chroma_stride + (x & -2)
@@ -124,7 +124,7 @@ def fetch(picture, mapping, us, vs, NV12: tl.constexpr):
     inverse = reciprocal(below)
     x = _fixed(x0 + (a * u + b * v) * inverse, frame_width)
     y = _fixed(y0 + (d * u + e * v) * inverse, frame_height)
-    black, luma, rv, gu, gv, bu = _yuv(conversion)
+    black, luma, rv, gu, gv, bu = yuv(conversion)
     red = x * 0 + 32768
     green = red
     blue = red
@@ -134,7 +134,7 @@ def fetch(picture, mapping, us, vs, NV12: tl.constexpr):
         for i in tl.static_range(2):
             column = tl.minimum(tl.maximum((x >> 8) + i, 0), frame_width - 1)
             weight = y_weight * ((x & 255) if i == 1 else 256 - (x & 255))
-            r, q, s = _pixel(frame, chroma, row, column, stride, chroma_stride, swap, black, luma, rv, gu, gv, bu, NV12)
+            r, q, s = pixel(frame, chroma, row, column, stride, chroma_stride, swap, black, luma, rv, gu, gv, bu, NV12)
             red += weight * r
             green += weight * q
             blue += weight * s

@@ -26,7 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CLIP4STR_KERNELS_ABI 1 /* changes when a structure or function of this file does */
+#define CLIP4STR_KERNELS_ABI 2 /* changes when a structure or function of this file does */
 
 #if defined(__GNUC__)
 #define CLIP4STR_API __attribute__((visibility("default")))
@@ -244,6 +244,22 @@ typedef struct {
 
 CLIP4STR_API int clip4str_crop_resize(const clip4str_kernels *kernels, const clip4str_crop_resize_arguments *arguments,
                                       CUstream stream, clip4str_message *message);
+
+/* A whole frame, shrunk: each pixel the mean of the area below it. core/thumbnail.py says what it computes. */
+typedef struct {
+  int32_t height, width; /* of the output; each at most the frame's, and 4096 */
+  int32_t layout;        /* CLIP4STR_LAYOUT_... */
+  int32_t matrix;        /* CLIP4STR_MATRIX_..., for NV12 in colour */
+  int32_t full_range;    /* for NV12 in colour: 1 if luma and chroma are 0..255 */
+  int32_t colour;        /* 1: red, green, blue; 0: grey, which is NV12's luma */
+  int32_t frame_height, frame_width; /* pixels, 1 to 32768; even for NV12 */
+  clip4str_pointer frame, chroma;    /* as of crop_resize; chroma null also for NV12 in grey */
+  int64_t stride, chroma_stride;     /* bytes from row to row, 0: dense */
+  clip4str_pointer out;  /* uint8 [colour ? 3 : 1, height, width] */
+} clip4str_thumbnail_arguments;
+
+CLIP4STR_API int clip4str_thumbnail(const clip4str_kernels *kernels, const clip4str_thumbnail_arguments *arguments,
+                                    CUstream stream, clip4str_message *message);
 
 #ifdef __cplusplus
 }

@@ -12,8 +12,10 @@ import numpy as np
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import ImageError, UsageError
 from clip4str.core.masks import Rule
+from clip4str.core.planes import host_planes
 from clip4str.core.reading import Pass, Reading, Stages
 from clip4str.core.rectify import rectified
+from clip4str.core.thumbnail import thumbnail, thumbnail_size
 
 from ..images import load_fitted, normalized
 
@@ -125,6 +127,22 @@ class Backend(Stages):
         fitted = [load_fitted(crop, self.image_size)[0] for crop in rectified(frame, quads, **how)]
         return normalized(fitted, self.image_size, normalization)
 
+    def join(self, parts: Sequence[Any]) -> Any:
+        """What `crop` gave for several frames, as what it gives for one. parts: one or more."""
+        return np.concatenate(parts)
+
+    def thumbnail(self, frame: Any, long_side: int, *, colour: bool = False, **how: Any) -> np.ndarray:
+        """A frame shrunk to `long_side` pixels, on the host: uint8 (1, h, w) grey or (3, h, w) RGB, as core.thumbnail
+        computes it, whose errors it raises. how: layout, matrix, full_range."""
+        size = host_planes(frame, how.get("layout", "rgb"))[0].shape[:2]
+        return thumbnail(frame, thumbnail_size(size, long_side), colour=colour, **how)
+
+    def rows(self, frame: Any, first: int, last: int, layout: str = "rgb") -> tuple[np.ndarray, ...]:
+        """The planes of a frame's rows from `first` to before `last`, on the host; of NV12 both are even. Raises what
+        core.planes.host_planes does."""
+        planes = host_planes(frame, layout)
+        return tuple(plane[first:last] if i == 0 else plane[first // 2 : last // 2] for i, plane in enumerate(planes))
+
     def close(self) -> None:
         """Give back at once what is held. Twice is allowed."""
 
@@ -173,6 +191,15 @@ class Wrapper(Backend):
 
     def crop(self, frame: Any, quads: Any, **how: Any) -> Any:
         return self.inner.crop(frame, quads, **how)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        return self.inner.join(parts)
+
+    def thumbnail(self, frame: Any, long_side: int, **how: Any) -> np.ndarray:
+        return self.inner.thumbnail(frame, long_side, **how)
+
+    def rows(self, frame: Any, first: int, last: int, layout: str = "rgb") -> tuple[np.ndarray, ...]:
+        return self.inner.rows(frame, first, last, layout)
 
     def close(self) -> None:
         self.inner.close()

@@ -97,7 +97,9 @@ def wanted(launch: str, where: dict[str, Any], capability: tuple[int, int]) -> b
     """Enough to launch every operator on a 9.0, and one of each matrix kernel for an 8.7."""
     hopper = capability == (9, 0)
     if launch == "crop_resize.crop_resize":
-        return hopper and where["nv12"] == where["out_float32"] == 1 and where["normalization"] == 0
+        return hopper and where["out_float32"] == 1 and where["normalization"] == 0
+    if launch == "thumbnail.thumbnail":
+        return hopper
     if launch == "tokenize.tokenize":
         return hopper and where["has_last"] == 0 and serves(where, MANY)
     if launch == "decode_pass.head":

@@ -6,6 +6,7 @@ Triton kernels stand recorders of what the Python side launches for the same ten
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from device import needs_interpreter
 from torch import Tensor
 
+from clip4str.core.errors import LayoutError, ShapeError, UsageError
 from clip4str.kernels.crop_resize import crop_resize
 from clip4str.kernels.cross_attention import cross_attention
 from clip4str.kernels.decode_pass import Answer, decode_pass
+from clip4str.kernels.thumbnail import thumbnail
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
 pytest.importorskip("triton")
@@ -33,6 +36,7 @@ from clip4str.kernels.decode_pass import kernel as decode_kernel
 from clip4str.kernels.linear import aot as linear_aot
 from clip4str.kernels.linear import kernel as linear_kernel
 from clip4str.kernels.shared.variants import Variant
+from clip4str.kernels.thumbnail import kernel as thumbnail_kernel
 from clip4str.kernels.tokenize import kernel as tokenize_kernel
 
 pytestmark = needs_interpreter  # recorders take CPU tensors for a kernel's
@@ -43,6 +47,7 @@ KERNELS = (
     (decode_kernel, "self_attention_kernel"),
     (decode_kernel, "head_kernel"),
     (crop_kernel, "crop_resize_kernel"),
+    (thumbnail_kernel, "thumbnail_kernel"),
     (tokenize_kernel, "tokenize_kernel"),
 )
 
@@ -219,6 +224,37 @@ def test_crop_resize_launches_what_triton_would(library, log, triton_launches):
         chroma_stride=704, quads=launched.data_ptr(), out=out.data_ptr(),
     )  # fmt: skip
     assert_same(logged(log), triton_launches, [luma, chroma, launched, out])
+
+
+@pytest.mark.parametrize(("layout", "colour"), [("bgr", False), ("nv12", False), ("nv12", True)])
+def test_thumbnail_launches_what_triton_would(library, log, triton_launches, layout, colour):
+    luma, chroma = torch.zeros(480, 2112, dtype=torch.uint8), torch.zeros(240, 704, dtype=torch.uint8)
+    packed = luma[:, :1920].unflatten(1, (640, 3))
+    frame = (luma[:, :640], chroma[:, :640]) if layout == "nv12" else packed
+    out = thumbnail(frame, (240, 320), layout=layout, colour=colour, matrix="bt709", implementation="triton")
+    library.thumbnail(
+        stream=0x1234, layout=layout, matrix="bt709", colour=int(colour), height=240, width=320, frame_height=480,
+        frame_width=640, frame=luma.data_ptr(), chroma=chroma.data_ptr(), stride=2112, chroma_stride=704,
+        out=out.data_ptr(),
+    )  # fmt: skip
+    assert_same(logged(log), triton_launches, [luma, chroma, out])
+
+
+@pytest.mark.parametrize("change, error, words", [
+    ({"height": 481}, ShapeError, "a->height: supported are 1 to 480, got 481"),
+    ({"frame_width": 639}, ShapeError, "NV12 has even sides, got 480 x 639"),
+    ({"stride": 639}, ShapeError, "stride: expected a stride from 640 to"),
+    ({"chroma": 0}, UsageError, "a->chroma"),
+    ({"out": 0}, UsageError, "a->out"),
+    ({"out": 8}, LayoutError, "out must be a multiple of 16"),
+    ({"layout": "yuv"}, UsageError, "layout is one of"),
+])  # fmt: skip
+def test_thumbnail_refuses_what_is_no_frame(library, log, change, error, words):
+    good = {"layout": "nv12", "colour": 1, "height": 240, "width": 320, "frame_height": 480, "frame_width": 640,
+            "frame": 16, "chroma": 32, "out": 48}  # fmt: skip
+    with pytest.raises(error, match=re.escape(words)):
+        library.thumbnail(**{**good, **change})
+    assert not log.exists()
 
 
 def test_tokenize_launches_what_triton_would(library, log, triton_launches):

@@ -25,6 +25,7 @@ from clip4str.kernels.crop_resize import crop_resize
 from clip4str.kernels.cross_attention import cross_attention
 from clip4str.kernels.decode_pass import Answer, decode_pass, pack_decoder
 from clip4str.kernels.linear import linear, normalize, quick_gelu_
+from clip4str.kernels.thumbnail import thumbnail
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
 pytest.importorskip("triton")
@@ -215,6 +216,19 @@ def test_crop_resize(dtype, shape):
         return crop_resize(**arguments, size=size, layout=layout, dtype=kind, implementation=implementation)
 
     check(run, {"frame": frame, "quads": quads}, max(LIMITS[dtype], 1e-3))
+
+
+@shapes(
+    [("rgb", 540, 962, True), ("bgr", 1080, 1920, False), ("nv12", 1080, 1920, False), ("nv12", 540, 962, True)],
+    [("nv12", 8, 16, True)],
+)
+def test_thumbnail(shape):
+    layout, height, width, colour = shape
+    rows = height * 3 // 2 if layout == "nv12" else height
+    frame = Draw(torch.float32).integers(256, rows, width, *(() if layout == "nv12" else (3,)), dtype=torch.uint8)
+    given = {"size": (height // 3, width // 3), "layout": layout, "colour": colour}
+    got = thumbnail(frame.to("cuda" if ON_GPU else "cpu"), **given, implementation="triton")
+    assert torch.equal(got.cpu(), thumbnail(frame.cpu(), **given))
 
 
 def some_quads(random: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:

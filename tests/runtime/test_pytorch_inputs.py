@@ -161,6 +161,30 @@ def test_boxes_of_video_frames(recognizer):
     assert recognizer.read_boxes(np.stack([grey] * 3, axis=2), quads)[0].text == planes[0].text
 
 
+def test_thumbnails_and_pictures_of_tensors_are_those_of_arrays(recognizer, tiny_bundle):
+    onnx = Recognizer.load(tiny_bundle, threads=1)
+    nv12 = np.random.RandomState(1).randint(0, 256, (96, 128), np.uint8)
+    planes = torch.from_numpy(nv12[:64]), torch.from_numpy(nv12[64:]).unflatten(1, (64, 2))
+    quad = [(9, 5), (100, 8), (97, 40), (8, 30)]
+    for given in (torch.from_numpy(nv12), planes, DlpackAlone(torch.from_numpy(nv12))):
+        assert np.array_equal(recognizer.thumbnail(given, "nv12", 32), onnx.thumbnail(nv12, "nv12", 32))
+        colour = recognizer.thumbnail(given, "nv12", 32, colour=True, matrix="bt709")
+        assert np.array_equal(colour, onnx.thumbnail(nv12, "nv12", 32, colour=True, matrix="bt709"))
+    assert np.array_equal(recognizer.crop(planes, quad, "nv12"), onnx.crop(nv12, quad, "nv12"))
+    with pytest.raises(Clip4StrError, match="P010"):
+        recognizer.thumbnail(torch.zeros(96, 128, dtype=torch.uint16), "nv12", 32)
+
+
+def test_the_usual_matrix_is_bt709_from_hd_on(recognizer):
+    small, wide = (np.random.RandomState(2).randint(0, 256, shape, np.uint8) for shape in ((96, 128), (24, 1280)))
+    quad = [[(2, 2), (50, 2), (50, 14), (2, 14)]]
+    for frame, usual, other in ((small, "bt601", "bt709"), (wide, "bt709", "bt601")):
+        named, unusual, found = (
+            recognizer.backend.crop(frame, quad, layout="nv12", matrix=m) for m in (usual, other, None)
+        )
+        assert torch.equal(found, named) and not torch.equal(found, unusual)
+
+
 def test_tensors_are_the_torch_backends(tiny_bundle):
     onnx = Recognizer.load(tiny_bundle, threads=1)
     with pytest.raises(ImageError, match="as a numpy array"):

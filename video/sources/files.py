@@ -18,7 +18,7 @@ BACKENDS = ("auto", "opencv", "av")
 def open_decoder(uri: str, name: str, backend: str, timeout: float, threads: int | None) -> Decoder:
     """backend "auto": PyAV where it is installed, as only it marks damaged frames, else OpenCV. Raises SourceError."""
     if backend not in BACKENDS:
-        raise UsageError(f"backend is 'auto', 'opencv' or 'av', not {backend!r}")
+        raise UsageError(f"backend is 'auto', 'opencv' or 'av', of a video file also 'nvcodec', not {backend!r}")
     if backend == "av" or (backend == "auto" and importlib.util.find_spec("av")):
         return PyAV(uri, name, timeout, threads)
     return OpenCV(uri, name, timeout, threads)
@@ -26,6 +26,17 @@ def open_decoder(uri: str, name: str, backend: str, timeout: float, threads: int
 
 def open_file(path: Path, name: str, backend: str, timeout: float, threads: int | None) -> Decoder:
     """As open_decoder, with a reason that the file itself tells. Raises SourceError."""
+    check_file(path, name)
+    try:
+        return open_decoder(str(path.absolute()), name, backend, timeout, threads)  # "a://b" is a path, too
+    except SourceError:
+        if _cut_off(path):
+            raise SourceError(f"{name}: cut off: an MP4 file whose index, its last part, is not all there") from None
+        raise
+
+
+def check_file(path: Path, name: str) -> None:
+    """Raises SourceError where there is nothing to read."""
     try:
         with path.open("rb") as file:
             if not file.read(1):
@@ -34,12 +45,6 @@ def open_file(path: Path, name: str, backend: str, timeout: float, threads: int 
         raise SourceError(f"{name}: no such file") from None
     except OSError as error:
         raise SourceError(f"{name}: cannot be read ({error.strerror})") from None
-    try:
-        return open_decoder(str(path.absolute()), name, backend, timeout, threads)  # "a://b" is a path, too
-    except SourceError:
-        if _cut_off(path):
-            raise SourceError(f"{name}: cut off: an MP4 file whose index, its last part, is not all there") from None
-        raise
 
 
 def _cut_off(path: Path) -> bool:

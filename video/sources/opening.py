@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Union
 
 from clip4str.core.errors import SourceError, UsageError
+from clip4str.core.planes import LAYOUTS
 
-from ..frames import LAYOUTS
 from .base import Decoder, Source
-from .files import open_decoder, open_file
+from .files import check_file, open_decoder, open_file
 from .folders import SUFFIXES, Pictures, in_folder, natural
 from .given import Given
 from .live import Newest
@@ -48,7 +48,8 @@ def open_source(
     rate: frames a second of pictures and arrays. layout: of arrays. raw: bare pixels on standard input,
     "1280x720@30:rgb24". live: keep the newest frame instead of waiting for who is late, and connect again where the
     source ends; None: of cameras, and of addresses that have no end; True, of a file: at its own pace. backend: see
-    files.open_decoder. timeout: seconds to wait for a connection or for data. give_up: seconds without a frame after
+    files.open_decoder; of a video file also "nvcodec", decoded on an NVIDIA GPU, where its frames stay: each until the
+    next is asked for. timeout: seconds to wait for a connection or for data. give_up: seconds without a frame after
     which a live source fails; None: it is tried for ever. threads: of the decoder. ahead: frames decoded before they
     are asked for, 0 for none.
 
@@ -85,6 +86,8 @@ def open_source(
     if scheme(text) and not Path(text).exists():
         raise SourceError(f"{name}: addresses begin with {', '.join(ADDRESSES)}://")
     _no_rate(rate, "a video file")
+    if backend == "nvcodec":
+        return _on_gpu(Path(text), name, live)
     return _threaded(Recorded(open_file(Path(text), name, backend, timeout, threads)), live, True, ahead)
 
 
@@ -147,6 +150,16 @@ def _connected(
     if live is False or (may_end and decoder.frames):
         return _threaded(Recorded(decoder), live, True, ahead)
     return _threaded(Stream(decoder, connect, give_up), True, False, ahead)
+
+
+def _on_gpu(path: Path, name: str, live: bool | None) -> Source:
+    """Without a thread: its frames hold until the next one is decoded."""
+    if live:
+        raise UsageError("backend='nvcodec' reads files as fast as they are asked for: leave out live=True")
+    from .nvcodec import NvCodec
+
+    check_file(path, name)
+    return NvCodec(path, name)
 
 
 def _threaded(source: Source, live: bool | None, paced: bool, ahead: int) -> Source:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, Clip4StrError, first_line
 from clip4str.core.reading import Pass, Reading, Stages, Stats, check_finite
+from clip4str.core.thumbnail import thumbnail_size
 
 from ..contract import Backend
 from ..memory_limits import read_in_parts, shrink
@@ -73,20 +75,43 @@ class TorchBackend(TorchStages, Backend):
         """
         from clip4str.kernels.crop_resize import crop_resize
 
-        planes = frame if isinstance(frame, tuple) else (frame,)
         with self._on_device():
-            there = tuple(as_tensor("frame", plane, self.device).to(self.device) for plane in planes)
+            planes = self._planes(frame)
             if not isinstance(quads, (list, tuple, np.ndarray)):
                 quads = as_tensor("quads", quads, self.device)
             dtype = torch.float16 if self.dtype == torch.float16 else torch.float32
-            size = self.weights.config.image_size
-            frame = there[0] if len(there) == 1 else there
-            try:
-                return crop_resize(frame, quads, size, dtype=dtype, **how)
-            except (Clip4StrError, TypeError):  # the latter: a keyword that the operator does not have
-                raise
-            except Exception as error:
-                raise BackendError(f"cutting out words failed in torch ({first_line(error)})") from error
+            with _typed("cutting out words"):
+                return crop_resize(planes, quads, self.weights.config.image_size, dtype=dtype, **how)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts))
+
+    def thumbnail(self, frame: Any, long_side: int, *, colour: bool = False, **how: Any) -> np.ndarray:
+        """As the contract's, where the frame is: see kernels.thumbnail, whose errors it raises."""
+        from clip4str.kernels.crop_resize.api import frame_planes
+        from clip4str.kernels.thumbnail import thumbnail
+
+        with self._on_device():
+            planes = self._planes(frame)
+            with _typed("shrinking a frame"):
+                luma, _ = frame_planes(planes, how.get("layout", "rgb"))
+                size = thumbnail_size((luma.shape[0], luma.shape[1]), long_side)
+                return thumbnail(planes, size, colour=colour, **how).cpu().numpy()
+
+    def rows(self, frame: Any, first: int, last: int, layout: str = "rgb") -> tuple[np.ndarray, ...]:
+        from clip4str.kernels.crop_resize.api import frame_planes
+
+        with self._on_device():
+            luma, chroma = frame_planes(self._planes(frame, move=False), layout)
+            parts = (luma[first:last],) if chroma is None else (luma[first:last], chroma[first // 2 : last // 2])
+            return tuple(part.cpu().numpy() for part in parts)
+
+    def _planes(self, frame: Any, move: bool = True) -> Any:
+        """A frame's tensor, or the tuple of them, on the device if they are to be moved there."""
+        planes = frame if isinstance(frame, (tuple, list)) else (frame,)
+        there = tuple(as_tensor("frame", plane, self.device) for plane in planes)
+        there = tuple(plane.to(self.device) for plane in there) if move else there
+        return there[0] if len(there) == 1 else there
 
     @torch.inference_mode()
     def read(self, driver: PredictAndRefine, pixels: np.ndarray | Tensor, stages: Stages | None = None) -> Reading:
@@ -161,3 +186,14 @@ class TorchBackend(TorchStages, Backend):
                 stack.enter_context(torch.cuda.device(self.device))
             stack.enter_context(torch.autocast(self.device.type, enabled=False))
             return stack.pop_all()
+
+
+@contextmanager
+def _typed(what: str) -> Iterator[None]:
+    """Errors of torch and Triton as BackendErrors."""
+    try:
+        yield
+    except (Clip4StrError, TypeError):  # the latter: a keyword that the operator does not have
+        raise
+    except Exception as error:
+        raise BackendError(f"{what} failed in torch ({first_line(error)})") from error

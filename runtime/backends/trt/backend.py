@@ -18,14 +18,16 @@ from clip4str.core.reading import Pass, Reading, Stages
 
 from ...bundle import Bundle
 from ...cuda import CudaContextLost, CudaOutOfMemory
-from ..contract import Backend, Options
+from ..contract import Options
 from ..memory_limits import read_in_parts, shrink
+from .crops import Crops
+from .frames import FrameBackend
 from .inputs import DevicePixels, accept_pixels
 from .rows import BatchOutput, Row, Rows, check_current, copy_runs
 from .session import Pipeline, Session
 
 
-class TrtBackend(Backend):
+class TrtBackend(FrameBackend):
     """The stages, and `read`, which splits batches and makes do with less memory.
 
     Batches are padded to 1, 2, 4 ... images or the largest, each with its own CUDA graph per stage, captured when it is
@@ -68,12 +70,15 @@ class TrtBackend(Backend):
     def image(self, pixels: Any) -> tuple[Any, ...]:
         """pixels: numpy float32 (N, 3, H, W), or what `accept` takes. Keys and values hold until the next call."""
         with self._entered() as pipeline:
-            pixels = pixels if isinstance(pixels, DevicePixels) else self.accept(pixels)
+            pixels = pixels if isinstance(pixels, (DevicePixels, Crops)) else self.accept(pixels)
             n = len(pixels)
             rows = pipeline.bucket(n)
             self._generation += 1
             stage, buffer = pipeline.stages["image"], pipeline.buffers["image.pixels"]
-            if isinstance(pixels, DevicePixels):
+            if isinstance(pixels, Crops):
+                self._cropper("a word of a frame").cut(pixels, buffer.address, pipeline.quads)
+                stage.run(rows, filled=True)
+            elif isinstance(pixels, DevicePixels):
                 address = self._place(pixels, buffer.address, rows)
                 stage.run_at(n if address != buffer.address else rows, {"pixels": address})
             else:
@@ -112,20 +117,25 @@ class TrtBackend(Backend):
 
     # What Recognizer asks for
 
-    def accept(self, pixels: Any) -> np.ndarray | DevicePixels:
-        """Pixels of any kind that inputs.accept_pixels takes, as what can be cut by rows. Raises ImageError."""
+    def accept(self, pixels: Any) -> np.ndarray | DevicePixels | Crops:
+        """Pixels of any kind that inputs.accept_pixels takes, and what `crop` gives, as what can be cut by rows. Raises
+        ImageError."""
+        if isinstance(pixels, Crops) and pixels.owner is self:
+            return pixels
         with self._entered():
             return accept_pixels(pixels, self.manifest.image_size, self._session.stream)
 
-    def finite_rows(self, pixels: np.ndarray | DevicePixels) -> np.ndarray:
+    def finite_rows(self, pixels: np.ndarray | DevicePixels | Crops) -> np.ndarray:
         """As the contract's."""
+        if isinstance(pixels, Crops):  # whole numbers, normalised
+            return np.ones(len(pixels), bool)
         if not isinstance(pixels, DevicePixels):
             return super().finite_rows(pixels)
         with self._entered():
             return np.array([np.isfinite(self._row(pixels, i)).all() for i in range(len(pixels))])
 
     def read(
-        self, driver: PredictAndRefine, pixels: np.ndarray | DevicePixels, stages: Stages | None = None
+        self, driver: PredictAndRefine, pixels: np.ndarray | DevicePixels | Crops, stages: Stages | None = None
     ) -> Reading:
         """What driver(self, pixels) would read, for any number of images but none."""
         attempt = partial(self._attempt, driver, stages or self)

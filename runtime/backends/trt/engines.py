@@ -137,32 +137,36 @@ class EngineStage:
         self, loaded: Loaded, stream: Stream, scratch: Scratch, graphs: Graphs, buffers: dict[str, Buffer]
     ) -> None:
         self.loaded, self._stream, self._scratch, self._graphs, self.buffers = loaded, stream, scratch, graphs, buffers
-        self._runs: dict[int, Replay] = {}
+        self._contexts: dict[int, Any] = {}
+        self._runs: dict[tuple[int, bool], Replay] = {}
         self._loose: Any = None
         self._inputs = [buffers[t.name] for t in loaded.tensors.values() if t.is_input]
         self._inputs = [buffer for buffer in self._inputs if buffer.host is not None]
         outputs = (buffers[t.name] for t in loaded.tensors.values() if not t.is_input)
         self._outputs = [buffer for buffer in outputs if buffer.host is not None]
 
-    def prepare(self, rows: int) -> Replay:
-        """What runs that many rows. Raises CudaOutOfMemory, BackendError."""
-        if rows not in self._runs:
-            context = self.loaded.context(fixed=True)
-            self._bind(context, rows, {name: buffer.address for name, buffer in self.buffers.items()})
+    def prepare(self, rows: int, filled: bool = False) -> Replay:
+        """What runs that many rows. filled: all inputs are on the device already. Raises CudaOutOfMemory,
+        BackendError."""
+        if (rows, filled) not in self._runs:
+            if rows not in self._contexts:
+                context = self._contexts[rows] = self.loaded.context(fixed=True)
+                self._bind(context, rows, {name: buffer.address for name, buffer in self.buffers.items()})
+            context = self._contexts[rows]
 
             def send() -> None:
-                for buffer in self._inputs:
+                for buffer in () if filled else self._inputs:
                     buffer.send(rows)
                 self._enqueue(context)
                 for buffer in self._outputs:
                     buffer.fetch(rows)
 
-            self._runs[rows] = Replay(self._stream, self._graphs, self.loaded.stage, send)
-        return self._runs[rows]
+            self._runs[rows, filled] = Replay(self._stream, self._graphs, self.loaded.stage, send)
+        return self._runs[rows, filled]
 
-    def run(self, rows: int) -> None:
+    def run(self, rows: int, filled: bool = False) -> None:
         """Sends the stage's work over the first rows of its buffers."""
-        self.prepare(rows)()
+        self.prepare(rows, filled)()
         self._mark()
 
     def run_at(self, rows: int, elsewhere: dict[str, int]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import numpy as np
+
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, BundleError
 
@@ -16,6 +18,7 @@ from ...bundle import STAGES, Bundle
 from ...cuda import CudaLayer, CudaOutOfMemory, open_cuda
 from ..contract import Options
 from ..memory_limits import ladder, padded, warn_of_fewer
+from .crops import Opening
 from .engines import EngineStage, Loaded, Tensor, load_engine
 from .fused import Decoders, open_decoders
 from .library import check_gpu, check_library, find_library, logger_of
@@ -38,6 +41,7 @@ class Pipeline:
         self.stages: dict[str, EngineStage] = {}
         self.decoders: Decoders | None = None
         self._uploads: dict[str, int] = {}
+        self._quads: Buffer | None = None
         try:
             self._build(session)
         except BaseException:
@@ -67,6 +71,14 @@ class Pipeline:
 
     def _buffer(self, tensor: Tensor, rows: int) -> Buffer:
         return Buffer(self._stream, self._memory, tensor.shape, tensor.dtype, rows, tensor.name in _ON_HOST)
+
+    @property
+    def quads(self) -> Buffer:
+        """Room for the corners of a batch's words."""
+        if self._quads is None:
+            rows = self.buckets[-1]
+            self._quads = Buffer(self._stream, self._memory, (4, 2), np.dtype(np.float32), rows, True)
+        return self._quads
 
     def bucket(self, n: int) -> int:
         """Rows that n images are padded to. Raises BackendError if they are too many."""
@@ -105,7 +117,8 @@ class Session:
         self.engines: dict[str, Loaded] = {}
         self.slots: Slots | None = None
         self.weights: Any = None
-        self._stack = ExitStack()
+        self.cropping = Opening()
+        self.stack = ExitStack()
         self._library = find_library(engines["target"])
         check_library(bundle, str(self._library.__version__))
         self.cuda: CudaLayer = open_cuda(options.device)
@@ -119,27 +132,32 @@ class Session:
 
     def _open(self, bundle: Bundle, driver: PredictAndRefine, largest: int) -> None:
         self.stream = Stream(self.cuda)
-        self._stack.callback(self.stream.close)
+        self.stack.callback(self.stream.close)
         logger = logger_of(self._library)
         runtime = self._library.Runtime(logger)
         if bundle.manifest.engines.get("version_compatible"):
             runtime.engine_host_code_allowed = True  # such engines bring a part of TensorRT along
-        self._stack.callback(self.engines.clear)
+        self.stack.callback(self.engines.clear)
         visual_only = driver.decoding.branch == "visual"
-        decoders = open_decoders(bundle, visual_only, self._stack, self.stream)
+        decoders = open_decoders(bundle, visual_only, self.stack, self.stream)
         for stage in ("image", "visual") if visual_only else STAGES:
             if decoders is None or stage not in ("visual", "cross"):
                 self.engines[stage] = load_engine(self._library, runtime, logger, bundle, stage)
         self.weights = decoders
         self._check_memory(bundle)
-        self._stack.callback(self._close_pipeline)
+        self.stack.callback(self._close_pipeline)
         if not visual_only:
             memory, tensor = Memory(self.stream), self.engines["text"].tensors["text_kv"]
-            self._stack.callback(memory.close)
+            self.stack.callback(memory.close)
             # Captions that the cache keeps, and those of a batch in all its rounds.
             count = max(1, driver.cache.size + (driver.decoding.refine + 1) * largest)
             self.slots = Slots(self.stream, memory, tensor.shape, tensor.dtype, count)
         self.build(largest)
+
+    @property
+    def kernels(self) -> Any:
+        """The library that decodes, None where the engines do."""
+        return None if self.weights is None else self.weights.library
 
     def _check_memory(self, bundle: Bundle) -> None:
         """Keys and values are handed on as they are: all stages must mean the same type."""
@@ -176,6 +194,6 @@ class Session:
     def close(self) -> None:
         """Twice is allowed, from any thread that no other uses this session in."""
         with suppress(BackendError), self.cuda.current():
-            self._stack.close()
+            self.stack.close()
         self.engines.clear()
         self.cuda.close()

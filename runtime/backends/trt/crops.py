@@ -1,0 +1,235 @@
+"""Words cut out of frames by the compiled kernels (kernels/library), straight into the image engine's input."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from clip4str.core.device_array import DeviceArray
+from clip4str.core.errors import BackendError, KernelError
+from clip4str.core.thumbnail import thumbnail_size
+
+from ...cuda import CudaContextLost, CudaOutOfMemory
+from .memory import Buffer, Memory, Stream
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame that words are cut out of. planes: as core.planes gives them, all on the host or all on our GPU."""
+
+    planes: tuple[Any, ...]
+    layout: str
+    matrix: str
+    full_range: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
+        return self.planes[0].shape[0], self.planes[0].shape[1]
+
+    @property
+    def on_device(self) -> bool:
+        return any(isinstance(plane, DeviceArray) for plane in self.planes)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """quads (n, 4, 2) float32 of a frame."""
+
+    picture: Picture
+    quads: np.ndarray
+
+
+class Crops:
+    """Words of frames, still to be cut out when a batch of them is read: to who counts and cuts rows, pixels
+    (N, 3, H, W) float32. Frames must live, and keep their contents, as long."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, owner: Any, cuts: Sequence[Cut], size: tuple[int, int], normalization: str) -> None:
+        self.owner, self.cuts, self.normalization = owner, cuts, normalization
+        self.shape = (sum(len(cut.quads) for cut in cuts), 3, *size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Crops:
+        start, stop, _ = rows.indices(len(self))
+        kept, first = [], 0
+        for cut in self.cuts:
+            part = cut.quads[max(0, start - first) : max(0, stop - first)]
+            if len(part):
+                kept.append(replace(cut, quads=part))
+            first += len(cut.quads)
+        return Crops(self.owner, kept, self.shape[2:], self.normalization)
+
+    def joined(self, others: Sequence[Crops]) -> Crops:
+        """These, and after them the others."""
+        cuts = [cut for crops in (self, *others) for cut in crops.cuts]
+        return Crops(self.owner, cuts, self.shape[2:], self.normalization)
+
+    def numpy(self) -> np.ndarray:
+        """Cut out, on the host."""
+        return self.owner.cut_out(self)
+
+
+class Room:
+    """Memory on the GPU that grows with what is asked for; then what was there is gone. Raises CudaOutOfMemory."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._memory, self._address, self._size = Memory(stream), 0, 0
+
+    def at_least(self, size: int) -> int:
+        """Its address."""
+        if size > self._size:
+            self.close()
+            self._address = self._memory.on_device(size)
+            self._size = size
+        return self._address
+
+    def close(self) -> None:
+        self._size = 0
+        self._memory.close()
+
+
+class Cropper:
+    """The kernels that read frames, and room on the GPU for one that is on the host.
+
+    library: kernels.loader.KernelLibrary.
+    """
+
+    def __init__(self, library: Any, stream: Stream) -> None:
+        self._library, self._stream = library, stream
+        self._uploads, self._small = Room(stream), Room(stream)
+        self._there: Any = lambda: None  # a weak reference to the frame that lies in the room
+
+    def cut(self, crops: Crops, to: int, quads: Buffer) -> None:
+        """Sends the work. to: where the first row goes. quads: room for as many as there are."""
+        quads.write(np.concatenate([cut.quads for cut in crops.cuts]))
+        quads.send(len(crops))
+        quads.used()
+        first, (_, _, height, width) = 0, crops.shape
+        for cut in crops.cuts:
+            self._library.crop_resize(
+                **self._frame(cut.picture),
+                n=len(cut.quads),
+                height=height,
+                width=width,
+                normalization=crops.normalization,
+                out_float32=1,
+                quads=quads.address + first * quads.row_bytes,
+                out=to + first * 12 * height * width,
+            )
+            first += len(cut.quads)
+
+    def thumbnail(self, picture: Picture, long_side: int, colour: bool) -> np.ndarray:
+        """uint8 (1 or 3, h, w), on the host."""
+        height, width = thumbnail_size(picture.size, long_side)
+        out = np.empty((3 if colour else 1, height, width), np.uint8)
+        to = self._small.at_least(out.nbytes)
+        how = self._frame(picture)
+        self._library.thumbnail(**how, height=height, width=width, colour=int(colour), out=to)
+        return self._stream.download(out, to)
+
+    def _frame(self, picture: Picture) -> dict[str, Any]:
+        """A frame as the library takes it, uploaded where it is on the host."""
+        frame, *chroma = picture.planes if picture.on_device else self._uploaded(picture)
+        return {
+            "stream": self._stream.handle,
+            "layout": picture.layout,
+            "matrix": picture.matrix,
+            "full_range": int(picture.full_range),
+            "frame_height": picture.size[0],
+            "frame_width": picture.size[1],
+            "frame": frame.address,
+            "stride": frame.strides[0],
+            "chroma": chroma[0].address if chroma else 0,
+            "chroma_stride": chroma[0].strides[0] if chroma else 0,
+        }
+
+    def _uploaded(self, picture: Picture) -> list[DeviceArray]:
+        there, self._there = self._there() is picture, lambda: None
+        at = self._uploads.at_least(sum(math.prod(plane.shape) for plane in picture.planes))
+        found = []
+        for plane in picture.planes:
+            if not there:
+                self._stream.upload(at, plane)
+            found.append(DeviceArray(at, plane.shape))
+            at += math.prod(plane.shape)
+        self._there = weakref.ref(picture)
+        return found
+
+    def close(self) -> None:
+        self._uploads.close()
+        self._small.close()
+
+
+def open_cropper(
+    size: tuple[int, int], normalization: str, stream: Stream, stack: ExitStack, opened: Any = None
+) -> Cropper:
+    """opened: a library that is open already, for this network. stack: gets what closes it. Raises BackendError,
+    KernelError where there is no library, or it does not serve this size or GPU."""
+    from clip4str.kernels import loader
+    from clip4str.kernels.shared.variants import NETWORKS
+
+    with ExitStack() as mine:
+        if opened is None:
+            named = next((n.name for n in NETWORKS.values() if n.image_size == size), None)
+            if named is None:
+                raise BackendError(f"no kernels are compiled for an input of {size[1]}x{size[0]} pixels")
+            opened = loader.KernelLibrary(loader.find_library(), network=named)
+            mine.callback(opened.close)
+        cropper = Cropper(opened, stream)
+        mine.callback(cropper.close)
+        _try(cropper, size, normalization, stream)
+        stack.push(mine.pop_all())
+    return cropper
+
+
+def _try(cropper: Cropper, size: tuple[int, int], normalization: str, stream: Stream) -> None:
+    """One word: what the library does not serve shows here, not in the first request."""
+    memory = Memory(stream)
+    try:
+        quads = Buffer(stream, memory, (4, 2), np.dtype(np.float32), 1, True)
+        frame = Picture((np.zeros((2, 2, 3), np.uint8),), "rgb", "bt601", False)
+        square = np.array([[[0, 0], [2, 0], [2, 2], [0, 2]]], np.float32)
+        out = memory.on_device(12 * size[0] * size[1])
+        cropper.cut(Crops(None, [Cut(frame, square)], size, normalization), out, quads)
+        stream.synchronise()
+    finally:
+        memory.close()
+
+
+class Opening:
+    """A cropper that is opened when it is first asked for, and why there is none."""
+
+    def __init__(self) -> None:
+        self.cropper: Cropper | None = None
+        self.reason = ""
+
+    def get(self, needed: str, *how: Any) -> Cropper | None:
+        """how: open_cropper's arguments. None, with one RuntimeWarning, where there is none; needed: what cannot do
+        without. Raises BackendError if anything is needed."""
+        if self.cropper is None and not self.reason:
+            try:
+                self.cropper = open_cropper(*how)
+            except (CudaContextLost, CudaOutOfMemory):
+                raise
+            except (BackendError, KernelError) as error:
+                self.reason = str(error)
+                if not needed:
+                    warnings.warn(
+                        f"frames are cut on the host, not by the compiled kernels: {error}",
+                        RuntimeWarning,
+                        stacklevel=5,
+                    )
+        if self.cropper is None and needed:
+            raise BackendError(f"{needed} needs the compiled kernels: {self.reason}")
+        return self.cropper
