@@ -2,8 +2,8 @@
 """Predicts times on GPUs that were not measured, from launches, bytes and arithmetic: `python benchmarks/roofline.py`.
 
 For TensorRT engines, stage by stage (engine_launches.py), or with --kernels for the one-shot program over our kernels
-(kernel_launches.py), on the devices of devices.py, which also has the model of a launch's time. gpu_suite.py prints
-the predictions beside what it measures.
+(kernel_launches.py), on the devices of devices.py, which also has the model of a launch's time; with --streams, how
+many videos they follow and read at once (streams.py). gpu_suite.py prints the predictions beside what it measures.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from clip4str.benchmarks.engine_launches import STAGES
 from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.predictions import PASSES, kernel_predictions, predictions
 from clip4str.benchmarks.roofline_chart import save_chart
+from clip4str.benchmarks.streams import stream_predictions, stream_table
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
@@ -31,9 +32,11 @@ from clip4str.core.output_files import check_output, write_whole
 from clip4str.model import Config
 from clip4str.model.sizes import SIZES, size_name
 from clip4str.runtime.bundle import Bundle
+from clip4str.video.detect.ppocr import installed_model
 
 PROGRAM = "roofline.py"
 MOST_BATCH, MOST_PASSES = 4096, 26
+BATCHES = [1, 32]
 _EPILOG = """\
 examples:
   python benchmarks/roofline.py                                       small and B/16, batch 1 and 32, every device
@@ -41,6 +44,7 @@ examples:
   python benchmarks/roofline.py --batch 32 --passes 9 2               a batch goes on until its hardest word is settled
   python benchmarks/roofline.py --kernels --networks base16 --devices h100 --batch 1 64
                                                                       our kernels; of one device, launch by launch
+  python benchmarks/roofline.py --streams                             1080p streams a device can follow and read
 """
 
 
@@ -53,10 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--kernels", action="store_true", help="the one-shot program over our kernels instead of TensorRT's engines")
+    add("--streams", action="store_true", help="how many 1080p streams are followed and read at once")
     add("--networks", nargs="+", default=["small", "base16"], metavar="NAME",
         help=f"of {', '.join(SIZES)}, or bundle folders (default: small base16)")  # fmt: skip
     add("--devices", nargs="+", default=list(DEVICES), metavar="NAME", help=f"of {', '.join(DEVICES)} (default: all)")
-    add("--batch", nargs="+", type=int, default=[1, 32], metavar="N", help="words at once (default: 1 32)")
+    add("--batch", nargs="+", type=int, default=BATCHES, metavar="N", help="words at once (default: 1 32)")
     add("--passes", nargs=2, type=int, default=list(PASSES), metavar=("V", "C"),
         help="engines: visual and cross-modal passes before refinement by one pass each (default: 3 1)")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
@@ -69,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(args)
     networks = {_label(name): network(name) for name in args.networks}
     chosen = {name: DEVICES[name] for name in args.devices}
-    if args.kernels:
+    if args.streams:
+        report = stream_predictions(networks, chosen, installed_model())
+        print(stream_table(report))
+    elif args.kernels:
         report = kernel_predictions(networks, chosen, args.batch)
         print(kernel_table(report))
     else:
@@ -93,6 +101,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--passes are 1 to {MOST_PASSES}, not {args.passes[0]} and {args.passes[1]}")
     if args.kernels and (args.chart or args.passes != list(PASSES)):
         raise UsageError("--kernels has its own passes and no chart: leave out --passes and --chart")
+    if args.streams and (args.kernels or args.chart or args.passes != list(PASSES) or args.batch != BATCHES):
+        raise UsageError("--streams has its own batches and passes and no chart: only --networks, --devices and --json")
     labels = [_label(name) for name in args.networks]
     for label in labels:
         if labels.count(label) > 1:
