@@ -9,11 +9,12 @@ ENOUGH = 32.0  # pixels of height beyond which a word does not get clearer
 SHARP = 60.0  # variance of the Laplacian, over the contrast, of a crop in focus
 
 
-def quality(grey: np.ndarray, quad: np.ndarray) -> float:
+def quality(grey: np.ndarray, quad: np.ndarray, scale: float = 1.0) -> float:
     """0 to 1: of a word's height in pixels, its sharpness and how much of it is in the frame.
 
-    grey: uint8 (H, W), the whole frame; quad (4, 2). Sharpness is the variance of the Laplacian (Pech-Pacheco et al.,
-    ICPR 2000) of the crop at no more than 32 pixels of height, over its contrast.
+    grey: uint8 (H, W), the whole frame, shrunk to `scale` of its size; quad (4, 2) in pixels of it. Sharpness is the
+    variance of the Laplacian (Pech-Pacheco et al., ICPR 2000) of the crop at no more than 32 pixels of height, over its
+    contrast.
     """
     height, width = grey.shape
     low, high = quad.min(0), quad.max(0)
@@ -29,7 +30,7 @@ def quality(grey: np.ndarray, quad: np.ndarray) -> float:
         part = cv2.resize(part, None, fx=ENOUGH / side, fy=ENOUGH / side, interpolation=cv2.INTER_AREA)
     contrast = max(float(part.std()), 4.0)
     sharp = float(cv2.Laplacian(part, cv2.CV_32F).var()) / contrast
-    clear = min(1.0, side / ENOUGH) ** 0.5 * (sharp / (sharp + SHARP / 4))
+    clear = min(1.0, side / scale / ENOUGH) ** 0.5 * (sharp / (sharp + SHARP / 4))
     return float(clear * inside.prod() ** 2)
 
 

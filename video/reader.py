@@ -7,18 +7,21 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clip4str.core.errors import SourceError, UsageError
-from clip4str.runtime import Recognizer
+from clip4str.runtime import FrameQuads, Recognizer
 
 from .detect import Detector, open_detector
+from .detect.thumbnails import OnThumbnails
 from .events import Event, WordEnded
+from .flow import LONG_SIDE
 from .frames import Frame
-from .photo import read_crops
+from .photo import UNREAD, read_crops, turned
 from .schedule import Schedule
 from .stream import Request, Stream
 from .vote import Lexicon, TrackVote, compiled
@@ -44,6 +47,11 @@ class VideoReader:
     live sources. revive: seconds after which a word that comes back is a new one. crops: keep the best crop of each
     word for its WordEnded.
 
+    Frames may lie on the GPU of the recogniser (tensorrt, torch): words are cut out and read there. On the host come to
+    be a grey picture of 640 pixels of each, for following words; the best picture of a word where `crops` are kept;
+    and with the detector "auto" a colour picture of 1280 pixels of those in which words are searched. A detector of
+    your own is given the frames as they are.
+
     Not to be shared between threads. Raises UsageError, BackendError.
     """
 
@@ -60,6 +68,8 @@ class VideoReader:
         if region is not None and not (len(region) == 4 and min(region[2:]) > 0):
             raise UsageError(f"region is x, y, width, height in pixels, not {region!r}")
         self.recognizer, self.detector = recognizer, open_detector(detector)
+        if isinstance(detector, str):  # others know best what they do with frames on a GPU
+            self.detector = OnThumbnails(self.detector, self._in_colour)
         self.pattern = compiled(pattern)
         self.lexicon = None if lexicon is None else Lexicon(lexicon)
         self.detect_every, self.region, self.budget = detect_every, region, budget
@@ -136,8 +146,14 @@ class VideoReader:
     def _stream(self, number: int) -> Stream:
         return Stream(
             number, self.detector, lambda: TrackVote(self.pattern, self.lexicon),
-            Schedule(self.detect_every, self.budget, self.read_all), self.revive, self.region,
+            Schedule(self.detect_every, self.budget, self.read_all), self.revive, self.region, self._thumbnail,
         )  # fmt: skip
+
+    def _in_colour(self, frame: Frame, long_side: int) -> np.ndarray:
+        return self.recognizer.thumbnail(frame.pixels, long_side=long_side, colour=True, **frame.colour)
+
+    def _thumbnail(self, frame: Frame) -> np.ndarray:
+        return self.recognizer.thumbnail(frame.pixels, long_side=LONG_SIDE, **frame.colour)
 
     def _ended(self, stream: Stream, source: Source) -> list[Event]:
         return self._given([*stream.finish()[:-1], stream.statistics(source.dropped, ended=True)])
@@ -149,19 +165,43 @@ class VideoReader:
 
     def _read(self, looked: Sequence[tuple[Stream, list[Request]]]) -> None:
         """All streams' crops in as few batches as there can be; tall ones the way that reads best."""
-        asked: list[tuple[Stream, Request, np.ndarray]] = []
         began = time.perf_counter()
-        for stream, requests in looked:
-            if requests:
-                asked += [(stream, r, crop) for r, crop in zip(requests, stream.crops(requests))]
-        if not asked:
-            return
-        for (stream, request, _), read in zip(asked, read_crops(self.recognizer, [crop for _, _, crop in asked])):
-            stream.learn(request, read.crop, read.word.text, read.word.confidence, read.turns)
-        spent = 1000 * (time.perf_counter() - began) / len(asked)
-        for stream, _, _ in asked:
-            stream.spent("read", spent)
-            stream.schedule.reading(spent)
+        asked = [(stream, requests) for stream, requests in looked if requests]
+        on_device = [(stream, requests) for stream, requests in asked if stream.frame.on_device]
+        crops = [
+            (stream, request, crop)
+            for stream, requests in asked if not stream.frame.on_device
+            for request, crop in zip(requests, stream.crops(requests))
+        ]  # fmt: skip
+        reads = read_crops(self.recognizer, [crop for _, _, crop in crops])
+        for (stream, request, _), read in zip(crops, reads):
+            stream.learn(request, partial(_given, read.crop), read.word.text, read.word.confidence, read.turns)
+        self._read_on_device(on_device)
+        count = sum(len(requests) for _, requests in asked)
+        spent = 1000 * (time.perf_counter() - began) / max(1, count)
+        for stream, requests in asked:
+            stream.spent("read", spent * len(requests))
+            stream.schedule.reading(spent * len(requests))
+
+    def _read_on_device(self, asked: Sequence[tuple[Stream, list[Request]]]) -> None:
+        """Words of frames that lie on a GPU, where they are cut out; a picture of one is fetched only where it is the
+        best so far."""
+        frames = [stream.frame for stream, _ in asked]
+        quads = [[request.quad for request in requests] for _, requests in asked]
+        named = [FrameQuads(frame.pixels, q, **frame.colour) for frame, q in zip(frames, quads)]
+        answers = self.recognizer.read_frames(named, on_error="skip") if named else []
+        for (stream, requests), frame, words in zip(asked, frames, answers):
+            for request, found in zip(requests, words):
+                word = found or UNREAD
+                shot = partial(self._shot, frame, turned(request.quad, word.turns))
+                stream.learn(request, shot, word.text, word.confidence, word.turns)
+
+    def _shot(self, frame: Frame, quad: np.ndarray) -> np.ndarray | None:
+        return self.recognizer.crop(frame.pixels, quad, **frame.colour) if self.crops else None
+
+
+def _given(crop: np.ndarray) -> np.ndarray:
+    return crop
 
 
 def read_lexicon(path: Path) -> list[str]:

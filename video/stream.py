@@ -18,7 +18,7 @@ from .clock import Clock
 from .detect import NOTHING, Detections, Detector
 from .detect.contract import checked
 from .events import Event, Gap, Statistics, WordChanged, WordEnded, WordFound
-from .flow import Small, look, small
+from .flow import LONG_SIDE, Small, look, small
 from .frames import Frame, check_frame, grey
 from .geometry import sound
 from .photo import turned
@@ -36,6 +36,9 @@ LEAST_SIDE = 16  # pixels of a frame
 FROZEN = 5.0  # seconds of one and the same picture until that is told
 TELL = 0.5  # confidence from which an unsettled word is told
 REPORTED = 60.0  # seconds from statistics to statistics
+
+
+Shoot = Callable[[], np.ndarray | None]
 
 
 @dataclass
@@ -64,8 +67,10 @@ class Stream:
     def __init__(
         self, number: int, detector: Detector, vote: Callable[[], TrackVote], schedule: Schedule,
         revive: float = 1.5, region: tuple[int, int, int, int] | None = None,
+        thumbnail: Callable[[Frame], np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         self.number, self.detector, self.schedule, self.region = number, detector, schedule, region
+        self._shrunk = thumbnail
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
         self._pending: list[Event] = []
         self._recent: deque[tuple[Small, float]] = deque(maxlen=schedule.longest)
@@ -100,8 +105,7 @@ class Stream:
         self._mended(self.clock.began)
         self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
-        whole = grey(frame)
-        now = small(whole)
+        whole, now = self._seen(frame)
         if self._unchanged(now):
             self._keep()
             return []
@@ -119,14 +123,20 @@ class Stream:
         self.schedule.took(searched, 1000 * (time.perf_counter() - began) - searched)
         return requests
 
+    @property
+    def frame(self) -> Frame:
+        """The present one."""
+        assert self._frame is not None
+        return self._frame
+
     def crops(self, requests: list[Request]) -> list[np.ndarray]:
         """uint8 (h, w, 3) RGB of each, upright along its quad."""
-        assert self._frame is not None
         quads = np.array([request.quad for request in requests], np.float32)
-        return list(rectified(np.asarray(self._frame.pixels), quads, self._frame.layout))
+        return list(rectified(self.frame.pixels, quads, **self.frame.colour))
 
-    def learn(self, request: Request, crop: np.ndarray, text: str, confidence: float, turns: int = 0) -> None:
-        """The answer to a request of the present frame. crop: turned by `turns` quarters, as it was read."""
+    def learn(self, request: Request, crop: Shoot, text: str, confidence: float, turns: int = 0) -> None:
+        """The answer to a request of the present frame. crop: gives it, turned by `turns` quarters, as it was read;
+        asked for the best shots alone."""
         track, began = request.track, self.clock.began
         self.counts.reads += 1
         partial = self._cut_off(request.quad)
@@ -143,7 +153,9 @@ class Stream:
         track.growth = 1.0
         track.read_quality, track.turns = max(track.read_quality, request.quality), turns
         if track.rival is None:
-            track.shot(Shot(request.quality, began, turned(request.quad, turns), crop, text))
+            shot = Shot(request.quality, began, turned(request.quad, turns), None, text)
+            if track.shot(shot):
+                shot.crop = crop()
         track.settle()
         self._tell_word(track)
 
@@ -213,6 +225,14 @@ class Stream:
             self._tell(Gap(self.number, self._damaged_since, end, "damaged"))
         self._damaged_since = None
 
+    def _seen(self, frame: Frame) -> tuple[Small, Small]:
+        """The frame in grey, as large as it can be judged in, and small; of one on a GPU its thumbnail is both."""
+        if frame.on_device and self._shrunk is not None:
+            shrunk = Small(self._shrunk(frame), min(1.0, LONG_SIDE / max(frame.size)))
+            return shrunk, shrunk
+        whole = grey(frame)
+        return Small(whole, 1.0), small(whole)
+
     def _unchanged(self, now: Small) -> bool:
         """Is it the very picture of the last frame?"""
         last = self._last
@@ -280,13 +300,13 @@ class Stream:
         height, width = self._size or (1, 1)
         return bool((quad < EDGE).any() or (quad > np.array([width, height]) - EDGE).any())
 
-    def _requests(self, whole: np.ndarray) -> list[Request]:
+    def _requests(self, whole: Small) -> list[Request]:
         wanted, number, began = [], self.counts.frames, self.clock.began
         for track in self.tracker.active:
             self.counts.crops += track.visible
             if not self.schedule.due(track, number, began) or not sound(track.quad[None])[0]:
                 continue
-            clear = quality(whole, track.quad)
+            clear = quality(whole.grey, track.quad * whole.scale, whole.scale)
             if self.schedule.worth(track, clear, number, began):
                 wanted.append(Request(track, track.quad.copy(), clear))
         return wanted

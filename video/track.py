@@ -33,7 +33,7 @@ class Shot:
     quality: float
     time: float
     quad: np.ndarray
-    crop: np.ndarray
+    crop: np.ndarray | None
     text: str
 
 
@@ -99,8 +99,8 @@ class Track:
         result = self.vote.result
         return result if result.text or self.former is None else self.former.result
 
-    def shot(self, shot: Shot) -> None:
-        """One that was read; kept if it shows the word as it is told, and better than the best so far."""
+    def shot(self, shot: Shot) -> bool:
+        """One that was read; kept if it shows the word as it is told, and better than the best so far. Is it?"""
         word = self.result.text.casefold()
 
         def worth(of: Shot) -> tuple[bool, float]:
@@ -108,6 +108,7 @@ class Track:
 
         if self.best is None or worth(shot) > worth(self.best):
             self.best = shot
+        return self.best is shot
 
     def anew(self, vote: TrackVote) -> None:
         """What was read so far was of less than can be read now."""
