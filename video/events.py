@@ -7,9 +7,20 @@ word's top-left, top-right, bottom-right and bottom-left corner, as it is read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Shown(NamedTuple):
+    """A word in the present frame. quad: (4, 2). text: so far, "" for none. settled: no more reads are needed. track:
+    as its events have it."""
+
+    quad: np.ndarray
+    text: str = ""
+    confidence: float = 1.0
+    settled: bool = True
+    track: int = 0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clip4str.runtime import FrameQuads, Recognizer
 
 from .detect import Detector, open_detector
 from .detect.thumbnails import OnThumbnails
-from .events import Event, WordEnded
+from .events import Event, Shown, WordEnded
 from .flow import LONG_SIDE
 from .frames import Frame
 from .photo import UNREAD, read_crops, turned
@@ -29,7 +29,7 @@ from .vote import Lexicon, TrackVote, compiled
 if TYPE_CHECKING:
     from .sources import Source
 
-Watch = Callable[[int, Frame, list[tuple[np.ndarray, str, float, bool, int]]], None]
+Watch = Callable[[int, Frame, list[Shown]], None]
 PAUSE = 0.1  # seconds to wait for a live source before words that are gone are told
 
 
@@ -80,7 +80,7 @@ class VideoReader:
         """The events of one source or several: paths, URLs, iterables of frames, see sources.open_source.
 
         Several are looked at in turn, and their crops read together; a live one that has no new frame is passed over.
-        watch: is called after each frame with the source's number, the frame and its words, as Stream.shown has them.
+        watch: is called after each frame with the source's number, the frame and its words.
         Raises SourceError once all have ended, where one could not be read on.
         """
         from .sources import open_source

@@ -17,7 +17,7 @@ from clip4str.core.rectify import rectified
 from .clock import Clock
 from .detect import NOTHING, Detections, Detector
 from .detect.contract import checked
-from .events import Event, Gap, Statistics, WordChanged, WordEnded, WordFound
+from .events import Event, Gap, Shown, Statistics, WordChanged, WordEnded, WordFound
 from .flow import LONG_SIDE, Small, look, small
 from .frames import Frame, check_frame, grey
 from .geometry import sound
@@ -186,15 +186,14 @@ class Stream:
         told, self._pending = self._pending, []
         return told
 
-    def shown(self) -> list[tuple[np.ndarray, str, float, bool, int]]:
-        """Of each word in the present frame its quad, its text so far ("" for none), confidence, whether that is
-        settled, and its track's number."""
+    def shown(self) -> list[Shown]:
+        """The words in the present frame."""
         words = []
         for track in self.tracker.active:
             if track.visible:
                 result = track.result
                 quad = turned(track.quad, track.turns)
-                words.append((quad, result.text, result.confidence, track.state is State.SETTLED, track.number))
+                words.append(Shown(quad, result.text, result.confidence, track.state is State.SETTLED, track.number))
         return words
 
     def statistics(self, dropped: int = 0, ended: bool = False) -> Statistics:

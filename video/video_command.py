@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from clip4str.core.console import Parser, one_line
@@ -17,7 +16,7 @@ from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
 
-from .events import Event, Gap, Statistics, WordEnded
+from .events import Event, Gap, Shown, Statistics, WordEnded
 from .frames import Frame
 from .options import add_detector_options, detector_of, need_opencv, region_of
 
@@ -140,7 +139,7 @@ def run(reader: VideoReader, sources: Sequence[Any], outputs: Outputs, bar: Any)
     """Everything to its end, or to Ctrl-C: then what was seen so far is told whole, too."""
     words = 0
 
-    def watch(number: int, frame: Frame, shown: list[tuple[np.ndarray, str, float, bool, int]]) -> None:
+    def watch(number: int, frame: Frame, shown: list[Shown]) -> None:
         outputs.show(number, frame, shown)
         dropped = sum(source.dropped for source in sources)
         bar.set_postfix_str(f"{words} words" + (f", {dropped} dropped" if dropped else ""), refresh=False)
@@ -191,13 +190,11 @@ class Outputs:
         self.sinks.append(Queued(view))
         print(f"watch at {view.link}", file=sys.stderr)
 
-    def show(self, number: int, frame: Frame, words: list[tuple[np.ndarray, str, float, bool, int]]) -> None:
+    def show(self, number: int, frame: Frame, words: list[Shown]) -> None:
         if self.view is not None:
             self.view.show(number, frame, words)
         if self.overlay is not None:
-            from .outputs import Shown
-
-            self.overlay.show(frame, [Shown(word[0].copy(), word[1], word[2], word[3]) for word in words])
+            self.overlay.show(frame, [word._replace(quad=word.quad.copy()) for word in words])
 
     def write(self, event: Event) -> None:
         for sink in self.sinks:

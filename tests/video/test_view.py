@@ -16,7 +16,7 @@ cv2 = needed("cv2", "video")
 from viewing import GROUND, QUAD, Events, camera, ended, found, frame, get, page, picture, shown  # noqa: E402
 
 from clip4str.core.errors import ImageError  # noqa: E402
-from clip4str.video.events import Gap, Statistics, WordChanged  # noqa: E402
+from clip4str.video.events import Gap, Shown, Statistics, WordChanged  # noqa: E402
 from clip4str.video.frames import Frame  # noqa: E402
 from clip4str.video.outputs import Csv  # noqa: E402
 from clip4str.video.view import health as health_module  # noqa: E402
@@ -154,7 +154,7 @@ def test_colours_are_right_in_every_layout(view, layout):
         planes = cv2.cvtColor(red, cv2.COLOR_RGB2YUV_I420)
         pixels = np.vstack([planes[:32], np.stack([planes[32:40].reshape(16, 24), planes[40:].reshape(16, 24)], -1)
                             .reshape(16, 48)])  # fmt: skip
-    view.show(0, Frame(np.ascontiguousarray(pixels), 0.0, layout=layout), [(QUAD / 2, "", 0.0, False, 1)])
+    view.show(0, Frame(np.ascontiguousarray(pixels), 0.0, layout=layout), [Shown(QUAD / 2, "", 0.0, False, 1)])
     view.write(found(1))
     for data in (picture(get(view, "/picture?source=0")[2])[1], get(view, "/crop?source=0&track=1")[2]):
         colour = np.asarray(Image.open(io.BytesIO(data))).reshape(-1, 3).mean(0)

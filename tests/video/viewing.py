@@ -9,7 +9,7 @@ from contextlib import closing
 
 import numpy as np
 
-from clip4str.video.events import WordEnded, WordFound
+from clip4str.video.events import Shown, WordEnded, WordFound
 from clip4str.video.frames import Frame
 from clip4str.video.sources.base import Source
 from clip4str.video.view import View
@@ -44,7 +44,7 @@ def frame(number, pixels=None, step=0.1):
 
 
 def shown(track=1, text="word"):
-    return [(QUAD, text, 0.9, True, track)]
+    return [Shown(QUAD, text, 0.9, True, track)]
 
 
 def get(view, path, method="GET", **headers):

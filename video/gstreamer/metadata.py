@@ -8,6 +8,7 @@ from typing import Any
 import gi
 import numpy as np
 
+from ..events import Shown
 from .introspection import GLib, Gst
 
 MOST = 65536  # different words: GLib keeps what it is told as a quark for ever
@@ -26,16 +27,16 @@ def analytics() -> Any:
     return GstAnalytics
 
 
-def attach(module: Any, buffer: Gst.Buffer, words: Iterable[tuple[np.ndarray, str, float]]) -> None:
-    """module: analytics'. buffer: writable. words: quad (4, 2), text, confidence; upright boxes around the quads."""
+def attach(module: Any, buffer: Gst.Buffer, words: Iterable[Shown]) -> None:
+    """module: analytics'. buffer: writable. Upright boxes around the words' quads."""
     words = list(words)
     if not words:
         return
     meta = module.buffer_add_analytics_relation_meta(buffer)
-    for quad, text, confidence in words:
-        left, top = np.floor(quad.min(0)).astype(int).tolist()
-        right, bottom = np.ceil(quad.max(0)).astype(int).tolist()
-        meta.add_od_mtd(_quark(text), left, top, right - left, bottom - top, float(confidence))
+    for word in words:
+        left, top = np.floor(word.quad.min(0)).astype(int).tolist()
+        right, bottom = np.ceil(word.quad.max(0)).astype(int).tolist()
+        meta.add_od_mtd(_quark(word.text), left, top, right - left, bottom - top, float(word.confidence))
 
 
 def _quark(text: str) -> int:

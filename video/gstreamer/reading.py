@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..events import Event, Gap, Statistics
+from ..events import Event, Gap, Shown, Statistics
 from ..frames import Frame
 from .feed import Feed, Timing
 
@@ -35,11 +33,11 @@ class Reading:
     ) -> None:
         self.feed, self._reader, self._tell, self._failed = feed, reader, tell, failed
         self._budget, self._tracks, self._closed = reader.budget, 0, False
-        self._seen: tuple[float, list[tuple[np.ndarray, str, float]]] = (0.0, [])
+        self._seen: tuple[float, list[Shown]] = (0.0, [])
         self._thread = threading.Thread(target=self._work, name="clip4strreader", daemon=True)
         self._thread.start()
 
-    def words(self, time: float) -> list[tuple[np.ndarray, str, float]]:
+    def words(self, time: float) -> list[Shown]:
         """Quad, text and confidence of the words that were last seen, if that is not long before `time`."""
         seen, words = self._seen
         return words if abs(time - seen) <= REMEMBERED else []
@@ -77,5 +75,5 @@ class Reading:
         finally:
             self.feed.shut()
 
-    def _watch(self, _: int, frame: Frame, shown: list[tuple[np.ndarray, str, float, bool]]) -> None:
-        self._seen = frame.time, [(quad, text, confidence) for quad, text, confidence, _ in shown if text]
+    def _watch(self, _: int, frame: Frame, shown: list[Shown]) -> None:
+        self._seen = frame.time, [word for word in shown if word.text]

@@ -1,8 +1,9 @@
 """What becomes of events: JSON lines, subtitles, tables, a contact sheet, an annotated video."""
 
+from ..events import Shown
 from .base import Sink
 from .csv import Csv
-from .drawing import Shown, annotated, save_photo
+from .drawing import annotated, save_photo
 from .jsonl import Jsonl
 from .overlay import Overlay
 from .queue import Queued

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clip4str.core.console import one_line
 from clip4str.core.output_files import write_whole
 
+from ..events import Shown
 from ..frames import Frame, rgb
 from .lettering import lettering
 
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 
 COLOUR = (46, 204, 113)  # RGB, of words that have settled
 PENDING = (240, 178, 50)
-
-
-class Shown(NamedTuple):
-    """A word in a frame. quad: (4, 2), as events have it. settled: no more reads are needed."""
-
-    quad: np.ndarray
-    text: str = ""
-    confidence: float = 1.0
-    settled: bool = True
 
 
 def save_photo(file: Path, pixels: np.ndarray, words: Sequence[PhotoWord]) -> None:

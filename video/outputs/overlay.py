@@ -12,9 +12,9 @@ import numpy as np
 from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output
 
-from ..events import Event
+from ..events import Event, Shown
 from ..frames import Frame
-from .drawing import Shown, annotated
+from .drawing import annotated
 
 STILL, LONGEST = 10.0, 600.0  # seconds that a live source's and a file's frame is repeated at most
 

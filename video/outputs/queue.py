@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..events import Event, Statistics, WordChanged
+from ..events import Event, Shown, Statistics, WordChanged
 from ..frames import Frame
 from .base import Sink
-from .drawing import Shown
 
 FRAMES = 4  # that wait to be drawn: one is megabytes
 

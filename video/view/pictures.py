@@ -7,19 +7,19 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from clip4str.core.errors import Clip4StrError
 from clip4str.core.rectify import rectified
 
+from ..events import Shown
 from ..frames import Frame, rgb
 
 RATE = 10.0  # pictures a second at most, of a source
 SIDE, QUALITY = 1280, 75  # pixels of the longer side at most, and JPEG's quality
 CROP, CROP_QUALITY = (320, 72), 85  # pixels of a word's picture, width and height at most
-Words = Sequence[tuple[Any, ...]]
+Words = Sequence[Shown]
 
 
 class Pictures:
@@ -41,12 +41,12 @@ class Pictures:
     def cut(self, source: int, track: int) -> bytes | None:
         """A word as it looks in the newest frame, JPEG; None where it is not in there."""
         newest = self._channels[source].newest
-        quad = next((word[0] for word in newest[1] if word[4] == track), None) if newest else None
+        quad = next((word.quad for word in newest[1] if word.track == track), None) if newest else None
         if newest is None or quad is None:
             return None
         frame = newest[0]
         try:
-            crop = next(rectified(frame.pixels, np.asarray(quad, np.float32)[None], frame.layout))
+            crop = next(rectified(frame.pixels, np.asarray(quad, np.float32)[None], **frame.colour))
         except Clip4StrError:  # bent too far
             return None
         return jpeg(crop, CROP, CROP_QUALITY)
@@ -91,9 +91,9 @@ def packed(number: int, frame: Frame, words: Words) -> bytes:
     has."""
     height, width = frame.size
     told = [
-        {"track": track, "text": text, "confidence": round(float(confidence), 4), "settled": bool(settled),
-         "quad": np.round(np.nan_to_num(np.asarray(quad, float)), 1).tolist()}
-        for quad, text, confidence, settled, track in words
+        {"track": word.track, "text": word.text, "confidence": round(float(word.confidence), 4),
+         "settled": bool(word.settled), "quad": np.round(np.nan_to_num(np.asarray(word.quad, float)), 1).tolist()}
+        for word in words
     ]  # fmt: skip
     head = json.dumps({"number": number, "time": frame.time, "width": width, "height": height, "words": told}).encode()
     try:

@@ -44,10 +44,10 @@ class View:
         self.server.start()
 
     def show(self, source: int, frame: Frame, words: Words) -> None:
-        """A source's next frame, and Stream.shown's words in it."""
+        """A source's next frame, and the words in it."""
         if self.board is not None and self.pictures is not None:
             self.board.frame(source, frame)
-            self.pictures.show(source, frame, [(word[0].copy(), *word[1:]) for word in words])
+            self.pictures.show(source, frame, [word._replace(quad=word.quad.copy()) for word in words])
 
     def write(self, event: Event) -> None:
         if self.board is not None:
