@@ -22,17 +22,19 @@ from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import busy, describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.video.detect import open_detector
+from clip4str.video.detect import Detector, open_detector
 from clip4str.video.events import Statistics, WordEnded
 from clip4str.video.frames import Frame
 from clip4str.video.photo import read_quads
 from clip4str.video.reader import VideoReader
+from clip4str.video.sources import open_source
 
 PROGRAM = "benchmarks/video.py"
 _EPILOG = """\
 examples:
   python benchmarks/video.py --videos 20 --json video.json --chart video.png
   python benchmarks/video.py --videos 5 --read-all --per-frame
+  python benchmarks/video.py --videos 5 --real-time --threads 2
 
 Videos are generated: signs on a wall past which a camera goes, some moving, some
 coming and going at once, posts passing before them, two scenes with a cut; shaken,
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--variable", action="store_true", help="frames of unequal length, not compressed")
     add("--read-all", action="store_true", help="also with every crop read, to see what is lost by reading few")
     add("--per-frame", action="store_true", help="also single frames' reads, to see what voting is worth")
+    add("--real-time", action="store_true", help="only play the files as a camera would, and count what is dropped")
     add("--bundle", type=Path, metavar="DIR", help="(default: the packaged network)")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw where the time goes")
@@ -72,10 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     recognizer = Recognizer.load(args.bundle, threads=args.threads)
     detector = open_detector("auto", words=not args.lines, threads=args.threads)
     print(f"{args.videos} videos, {describe(info)}", flush=True)
+    recipe = Recipe(frames=args.frames, variable=args.variable)
+    if args.real_time:
+        return played(args, recognizer, detector, recipe, info)
     totals = {"chosen reads": Score(), **({"every crop read": Score()} if args.read_all else {})}
     spent: dict[str, float] = {}
     frames, seconds, crops, reads, alone = 0, 0.0, 0, 0, []
-    recipe = Recipe(frames=args.frames, variable=args.variable)
     for number in range(args.videos):
         taken, truth = generated(recipe, args.seed + number, args.variable)
         for name, total in totals.items():
@@ -115,6 +120,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def played(
+    args: argparse.Namespace, recognizer: Recognizer, detector: Detector, recipe: Recipe, info: dict[str, Any]
+) -> int:
+    """Files at their own pace, as a live source: what had to be dropped, and what is read all the same."""
+    total, rows = Score(), []
+    frames = dropped = 0
+    for number in range(args.videos):
+        video = Video(recipe, *words_and_faces(), args.seed + number)
+        with tempfile.TemporaryDirectory() as folder:
+            path = written(video, recipe, Path(folder, "video.mp4"))
+            reader = VideoReader(recognizer, detector, detect_every=args.detect_every, budget=1000 / recipe.rate)
+            began, used = time.perf_counter(), time.process_time()
+            with open_source(path, live=True) as source:
+                events = list(reader.run(source))
+            took, used = time.perf_counter() - began, time.process_time() - used
+        total.add(score([e for e in events if isinstance(e, WordEnded)], video.truth))
+        last = [e for e in events if isinstance(e, Statistics)][-1]
+        rows.append({"frames": last.frames, "dropped": last.dropped, "seconds": round(took, 2),
+                     "cores": round(used / took, 2)})  # fmt: skip
+        frames, dropped = frames + last.frames, dropped + last.dropped
+        print(f"video {number + 1}: {last.frames} frames read, {last.dropped} dropped, {took:.1f} s", flush=True)
+    height, width = recipe.size
+    right = summary(total)
+    print(f"{width}x{height} at {recipe.rate:g} a second: {dropped} of {frames + dropped} frames dropped, "
+          f"{np.mean([row['cores'] for row in rows]):.2f} cores busy, {right['right']} % of "
+          f"{total.words} words right")  # fmt: skip
+    if busy(info):
+        print(f"taken while other work ran (load {info['load_before']}): more is dropped than would be")
+    if args.json:
+        write_json(
+            args.json,
+            {**right, "frames": frames, "dropped": dropped, "played": rows, "recipe": vars(recipe), "machine": info},
+        )
+    return 0
+
+
 def generated(recipe: Recipe, seed: int, variable: bool) -> tuple[list[Frame], Truth]:
     """Frames as a decoder gives them, and the truth."""
     video = Video(recipe, *words_and_faces(), seed)
@@ -132,18 +173,25 @@ def compressed(video: Video, recipe: Recipe) -> Iterator[np.ndarray]:
     import cv2
 
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "video.mp4"))
-        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), recipe.rate, recipe.size[::-1])
-        for picture in video:
-            writer.write(picture[..., ::-1])
-        writer.release()
-        capture = cv2.VideoCapture(path)
+        path = written(video, recipe, Path(folder, "video.mp4"))
+        capture = cv2.VideoCapture(str(path))
         while True:
             ok, picture = capture.read()
             if not ok:
                 break
             yield np.ascontiguousarray(picture[..., ::-1])
         capture.release()
+
+
+def written(video: Video, recipe: Recipe, path: Path) -> Path:
+    """As MPEG-4 into a file."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), recipe.rate, recipe.size[::-1])
+    for picture in video:
+        writer.write(picture[..., ::-1])
+    writer.release()
+    return path
 
 
 def words_and_faces() -> tuple[list[str], list[Path]]:

@@ -24,7 +24,7 @@ from .frames import Frame
 from .photo import UNREAD, read_crops, turned
 from .schedule import Schedule
 from .stream import Request, Stream
-from .vote import Lexicon, TrackVote, compiled
+from .vote import UNSURE, Lexicon, TrackVote, compiled
 
 if TYPE_CHECKING:
     from .sources import Source
@@ -45,7 +45,7 @@ class VideoReader:
     motion and time. pattern: a regular expression that whole words fit; lexicon: the words there can be. region: x, y,
     width, height in pixels: words whose middle is outside are not followed. budget: milliseconds a frame may take, for
     live sources. revive: seconds after which a word that comes back is a new one. crops: keep the best crop of each
-    word for its WordEnded.
+    word for its WordEnded. least: confidence below which a word that was never surer is not told.
 
     Frames may lie on the GPU of the recogniser (tensorrt, torch): words are cut out and read there. On the host come to
     be a grey picture of 640 pixels of each, for following words; the best picture of a word where `crops` are kept;
@@ -59,12 +59,14 @@ class VideoReader:
         self, recognizer: Recognizer, detector: str | Detector = "auto", *, detect_every: int | None = None,
         pattern: str | re.Pattern[str] | None = None, lexicon: Iterable[str] | None = None,
         region: tuple[int, int, int, int] | None = None, budget: float | None = None, revive: float = 1.5,
-        crops: bool = True, read_all: bool = False,
+        crops: bool = True, least: float = UNSURE, read_all: bool = False,
     ) -> None:  # fmt: skip
         if detect_every is not None and not (isinstance(detect_every, int) and 1 <= detect_every <= 120):
             raise UsageError(f"detect_every is 1 to 120 frames, not {detect_every!r}")
         if not 0 <= revive <= 3600 or not (budget is None or budget > 0):
             raise UsageError(f"revive is 0 to 3600 seconds and budget more than 0 ms, not {revive!r} and {budget!r}")
+        if not 0 <= least <= 1:
+            raise UsageError(f"least is 0 to 1, not {least!r}")
         if region is not None and not (len(region) == 4 and min(region[2:]) > 0):
             raise UsageError(f"region is x, y, width, height in pixels, not {region!r}")
         self.recognizer, self.detector = recognizer, open_detector(detector)
@@ -73,7 +75,7 @@ class VideoReader:
         self.pattern = compiled(pattern)
         self.lexicon = None if lexicon is None else Lexicon(lexicon)
         self.detect_every, self.region, self.budget = detect_every, region, budget
-        self.revive, self.crops, self.read_all = revive, crops, read_all
+        self.revive, self.crops, self.least, self.read_all = revive, crops, least, read_all
         self._pushed: Stream | None = None
 
     def run(self, *sources: Any, watch: Watch | None = None) -> Generator[Event, None, None]:
@@ -147,6 +149,7 @@ class VideoReader:
         return Stream(
             number, self.detector, lambda: TrackVote(self.pattern, self.lexicon),
             Schedule(self.detect_every, self.budget, self.read_all), self.revive, self.region, self._thumbnail,
+            self.least,
         )  # fmt: skip
 
     def _in_colour(self, frame: Frame, long_side: int) -> np.ndarray:

@@ -17,13 +17,14 @@ from clip4str.core.rectify import rectified
 from .clock import Clock
 from .detect import NOTHING, Detections, Detector
 from .detect.contract import checked
-from .events import Event, Gap, Shown, Statistics, WordChanged, WordEnded, WordFound
+from .events import Event, Gap, Shown, Statistics
 from .flow import LONG_SIDE, Small, look, small
 from .frames import Frame, check_frame, grey
 from .geometry import sound
 from .photo import turned
 from .quality import quality
 from .schedule import Schedule
+from .telling import Telling
 from .track import Shot, State, Track
 from .tracks import Tracker
 from .vote import TrackVote
@@ -34,7 +35,6 @@ EDGE = 2.0  # pixels from the frame's edge, at which a quad may be a part of a w
 SOON = 4  # frames after a search until the next one, where a word looks otherwise
 LEAST_SIDE = 16  # pixels of a frame
 FROZEN = 5.0  # seconds of one and the same picture until that is told
-TELL = 0.5  # confidence from which an unsettled word is told
 REPORTED = 60.0  # seconds from statistics to statistics
 
 
@@ -57,7 +57,6 @@ class _Counts:
     detections: int = 0
     crops: int = 0
     reads: int = 0
-    words: int = 0
     milliseconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,12 +66,12 @@ class Stream:
     def __init__(
         self, number: int, detector: Detector, vote: Callable[[], TrackVote], schedule: Schedule,
         revive: float = 1.5, region: tuple[int, int, int, int] | None = None,
-        thumbnail: Callable[[Frame], np.ndarray] | None = None,
+        thumbnail: Callable[[Frame], np.ndarray] | None = None, least: float = 0.0,
     ) -> None:  # fmt: skip
         self.number, self.detector, self.schedule, self.region = number, detector, schedule, region
         self._shrunk = thumbnail
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
-        self._pending: list[Event] = []
+        self.telling = Telling(number, least)
         self._recent: deque[tuple[Small, float]] = deque(maxlen=schedule.longest)
         self._last: Small | None = None
         self._thumbnail: np.ndarray | None = None
@@ -145,7 +144,7 @@ class Stream:
         track.partial = partial and (track.partial or track.reads == 0)
         before, track = track, self.tracker.read(track, text, confidence, began, self.clock.end, not partial)
         if before.final:
-            self._tell_end(before)
+            self.telling.end(before, began)
         track.read_at, track.read_time = self.counts.frames, began
         if track.rival is None:
             assert self._last is not None
@@ -157,17 +156,16 @@ class Stream:
             if track.shot(shot):
                 shot.crop = crop()
         track.settle()
-        self._tell_word(track)
+        self.telling.read(track, began)
 
     def events(self, waited: float = 0.0) -> list[Event]:
         """What has come up since the last call; words whose time is over are ended. waited: seconds since the frame."""
         for track in self.tracker.expire(self.clock.began + waited):
-            self._tell_end(track)
+            self.telling.end(track, self.clock.began)
         if self.clock.began - self._reported >= REPORTED:
             self._reported = self.clock.began
-            self._tell(self.statistics())
-        told, self._pending = self._pending, []
-        return told
+            self.telling.add(self.statistics())
+        return self.telling.take()
 
     def idle(self) -> list[Event]:
         """A live source has no frame: words not seen for too long by the clock on the wall are gone."""
@@ -181,10 +179,9 @@ class Stream:
         self._thaw()
         self._mended(self.clock.end)
         for track in self.tracker.finish():
-            self._tell_end(track)
-        self._tell(self.statistics(ended=True))
-        told, self._pending = self._pending, []
-        return told
+            self.telling.end(track, self.clock.began)
+        self.telling.add(self.statistics(ended=True))
+        return self.telling.take()
 
     def shown(self) -> list[Shown]:
         """The words in the present frame."""
@@ -199,29 +196,26 @@ class Stream:
     def statistics(self, dropped: int = 0, ended: bool = False) -> Statistics:
         c = self.counts
         return Statistics(self.number, c.frames, dropped, c.damaged, c.detections, c.crops, c.reads, self.tracker.count,
-                          c.words, self.clock.end, dict(c.milliseconds), ended)  # fmt: skip
+                          self.telling.words, self.clock.end, dict(c.milliseconds), ended)  # fmt: skip
 
     def spent(self, stage: str, milliseconds: float) -> None:
         spent = self.counts.milliseconds
         spent[stage] = spent.get(stage, 0.0) + milliseconds
 
-    def _tell(self, event: Event) -> None:
-        self._pending.append(event)
-
     def _break(self, reason: str) -> None:
         """Nothing is followed from the last frame to this one."""
         self._thaw()
         self._mended(self.clock.before)
-        self._tell(Gap(self.number, self.clock.before, self.clock.began, reason))
+        self.telling.add(Gap(self.number, self.clock.before, self.clock.began, reason))
         for track in self.tracker.finish():
-            self._tell_end(track)
+            self.telling.end(track, self.clock.began)
         self._last = self._thumbnail = None
         self._recent.clear()
         self._search_now = True
 
     def _mended(self, end: float) -> None:
         if self._damaged_since is not None:
-            self._tell(Gap(self.number, self._damaged_since, end, "damaged"))
+            self.telling.add(Gap(self.number, self._damaged_since, end, "damaged"))
         self._damaged_since = None
 
     def _seen(self, frame: Frame) -> tuple[Small, Small]:
@@ -245,7 +239,7 @@ class Stream:
 
     def _thaw(self) -> None:
         if self._frozen and self._same_since is not None:
-            self._tell(Gap(self.number, self._same_since, self.clock.began, "frozen"))
+            self.telling.add(Gap(self.number, self._same_since, self.clock.began, "frozen"))
         self._same_since, self._frozen = None, False
 
     def _keep(self) -> None:
@@ -309,42 +303,6 @@ class Stream:
             if self.schedule.worth(track, clear, number, began):
                 wanted.append(Request(track, track.quad.copy(), clear))
         return wanted
-
-    def _tell_word(self, track: Track) -> None:
-        result = track.result
-        if not result.text or result.text == track.told:
-            return
-        quad, began = turned(track.quad, track.turns).copy(), self.clock.began
-        if not track.told and (track.state is State.SETTLED or result.confidence >= TELL) and track.twin is None:
-            self._tell_found(track, quad)
-        elif track.told:
-            self._tell(WordChanged(self.number, track.number, began, result.text, track.told, result.confidence, quad))
-            track.told = result.text
-
-    def _tell_found(self, track: Track, quad: np.ndarray) -> None:
-        result = track.result
-        self.counts.words += 1
-        track.told = result.text
-        self._tell(WordFound(self.number, track.number, self.clock.began, track.start, result.text, result.confidence,
-                             quad, track.label or None))  # fmt: skip
-
-    def _tell_end(self, track: Track) -> None:
-        """Ended words that were told, and such as were not sure enough before but are all there is. Once a track."""
-        result, best = track.result, track.best
-        quad = best.quad if best else turned(track.quad, track.turns)
-        if track.ended_told or (not track.told and (not result.text or track.searches < 2)):
-            return
-        if not track.told:
-            self._tell_found(track, quad)
-        elif track.told != result.text:
-            self._tell(WordChanged(self.number, track.number, self.clock.began, result.text, track.told,
-                                   result.confidence, quad))  # fmt: skip
-        track.ended_told = True
-        self._tell(WordEnded(
-            self.number, track.number, result.text, result.confidence, track.start, track.end,
-            best.time if best else track.start, quad, track.reads, track.frames, track.label or None,
-            best.crop if best else None,
-        ))  # fmt: skip
 
 
 def _thumbnail(frame: Small) -> np.ndarray:

@@ -19,6 +19,7 @@ from clip4str.runtime.read_command import add_recognizer_options, load_recognize
 from .events import Event, Gap, Shown, Statistics, WordEnded
 from .frames import Frame
 from .options import add_detector_options, detector_of, need_opencv, region_of
+from .vote import UNSURE
 
 if TYPE_CHECKING:
     from .reader import VideoReader
@@ -32,7 +33,7 @@ examples:
   clip4str video street.mp4                                a table of words at the end
   clip4str video street.mp4 --jsonl words.jsonl --sheet words.png --overlay read.mp4
   clip4str video lecture.mkv --srt lecture.srt             words as subtitles
-  clip4str video rtsp://camera/1 --jsonl - --live          events as they come; the newest frame alone
+  clip4str video rtsp://camera/1 --jsonl - --live          events as they come; late frames are left out
   clip4str video rtsp://camera/1 --view 8080               a page to watch: http://127.0.0.1:8080/
   clip4str video gate1.mp4 gate2.mp4 --pattern '[A-Z]{2}[0-9]{3,4}'
   ffmpeg -i x.ts -f yuv4mpegpipe -pix_fmt yuv420p - | clip4str video -
@@ -68,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--region", metavar="X,Y,W,H", help="only words whose middle is in there, pixels of the frame")
     group.add_argument("--pattern", metavar="RE", help="only words that this regular expression fits as a whole")
     group.add_argument("--lexicon", type=Path, metavar="FILE", help="a word a line: reads count for the nearest")
-    group.add_argument("--live", action="store_true", help="keep the newest frame instead of waiting for late ones")
+    group.add_argument("--least", type=float, default=UNSURE, metavar="P", help="leave out words that were never surer "
+                       "(default: %(default)s)")  # fmt: skip
+    group.add_argument("--live", action="store_true", help="keep the newest frames instead of waiting for late ones")
     group.add_argument("--max-latency", type=float, metavar="MS", help="time a frame may take; words are searched less "
                        "often for it (default with --live: a frame's own time)")  # fmt: skip
     group.add_argument("--raw", metavar="WxH@FPS:FORMAT", help="bare pixels on stdin, as in 1280x720@30:rgb24")
@@ -108,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         budget = args.max_latency or (1000 / max(rates) if args.live and rates else None)
         reader = VideoReader(
             recognizer, detector, detect_every=args.detect_every, pattern=args.pattern, lexicon=lexicon, region=region,
-            budget=budget, crops=args.sheet is not None or view is not None,
+            budget=budget, least=args.least, crops=args.sheet is not None or view is not None,
         )  # fmt: skip
         outputs = Outputs(args, [source.name for source in sources], sources[0].rate)
         stack.callback(outputs.close)

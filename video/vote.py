@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from clip4str.core.errors import UsageError
 
 LEAST = 0.05  # confidence below which a read does not vote: mostly blur, edges of things, other scripts
+UNSURE = 0.2  # confidence of a voted word, below which it is not told unless asked for
 # Logistic regression over 1,200 simulated tracks (benchmarks/voting.py --sets MLT17_photos_pseudo --limit 1200 --seed
 # 10000 --fit): what share of voted words is right.
 INTERCEPT, AGREED, BEST, AGAINST = -3.87, 2.71, 5.47, -2.34

@@ -280,3 +280,11 @@ def test_labels_of_the_detector_come_with_the_words():
     board.detect = lambda frame: detect(frame)._replace(labels=("plate",))
     told = events(board)
     assert {e.label for e in told if isinstance(e, (WordFound, WordEnded))} == {"plate"}
+
+
+def test_a_word_that_is_never_sure_is_left_out_unless_asked_for():
+    told = [[e.text for e in events(Board(["HOTEL"] * 30, sure=0.1), **how) if isinstance(e, WordEnded)]
+            for how in ({}, {"least": 0.0})]  # fmt: skip
+    assert told == [[], ["HOTEL"]]
+    with pytest.raises(UsageError, match="least is 0 to 1"):
+        VideoReader(Board(["A"]), Board(["A"]), least=2)

@@ -72,6 +72,25 @@ def test_a_late_reader_gets_the_newest_frame_and_the_rest_is_counted():
     assert inner.closed == 1 and next(source, None) is None
 
 
+def test_a_reader_that_is_late_for_a_moment_misses_nothing_where_some_frames_are_kept():
+    inner = Steps(broken=(2,))
+    with Newest(inner, kept=3) as source:
+        inner.let(3)
+        until(lambda: inner.given == 3)
+        assert [next(source).index for _ in range(3)] == [0, 1, 2] and source.dropped == 0
+        inner.let(5)
+        until(lambda: source.dropped == 2)
+        assert [next(source).index for _ in range(3)] == [5, 6, 7]
+
+
+def test_what_happened_before_a_frame_that_is_dropped_is_told_of_the_first_that_is_kept():
+    inner = Steps(broken=(1,))
+    with Newest(inner, kept=2) as source:
+        inner.let(4)
+        until(lambda: source.dropped == 2)
+        assert [next(source).broken for _ in range(2)] == ["reconnected", ""]
+
+
 def test_a_file_waits_for_its_reader_four_frames_ahead():
     inner = Steps(count=9)
     with Prefetch(inner) as source:

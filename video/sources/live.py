@@ -1,4 +1,4 @@
-"""What cannot wait: who is late gets the newest frame."""
+"""What cannot wait: who is late gets the newest frames."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from .threads import Threaded
 
 
 class Newest(Threaded):
-    """Keeps the newest frame alone, and counts those that it overtook. paced: of a file, frames come when they are due.
+    """Keeps the newest frames alone, and counts those that they overtook. paced: of a file, frames come when they are
+    due. kept: how many: where words are searched in some frames, those take longer than others.
 
     What happened before a frame that is dropped is told of the next one.
     """
 
     live = True
 
-    def __init__(self, source: Source, paced: bool = False) -> None:
-        self._paced = paced
+    def __init__(self, source: Source, paced: bool = False, kept: int = 1) -> None:
+        self._paced, self._kept = paced, kept
         self._began: float | None = None
         super().__init__(source)
 
@@ -30,9 +31,9 @@ class Newest(Threaded):
             self.stopping.wait(max(0.0, self._began + frame.time - time.monotonic()))
 
     def _put(self, frame: Frame) -> None:
-        if self._waiting:
+        self._waiting.append(frame)
+        while len(self._waiting) > self._kept:
             overtaken = self._waiting.popleft()
             self._overtaken += 1
-            if overtaken.broken and not frame.broken:
-                frame = replace(frame, broken=overtaken.broken)
-        self._waiting.append(frame)
+            if overtaken.broken and not self._waiting[0].broken:
+                self._waiting[0] = replace(self._waiting[0], broken=overtaken.broken)

@@ -46,8 +46,8 @@ def open_source(
     (0, "0", "/dev/video0"), standard input ("-"), or of any iterable of Frames or uint8 arrays.
 
     rate: frames a second of pictures and arrays. layout: of arrays. raw: bare pixels on standard input,
-    "1280x720@30:rgb24". live: keep the newest frame instead of waiting for who is late, and connect again where the
-    source ends; None: of cameras, and of addresses that have no end; True, of a file: at its own pace. backend: see
+    "1280x720@30:rgb24". live: keep the newest `ahead` frames, do not wait for who is late, and connect again where
+    the source ends; None: of cameras, and of addresses that have no end; True, of a file: at its own pace. backend: see
     files.open_decoder; of a video file also "nvcodec", decoded on an NVIDIA GPU, where its frames stay: each until the
     next is asked for. timeout: seconds to wait for a connection or for data. give_up: seconds without a frame after
     which a live source fails; None: it is tried for ever. threads: of the decoder. ahead: frames decoded before they
@@ -164,5 +164,5 @@ def _on_gpu(path: Path, name: str, live: bool | None) -> Source:
 
 def _threaded(source: Source, live: bool | None, paced: bool, ahead: int) -> Source:
     if live:
-        return Newest(source, paced)
+        return Newest(source, paced, max(1, ahead))
     return Prefetch(source, ahead) if ahead else source
