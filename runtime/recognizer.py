@@ -243,7 +243,8 @@ class Recognizer(FrameReader):
             )
 
     def close(self) -> None:
-        """Give back what a GPU backend holds at once, instead of when the last reference goes. Twice is allowed."""
+        """Give back at once what ONNX Runtime and TensorRT hold, instead of when the last reference goes; reading is a
+        BackendError then. Twice is allowed."""
         self.backend.close()
 
     def __enter__(self) -> Recognizer:

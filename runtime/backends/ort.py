@@ -97,8 +97,11 @@ class OrtBackend(Backend):
         return tensor.array(self._files[tensor.location])
 
     def _run(self, stage: str, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        session = self._sessions.get(stage)
+        if session is None:
+            raise BackendError("this recogniser was closed")
         try:
-            return self._sessions[stage].run(outputs, feed)
+            return session.run(outputs, feed)
         except Exception as error:
             raise BackendError(f"the {stage} stage failed in onnxruntime ({first_line(error)})") from None
 
@@ -118,6 +121,9 @@ class OrtBackend(Backend):
         memory = {name: kv.astype(self._kv_type, copy=False) for name, kv in memory.items()}
         feed = {"tokens": tokens, "attend": rule.mask(tokens.shape[1]), **memory}
         return Pass(*self._run(stage, OUTPUTS[stage], feed))
+
+    def close(self) -> None:
+        self._sessions, self._kept = {}, []
 
     def stack(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(rows)
