@@ -91,6 +91,12 @@ AV = [
 NVCODEC = [
     "PyNvVideoCodec>=2.2; platform_system == 'Linux'",  # decodes files on NVIDIA GPUs; checked against 2.2
 ]
+MQTT = [
+    "paho-mqtt>=2.0",  # the MQTT client of Eclipse: reconnects, sends again, TLS; 2.0 has the callbacks that are used
+]
+METRICS = [
+    "prometheus_client>=0.20",  # Prometheus' own client: the format of metrics and their server
+]
 CLIP = [
     *TRAIN,
     "open_clip_torch>=2.20",  # CLIP's pretrained towers by name, to train from; local files need none of it
@@ -103,6 +109,8 @@ PEERS = [
 DEV = [
     *VIDEO,  # tests of video
     *AV,  # the same with its decoder
+    *MQTT,  # tests of the output, beside a broker in tests/live
+    *METRICS,  # metrics are scraped and parsed by it
     "pytest>=8",  # tests
     "pytest-xdist>=3.6",  # tests in two processes of one thread each: half the time
     "ruff>=0.8",  # lint and format
@@ -147,6 +155,8 @@ setup(
         "video": VIDEO,
         "av": AV,
         "nvcodec": NVCODEC,
+        "mqtt": MQTT,
+        "metrics": METRICS,
         "peers": PEERS,
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),

@@ -18,7 +18,7 @@ from clip4str.runtime import FrameQuads, Recognizer
 
 from .detect import Detector, open_detector
 from .detect.thumbnails import OnThumbnails
-from .events import Event, Shown, WordEnded
+from .events import Event, Shown, Statistics, WordEnded
 from .flow import LONG_SIDE
 from .frames import Frame
 from .photo import UNREAD, read_crops, turned
@@ -77,6 +77,7 @@ class VideoReader:
         self.detect_every, self.region, self.budget = detect_every, region, budget
         self.revive, self.crops, self.least, self.read_all = revive, crops, least, read_all
         self._pushed: Stream | None = None
+        self._running: list[tuple[Stream, Source]] = []
 
     def run(self, *sources: Any, watch: Watch | None = None) -> Generator[Event, None, None]:
         """The events of one source or several: paths, URLs, iterables of frames, see sources.open_source.
@@ -93,6 +94,7 @@ class VideoReader:
 
     def _run(self, opened: Sequence[Source], watch: Watch | None) -> Generator[Event, None, None]:
         going = {number: (self._stream(number), source) for number, source in enumerate(opened)}
+        self._running = list(going.values())
         failed: SourceError | None = None
         try:
             while going:
@@ -127,6 +129,10 @@ class VideoReader:
             raise
         if failed is not None:
             raise failed
+
+    def statistics(self) -> list[Statistics]:
+        """Of each source of `run` so far, by its number. May be called by another thread, and after the end."""
+        return [stream.statistics(source.dropped) for stream, source in self._running]
 
     def push(self, frame: Frame | np.ndarray, time: float | None = None) -> list[Event]:
         """One more frame of the source that is pushed; what it brings up. An array is RGB, and needs its time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from clip4str.runtime.read_command import add_recognizer_options, load_recognize
 
 from .events import Event, Gap, Shown, Statistics, WordEnded
 from .frames import Frame
-from .options import add_detector_options, detector_of, need_opencv, region_of
+from .options import add_detector_options, detector_of, listening_address, need_opencv, region_of
 from .vote import UNSURE
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
                        "with another address, as in 0.0.0.0:8080, one that asks for a token")  # fmt: skip
     group.add_argument("--view-token", metavar="TOKEN", help="what the page asks for (default: $CLIP4STR_VIEW_TOKEN, "
                        "which other users do not see, or a new one)")  # fmt: skip
+    group.add_argument("--mqtt", metavar="ADDRESS", help="events to a broker: mqtt://[user@]host[:port]/topic, or "
+                       "mqtts:// over TLS; its password in $CLIP4STR_MQTT_PASSWORD")  # fmt: skip
+    group.add_argument("--metrics", metavar="[HOST:]PORT", help="how it goes, for Prometheus; to this machine alone, "
+                       "unless another address of it is named, as in 0.0.0.0:9464")  # fmt: skip
     group.add_argument("--summary", action="store_true", help="time by stage, on stderr")
     group.add_argument("--quiet", action="store_true", help="no progress bar, and no table where there is a file")
     group = parser.add_argument_group("reading")
@@ -96,6 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         file = _file(getattr(args, name))
         if name != "jsonl" or file is None or file.is_file() or file.is_dir() or not file.exists():  # not a pipe
             check_output(file, suffixes)
+    if args.mqtt is not None:
+        from .outputs.mqtt_address import address_of
+
+        address_of(args.mqtt)
+    if args.metrics is not None:
+        listening_address(args.metrics, "--metrics")
     from .sources import open_source
 
     with ExitStack() as stack:
@@ -113,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             recognizer, detector, detect_every=args.detect_every, pattern=args.pattern, lexicon=lexicon, region=region,
             budget=budget, least=args.least, crops=args.sheet is not None or view is not None,
         )  # fmt: skip
-        outputs = Outputs(args, [source.name for source in sources], sources[0].rate)
+        outputs = Outputs(args, [source.name for source in sources], sources[0].rate, reader.statistics)
         stack.callback(outputs.close)
         if view is not None:
             outputs.watched(view, sources)
@@ -168,17 +178,26 @@ def run(reader: VideoReader, sources: Sequence[Any], outputs: Outputs, bar: Any)
 class Outputs:
     """All that was asked for, each behind a queue."""
 
-    def __init__(self, args: argparse.Namespace, names: Sequence[str], rate: float | None) -> None:
+    def __init__(
+        self, args: argparse.Namespace, names: Sequence[str], rate: float | None,
+        statistics: Callable[[], Sequence[Statistics]],
+    ) -> None:  # fmt: skip
         from . import outputs
 
+        sinks: list[outputs.Sink] = []
+        self.metrics = None
+        if args.metrics is not None:
+            self.metrics = outputs.Metrics(*listening_address(args.metrics, "--metrics"), names, statistics)
+        if args.mqtt is not None:
+            sinks.append(outputs.Mqtt(args.mqtt, names, say=lambda line: tqdm.write(line, file=sys.stderr)))
         self.names, self.summary = list(names), args.summary
         kinds = (("jsonl", outputs.Jsonl), ("srt", outputs.Srt), ("vtt", outputs.Vtt), ("csv", outputs.Csv),
                  ("sheet", outputs.Sheet))  # fmt: skip
-        sinks: list[outputs.Sink] = [
-            make(getattr(args, name), names) for name, make in kinds if getattr(args, name) is not None
-        ]
+        sinks += [make(getattr(args, name), names) for name, make in kinds if getattr(args, name) is not None]
         if not sinks or not (args.quiet or args.jsonl == "-"):
             sinks.append(outputs.Table(names))
+        if self.metrics is not None:
+            sinks.append(self.metrics)
         self.sinks = [outputs.Queued(sink) for sink in sinks]
         self.overlay = None if args.overlay is None else outputs.Queued(outputs.Overlay(args.overlay, rate))
 
@@ -194,6 +213,8 @@ class Outputs:
         print(f"watch at {view.link}", file=sys.stderr)
 
     def show(self, number: int, frame: Frame, words: list[Shown]) -> None:
+        if self.metrics is not None:
+            self.metrics.show(number, frame)
         if self.view is not None:
             self.view.show(number, frame, words)
         if self.overlay is not None:

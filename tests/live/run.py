@@ -19,7 +19,8 @@ PACKAGES = [
     "gstreamer1.0-tools", "gstreamer1.0-plugins-base", "gstreamer1.0-plugins-good", "gstreamer1.0-plugins-bad",
     "gstreamer1.0-plugins-ugly", "gstreamer1.0-libav", "gstreamer1.0-x", "gstreamer1.0-python3-plugin-loader",
     "python3-gi", "python3-gst-1.0", "gir1.2-gst-plugins-base-1.0", "gir1.2-gst-plugins-bad-1.0",
-    "gir1.2-gst-rtsp-server-1.0", "fonts-dejavu-core", "mosquitto", "chromium", "chromium-driver",
+    "gir1.2-gst-rtsp-server-1.0", "fonts-dejavu-core", "mosquitto", "mosquitto-clients", "chromium",
+    "chromium-driver",
 ]  # fmt: skip
 REQUIRED = os.environ.get("CLIP4STR_REQUIRE_LIVE", "") not in {"", "0"}
 

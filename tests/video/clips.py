@@ -112,3 +112,12 @@ def _rewritten(content: bytes, tables: dict[bytes, bytes], durations: dict[bytes
             old = old[:8] + struct.pack(">I", durations[kind]) + old[12:]
         out += _packed(kind, old)
     return out
+
+
+def y4m(pictures: Sequence[np.ndarray]) -> bytes:
+    """YUV4MPEG2, ten frames a second, of (H, W, 3) uint8 RGB."""
+    import cv2
+
+    height, width = pictures[0].shape[:2]
+    frames = [cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]].transpose(2, 0, 1).tobytes() for rgb in pictures]
+    return b"".join([f"YUV4MPEG2 W{width} H{height} F10:1 Ip C444\n".encode(), *(b"FRAME\n" + f for f in frames)])

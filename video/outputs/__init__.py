@@ -5,6 +5,8 @@ from .base import Sink
 from .csv import Csv
 from .drawing import annotated, save_photo
 from .jsonl import Jsonl
+from .metrics import Metrics
+from .mqtt import Mqtt
 from .overlay import Overlay
 from .queue import Queued
 from .sheet import Sheet
@@ -13,6 +15,6 @@ from .table import Table, table
 from .vtt import Vtt
 
 __all__ = [
-    "Csv", "Jsonl", "Overlay", "Queued", "Sheet", "Shown", "Sink", "Srt", "Table", "Vtt", "annotated", "save_photo",
-    "table",
+    "Csv", "Jsonl", "Metrics", "Mqtt", "Overlay", "Queued", "Sheet", "Shown", "Sink", "Srt", "Table", "Vtt",
+    "annotated", "save_photo", "table",
 ]  # fmt: skip

@@ -14,6 +14,18 @@ from clip4str.core.output_files import check_output
 from ..events import VERSION, Event, as_json
 
 
+def sources(names: Sequence[str]) -> dict[str, Any]:
+    """What comes before all events: whose numbers are whose."""
+    return {"event": "sources", "version": VERSION, "names": list(names)}
+
+
+def line(values: dict[str, Any], ascii: bool = False) -> str:
+    """One JSON object without its line's end. ascii: all other characters escaped."""
+    # a file's name may hold bytes that no encoding has; "allow_nan" would write what is no JSON
+    text = json.dumps(values, ensure_ascii=ascii, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()
+
+
 class Jsonl:
     """A Sink. file: a path, or "-" for standard output; every line is written out at once, for those who follow it.
 
@@ -32,7 +44,7 @@ class Jsonl:
                 self._stream = Path(file).open("w", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
                 raise UsageError(f"{file}: cannot be written ({error.strerror})") from None
-        self._line({"event": "sources", "version": VERSION, "names": list(names)})
+        self._line(sources(names))
 
     def write(self, event: Event) -> None:
         self._line(as_json(event))
@@ -40,11 +52,9 @@ class Jsonl:
     def _line(self, values: dict[str, Any]) -> None:
         if self._stream is None:
             return
-        # a file's name may hold bytes that no encoding has; "allow_nan" would write what is no JSON
         encoding = (self._stream.encoding or "").lower().replace("-", "")
-        line = json.dumps(values, ensure_ascii=encoding != "utf8", allow_nan=False)
         try:
-            self._stream.write(line.encode(errors="backslashreplace").decode() + "\n")
+            self._stream.write(line(values, ascii=encoding != "utf8") + "\n")
             self._stream.flush()
         except BrokenPipeError:
             raise

@@ -1,0 +1,107 @@
+"""Where a broker is named, and what waits for one; with a real one: tests/live/test_mqtt.py."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+from clips import needed
+
+from clip4str.core.cli import main
+from clip4str.core.errors import BackendError, UsageError
+from clip4str.video.events import Gap, Statistics, WordChanged, WordEnded
+from clip4str.video.outputs import Mqtt
+from clip4str.video.outputs.mqtt_address import address_of, levels
+
+needed("paho", "mqtt")
+QUAD = np.zeros((4, 2), np.float32)
+NOBODY = "mqtt://127.0.0.1:1/words"  # a port that nobody listens at
+
+
+def ended(track):
+    return WordEnded(0, track, "A", 1.0, 0.0, 1.0, 0.0, QUAD, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "text, host, port, topic, tls, user, password",
+    [
+        ("mqtt://broker", "broker", 1883, "clip4str", False, None, None),
+        ("mqtts://broker/", "broker", 8883, "clip4str", True, None, None),
+        ("MQTT://b:1/street/gate 1/", "b", 1, "street/gate 1", False, None, None),
+        ("mqtt://me:a%2Fb%40%23:c@[::1]:1884/x", "::1", 1884, "x", False, "me", "a/b@#:c"),
+        ("mqtt://me:@b", "b", 1883, "clip4str", False, "me", ""),
+        ("mqtt://me@b/caf%C3%A9", "b", 1883, "café", False, "me", None),
+    ],
+)
+def test_an_address_of_a_broker(text, host, port, topic, tls, user, password):
+    address = address_of(text)
+    assert address[1:] == (host, port, topic, tls, user, password)
+    assert not user or user not in address.name
+
+
+def test_the_password_may_be_in_the_environment(monkeypatch):
+    monkeypatch.setenv("CLIP4STR_MQTT_PASSWORD", "h/i@#")
+    assert address_of("mqtt://me@b").password == "h/i@#" and address_of("mqtt://me:own@b").password == "own"
+    with pytest.raises(UsageError, match="there is a password, but no user"):
+        address_of("mqtt://b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "broker", "http://me:s3cret@b", "mqtt://", "mqtt:///topic", "mqtt://me:s3cret@", "mqtt://:s3cret@b",
+        "mqtt://me:s3cret@b:port/", "mqtt://me:s3cret@b:99999", "mqtt://me:1#s3cret@b/t", "mqtt://me:1/s3cret@b/t",
+        "mqtt://me:1?s3cret@b/t", "mqtt://me:s3cret@b/a/+/c", "mqtt://me:s3cret@b/%23", "mqtt://me:s3cret@b/$SYS",
+        "mqtt://me:s3cret@b/%00", "mqtt://me:s3cret@b" + "/long" * 60, "mqtt://me:s3cret@" + "h" * 300 + "/t",
+        "mqtt://me:s3cret@[::1/t",
+    ],
+)  # fmt: skip
+def test_what_is_no_broker_is_one_line_without_its_password(text, capsys):
+    assert main(["video", "a.mp4", "--mqtt", text]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and "s3cret" not in out + err
+
+
+def test_each_source_has_a_level_of_its_own_in_topics():
+    names = ["rtsp://10.0.0.7:554/live/1", "/srv/video/gate 1.mp4", "camera 0", "a/b", "a:b", "#+/", "+", "é" * 200]
+    found = levels(names)
+    assert found == ["10.0.0.7_554_live_1", "srv_video_gate_1.mp4", "camera_0", "a_b", "a_b_2", "source", "source_2",
+                     "é" * 64]  # fmt: skip
+    assert not any(set(level) & set("/+#\0 ") for level in found)
+
+
+def test_while_the_broker_is_away_words_are_kept_longest_and_those_lost_are_counted():
+    said = []
+    sink = Mqtt(NOBODY, ["a"], say=said.append, most=10, patience=0.0)
+    for track in range(8):
+        sink.write(ended(track))
+        sink.write(Statistics(0))  # of no use later: they make room
+    assert [message.lasting for message in sink._waiting].count(True) == 8 and len(said) == 1
+    sink.write(Gap(0, 0.0, 1.0, "frozen"))
+    for track in range(8, 14):
+        sink.write(ended(track))
+        sink.write(WordChanged(0, track, 0.0, "B", "A", 1.0, QUAD))
+    kept = [message.payload for message in sink._waiting]
+    assert sink.lost == 5 and ['"gap"' in line for line in kept] == [False] * 3 + [True] + [False] * 6
+    assert [f'"track": {track},' in line for track, line in zip([5, 6, 7, 0, *range(8, 14)], kept)].count(False) == 1
+    assert len(said) == 2 and said[1].endswith("10 events wait for the broker; from now on the oldest are lost")
+    with pytest.raises(UsageError, match="15 words and gaps and 14 other events were not delivered"):
+        sink.close()
+
+
+def test_closing_ends_the_threads_and_whoever_writes_later_does_no_harm():
+    sink = Mqtt(NOBODY, ["a"], say=lambda _: None, patience=0.0)
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith(("paho", "write mqtt"))]
+    assert len(ours) >= 2
+    sink.close()
+    sink.write(ended(1))
+    for thread in ours:
+        thread.join(20)
+    assert not sink._waiting and not any(thread.is_alive() for thread in ours)
+
+
+def test_without_its_library_it_says_what_to_install(monkeypatch):
+    for name in ("paho.mqtt.client", "paho.mqtt.enums"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=r"pip install 'clip4str\[mqtt\]'"):
+        Mqtt(NOBODY)
