@@ -188,6 +188,7 @@ class Outputs:
         self.metrics = None
         if args.metrics is not None:
             self.metrics = outputs.Metrics(*listening_address(args.metrics, "--metrics"), names, statistics)
+            print(f"metrics at {self.metrics.link}", file=sys.stderr)
         if args.mqtt is not None:
             sinks.append(outputs.Mqtt(args.mqtt, names, say=lambda line: tqdm.write(line, file=sys.stderr)))
         self.names, self.summary = list(names), args.summary

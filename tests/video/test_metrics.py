@@ -19,10 +19,11 @@ from clips import needed, y4m
 
 from clip4str.core.cli import main
 from clip4str.core.errors import BackendError, UsageError
-from clip4str.video.events import Gap, Statistics
+from clip4str.video.events import Gap, Statistics, WordEnded
 from clip4str.video.frames import Frame
 from clip4str.video.options import listening_address
 from clip4str.video.outputs import Metrics
+from clip4str.video.outputs import metrics as module
 from clip4str.video.outputs.metrics import CONNECTIONS, REASONS
 
 needed("cv2", "video")
@@ -72,8 +73,10 @@ def test_what_is_scraped_is_what_happened(recognizer):
     scenes[1][6] = replace(scenes[1][6], damaged=True)
     names = ["one", "two"]
     reader = VideoReader(recognizer)
+    detect, searches = reader.detector.detect, []
+    reader.detector.detect = lambda frame: searches.append(frame) or detect(frame)
     metrics = Metrics("127.0.0.1", 0, names, reader.statistics)
-    counted, frames, before = Counter(), Counter(), []
+    counted, frames, before, last = Counter(), Counter(), [], {}
 
     def watch(number, frame, shown):
         metrics.show(number, frame)
@@ -86,6 +89,10 @@ def test_what_is_scraped_is_what_happened(recognizer):
         for event in reader.run(*sources, watch=watch):
             metrics.write(event)
             counted[type(event).__name__, names[event.source]] += 1
+            if isinstance(event, WordEnded):
+                counted["reads", names[event.source]] += event.reads
+            if isinstance(event, Statistics):
+                last[names[event.source]] = event
             if isinstance(event, Gap):
                 counted[event.reason, names[event.source]] += 1
         found = scraped(metrics)
@@ -98,10 +105,11 @@ def test_what_is_scraped_is_what_happened(recognizer):
         assert of(found, "latency_seconds_count", source=name) == frames[name]
         assert of(found, "latency_seconds_sum", source=name) > 0
         assert of(found, "up", source=name) == 1 and 0 <= of(found, "frame_age_seconds", source=name) < LONG
-        assert of(found, "searches_total", source=name) >= 1
-        assert of(found, "reads_total", source=name) >= counted["WordFound", name]
-        assert of(found, "stage_seconds_total", source=name, stage="detect") > 0
+        assert of(found, "reads_total", source=name) == last[name].reads >= counted["reads", name] > 0
+        for stage, milliseconds in last[name].milliseconds.items():
+            assert of(found, "stage_seconds_total", source=name, stage=stage) == pytest.approx(milliseconds / 1000)
         assert of(found, "latency_seconds_bucket", source=name, le="+Inf") == frames[name]
+    assert sum(of(found, "searches_total", source=name) for name in names) == len(searches) >= 2
     assert of(found, "gaps_total", source="two", reason="reconnected") == counted["reconnected", "two"] == 1
     assert of(found, "gaps_total", source="two", reason="damaged") == counted["damaged", "two"] == 1
     assert [of(found, "reconnects_total", source=name) for name in names] == [0, 1]
@@ -147,6 +155,7 @@ def test_a_running_command_is_scraped(tmp_path):
     _, err = process.communicate(timeout=LONG)
     last = json.loads(file.read_text().splitlines()[-1])
     assert process.returncode == 0 and last["frames"] == 12 and b"rror" not in err
+    assert f"metrics at http://127.0.0.1:{port}/metrics\n".encode() in err
 
 
 def test_dropped_frames_are_told_of_a_live_source(recognizer):
@@ -192,6 +201,22 @@ def test_those_who_connect_and_say_nothing_do_not_keep_others_out_for_ever(metri
         assert connection.recv(1) == b""  # cut off: at once, or after its patience
     assert scraped(metrics)
     assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) <= CONNECTIONS
+
+
+def test_of_many_who_connect_at_once_some_are_turned_away(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 10 * LONG)
+    opened = Metrics("127.0.0.1", 0, ["a"], list)
+    silent = [socket.create_connection(("127.0.0.1", opened.port)) for _ in range(CONNECTIONS)]
+    while opened._server._free._value:
+        time.sleep(0.005)
+    with socket.create_connection(("127.0.0.1", opened.port), timeout=LONG) as one_more:
+        assert one_more.recv(1) == b""
+    for connection in silent:
+        connection.close()
+    while opened._server._free._value < CONNECTIONS:
+        time.sleep(0.005)
+    assert scraped(opened)
+    opened.close()
 
 
 @pytest.mark.parametrize("text, host, port", [("9464", "127.0.0.1", 9464), ("0.0.0.0:1", "0.0.0.0", 1),

@@ -1,7 +1,10 @@
-"""Where a broker is named, and what waits for one; with a real one: tests/live/test_mqtt.py."""
+"""Where a broker is named, and what waits for one; with a real one: tests/live/test_mqtt_broker.py."""
 
+import json
+import socket
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from clip4str.core.cli import main
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.video.events import Gap, Statistics, WordChanged, WordEnded
 from clip4str.video.outputs import Mqtt
+from clip4str.video.outputs.mqtt import IN_FLIGHT
 from clip4str.video.outputs.mqtt_address import address_of, levels
 
 needed("paho", "mqtt")
@@ -57,6 +61,8 @@ def test_the_password_may_be_in_the_environment(monkeypatch):
     ],
 )  # fmt: skip
 def test_what_is_no_broker_is_one_line_without_its_password(text, capsys):
+    with pytest.raises(UsageError):
+        address_of(text)
     assert main(["video", "a.mp4", "--mqtt", text]) == 2
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1 and "s3cret" not in out + err
@@ -86,6 +92,77 @@ def test_while_the_broker_is_away_words_are_kept_longest_and_those_lost_are_coun
     assert [f'"track": {track},' in line for track, line in zip([5, 6, 7, 0, *range(8, 14)], kept)].count(False) == 1
     assert len(said) == 2 and said[1].endswith("10 events wait for the broker; from now on the oldest are lost")
     with pytest.raises(UsageError, match="15 words and gaps and 14 other events were not delivered"):
+        sink.close()
+
+
+class Silent:
+    """Takes connections as a broker does, and acknowledges no word until it is told to. published: the numbers and
+    tracks of what came on the present one."""
+
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port, self.connections, self.published = self.server.getsockname()[1], 0, []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            self.connection, _ = self.server.accept()
+            self.published, stream = [], self.connection.makefile("rb")
+            self.connections += 1
+            while head := stream.read(1):
+                length, shift = 0, 0
+                while (byte := stream.read(1)[0]) & 128:
+                    length, shift = length | (byte & 127) << shift, shift + 7
+                body = stream.read(length | byte << shift)
+                if head[0] >> 4 == 1:
+                    self.connection.sendall(b"\x20\x02\x00\x00")
+                elif head[0] >> 4 == 3 and head[0] & 6:
+                    at = 2 + int.from_bytes(body[:2], "big")
+                    if b"/word_ended" in body[:at]:
+                        self.published.append((body[at : at + 2], json.loads(body[at + 2 :])["track"]))
+                    else:
+                        self.connection.sendall(b"\x40\x02" + body[at : at + 2])
+
+    def acknowledge(self):
+        for number, _ in list(self.published):
+            self.connection.sendall(b"\x40\x02" + number)
+
+
+def until(true):
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "never came true"
+        time.sleep(0.005)
+
+
+def test_what_a_new_connection_sends_again_is_acknowledged_before_anything_new_is_sent():
+    broker = Silent()
+    sink = Mqtt(f"mqtt://127.0.0.1:{broker.port}", ["a"], say=lambda _: None, patience=0.0)
+    for track in range(3):
+        sink.write(ended(track))
+    until(lambda: len(broker.published) == 3)
+    broker.connection.shutdown(socket.SHUT_RDWR)
+    for track in range(3, 8):
+        sink.write(ended(track))
+    until(lambda: broker.connections == 2 and len(broker.published) == 3)
+    time.sleep(0.2)  # nothing comes
+    assert [track for _, track in broker.published] == [0, 1, 2]
+    broker.acknowledge()
+    until(lambda: len(broker.published) == 8)
+    assert [track for _, track in broker.published] == list(range(8))
+    with pytest.raises(UsageError, match="5 words"):
+        sink.close()
+
+
+def test_no_more_are_under_way_than_paho_sends_at_once():
+    broker = Silent()
+    sink = Mqtt(f"mqtt://127.0.0.1:{broker.port}", ["a"], say=lambda _: None, patience=0.0)
+    for track in range(100):
+        sink.write(ended(track))
+    until(lambda: len(broker.published) == IN_FLIGHT)
+    time.sleep(0.2)
+    assert len(broker.published) == IN_FLIGHT == len(sink._flight) < sink._client.max_inflight_messages
+    with pytest.raises(UsageError, match="100 words"):
         sink.close()
 
 

@@ -59,7 +59,7 @@ class Metrics:
         )
         self._reconnects = Counter("clip4str_reconnects", "Streams opened again", ["source"], registry=registry)
         self._latency = Histogram(
-            "clip4str_latency_seconds", "From a frame's being decoded to its words being told", ["source"],
+            "clip4str_latency_seconds", "From a frame's being decoded to its words being known", ["source"],
             buckets=BUCKETS, registry=registry,
         )  # fmt: skip
         for label in self.labels:
@@ -71,7 +71,7 @@ class Metrics:
         threading.Thread(target=self._server.serve_forever, args=(0.25,), name="metrics", daemon=True).start()
 
     def show(self, source: int, frame: Frame) -> None:
-        """A frame has been read, and its events are being told."""
+        """A frame has been read, and its events are about to be told."""
         now, label = time.monotonic(), self.labels[source]
         self._came[label] = now if frame.arrived is None else frame.arrived
         if frame.arrived is not None:
@@ -85,6 +85,11 @@ class Metrics:
             self._gaps.labels(self.labels[event.source], reason).inc()
             if event.reason == "reconnected":
                 self._reconnects.labels(self.labels[event.source]).inc()
+
+    @property
+    def link(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/metrics"
 
     def close(self) -> None:
         self._server.close()

@@ -15,14 +15,14 @@ import pytest
 from brokers import Broker, Subscriber, free_port, until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "video"))
-from clips import y4m
+from clips import needed, y4m
 
 from clip4str.core.errors import UsageError
 from clip4str.video.events import WordChanged, WordEnded, WordFound
 from clip4str.video.outputs import Jsonl, Mqtt
 
 pytestmark = pytest.mark.debian("mosquitto", "mosquitto-clients")
-pytest.importorskip("paho.mqtt", reason="needs pip install 'clip4str[mqtt]'")
+needed("paho", "mqtt")
 QUAD = np.array([[0, 0], [40, 0], [40, 10], [0, 10]], np.float32)
 NAMES = ["rtsp://gate/1", "yard.mp4"]
 REMEMBERED = ("-c", "-i", "watcher", "-k", "5")  # a subscriber that the broker keeps messages for while it is away
