@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from clip4str.benchmarks.figures import markdown
@@ -52,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--videos", type=int, default=10, metavar="N", help="(default: %(default)s)")
     add("--frames", type=int, default=90, metavar="N", help="of each of the two scenes (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads of detector and recogniser (default: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--detect-every", type=int, metavar="N", help="frames from search to search (default: by motion)")
     add("--lines", action="store_true", help="do not cut lines into words")
     add("--variable", action="store_true", help="frames of unequal length, not compressed")
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args.json)
     check_chart(args.chart)
     info = machine_info(args.threads)
+    cv2.setNumThreads(args.threads)
     recognizer = Recognizer.load(args.bundle, threads=args.threads)
     detector = open_detector("auto", words=not args.lines, threads=args.threads)
     print(f"{args.videos} videos, {describe(info)}", flush=True)
@@ -170,8 +172,6 @@ def generated(recipe: Recipe, seed: int, variable: bool) -> tuple[list[Frame], T
 
 def compressed(video: Video, recipe: Recipe) -> Iterator[np.ndarray]:
     """Through a file and back, as MPEG-4."""
-    import cv2
-
     with tempfile.TemporaryDirectory() as folder:
         path = written(video, recipe, Path(folder, "video.mp4"))
         capture = cv2.VideoCapture(str(path))
@@ -185,8 +185,6 @@ def compressed(video: Video, recipe: Recipe) -> Iterator[np.ndarray]:
 
 def written(video: Video, recipe: Recipe, path: Path) -> Path:
     """As MPEG-4 into a file."""
-    import cv2
-
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), recipe.rate, recipe.size[::-1])
     for picture in video:
         writer.write(picture[..., ::-1])

@@ -19,11 +19,11 @@ from clips import needed, y4m
 
 from clip4str.core.cli import main
 from clip4str.core.errors import BackendError, UsageError
+from clip4str.video import listening
 from clip4str.video.events import Gap, Statistics, WordEnded
 from clip4str.video.frames import Frame
 from clip4str.video.options import listening_address
 from clip4str.video.outputs import Metrics
-from clip4str.video.outputs import metrics as module
 from clip4str.video.outputs.metrics import CONNECTIONS, REASONS
 
 needed("cv2", "video")
@@ -194,7 +194,8 @@ def test_reasons_of_ones_own_do_not_make_series_without_end(metrics):
     assert len(reasons) == REASONS + 1 and reasons["other"] == 100 - REASONS
 
 
-def test_those_who_connect_and_say_nothing_do_not_keep_others_out_for_ever(metrics):
+def test_those_who_connect_and_say_nothing_do_not_keep_others_out_for_ever(metrics, monkeypatch):
+    monkeypatch.setattr(listening, "PATIENCE", 1.0)
     silent = [socket.create_connection(("127.0.0.1", metrics.port)) for _ in range(CONNECTIONS + 4)]
     for connection in silent:
         connection.settimeout(LONG)
@@ -204,16 +205,16 @@ def test_those_who_connect_and_say_nothing_do_not_keep_others_out_for_ever(metri
 
 
 def test_of_many_who_connect_at_once_some_are_turned_away(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 10 * LONG)
+    monkeypatch.setattr(listening, "PATIENCE", 10 * LONG)
     opened = Metrics("127.0.0.1", 0, ["a"], list)
     silent = [socket.create_connection(("127.0.0.1", opened.port)) for _ in range(CONNECTIONS)]
-    while opened._server._free._value:
+    while len(opened._server._due) < CONNECTIONS:
         time.sleep(0.005)
     with socket.create_connection(("127.0.0.1", opened.port), timeout=LONG) as one_more:
         assert one_more.recv(1) == b""
     for connection in silent:
         connection.close()
-    while opened._server._free._value < CONNECTIONS:
+    while opened._server._due:
         time.sleep(0.005)
     assert scraped(opened)
     opened.close()

@@ -13,7 +13,7 @@ from viewing import Events, ended, found, frame, get, page, shown  # noqa: E402
 from clip4str.core.cli import main  # noqa: E402
 from clip4str.core.errors import UsageError  # noqa: E402
 from clip4str.video.options import listening_address  # noqa: E402
-from clip4str.video.view import View, handler, server  # noqa: E402
+from clip4str.video.view import View, handler  # noqa: E402
 from clip4str.video.view.access import VARIABLE  # noqa: E402
 
 TOKEN = "correct-horse-battery-staple"
@@ -197,7 +197,7 @@ def test_who_sends_a_request_byte_by_byte_is_cut_off(monkeypatch):
 
 
 def test_a_crowd_is_turned_away_and_the_reader_is_not_slowed(view, monkeypatch):
-    monkeypatch.setattr(server, "CONNECTIONS", 8)
+    monkeypatch.setattr(view.server, "connections", 8)
     with ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(closing(Events(view)))

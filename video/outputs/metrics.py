@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-import socketserver
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import ThreadingHTTPServer
 from typing import Any
 
 from clip4str import __version__
-from clip4str.core.errors import BackendError, UsageError
+from clip4str.core.errors import BackendError
 
 from ..events import Event, Gap, Statistics
 from ..frames import Frame
+from ..listening import Server
 from .base import source_name
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 FRESH = 10.0  # seconds without a frame after which a source is not up
 REASONS = 16  # of gaps, told apart: a source of one's own may name any
-CONNECTIONS, PATIENCE = 8, 5.0  # at once; seconds that one may be silent
+CONNECTIONS = 8  # at once
 COUNTS = {
     "frames": ("frames", "Frames looked at"),
     "frames_dropped": ("dropped", "Frames that newer ones overtook, or that came incomplete"),
@@ -66,9 +61,9 @@ class Metrics:
             self._reconnects.labels(label)
             self._latency.labels(label)
         registry.register(self)
-        self._server = _Server(host, port, type("Handler", (MetricsHandler.factory(registry),), {"timeout": PATIENCE}))
-        self.host, self.port = str(self._server.server_address[0]), int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, args=(0.25,), name="metrics", daemon=True).start()
+        self._server = Server("--metrics", host, port, MetricsHandler.factory(registry), CONNECTIONS, "metrics")
+        self.host, self.port = self._server.host, self._server.port
+        self._server.start()
 
     def show(self, source: int, frame: Frame) -> None:
         """A frame has been read, and its events are about to be told."""
@@ -128,44 +123,3 @@ def labels(names: Sequence[str]) -> list[str]:
         label = source_name(names, number)
         found.append(f"{label} #{number + 1}" if label in found else label)
     return found
-
-
-class _Server(ThreadingHTTPServer):
-    """No more connections at once than are allowed. Raises UsageError where it cannot listen."""
-
-    daemon_threads, block_on_close = True, False
-    allow_reuse_address = os.name == "posix"  # elsewhere it would let two listen at one port
-
-    def __init__(self, host: str, port: int, handler: Any) -> None:
-        self._free = threading.Semaphore(CONNECTIONS)
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            self.address_family, address = found[0][0], found[0][4]
-            super().__init__(address, handler)  # type: ignore[arg-type]
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            reason = "another program listens there; name another port" if taken else error.strerror or error
-            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            raise UsageError(f"--metrics {shown}: cannot be listened at: {reason}") from None
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks for the host's full name, which may take minutes
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """One that has gone is no error."""
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()

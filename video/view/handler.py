@@ -13,10 +13,10 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from ..listening import PATIENCE, Server, read_head
 from .access import Access
 from .board import Board
 from .pictures import Pictures
-from .server import PATIENCE, Server, read_head
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 
 from ..events import Event
 from ..frames import Frame
+from ..listening import Server
 from ..options import listening_address
 from ..sources.base import Source
 from .access import Access, given_token, is_loopback
 from .board import Board
 from .handler import Handler, Site
 from .pictures import Pictures, Words
-from .server import Server
+
+CONNECTIONS = 64  # at once; a page holds two, and for moments a few more
 
 
 class View:
@@ -29,7 +31,7 @@ class View:
     def __init__(self, address: str, token: str | None = None) -> None:
         host, port = listening_address(address, "--view")
         given = given_token(token)
-        self.server = Server(host, port, Handler)
+        self.server = Server("--view", host, port, Handler, CONNECTIONS, "the page to watch")
         loopback = is_loopback(self.server.host)
         made = None if given or loopback else secrets.token_urlsafe(24)
         self.access = Access(given or made, loopback, self.server.port)

@@ -17,20 +17,23 @@ from typing import Any
 
 from clip4str.core.errors import UsageError, first_line
 
-CONNECTIONS = 64  # at once; a page holds two, and for moments a few more
 PATIENCE = 15.0  # seconds that a request may take to come, and a part of an answer to be taken
 HEAD = 16384  # bytes of a request
 WAITING = 1 << 17  # bytes of an answer that the system holds for a slow viewer; it would take megabytes
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Listens at once, answers from `start` on, on daemon threads. Raises UsageError where it cannot listen."""
+    """Listens at once, answers from `start` on, on daemon threads named `name`, `connections` at once. option: of the
+    command, named where it cannot listen: UsageError."""
 
     site: Any = None  # what the handler serves
     daemon_threads, block_on_close, request_queue_size = True, False, 16
     allow_reuse_address = os.name == "posix"  # elsewhere it would let two listen at one port
 
-    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self, option: str, host: str, port: int, handler: type[BaseHTTPRequestHandler], connections: int, name: str
+    ) -> None:
+        self.connections, self.name = connections, name
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -39,7 +42,7 @@ class Server(socketserver.ThreadingTCPServer):
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             reason = "another program listens there; name another port" if taken else error.strerror or error
-            raise UsageError(f"--view {shown}: cannot be listened at: {reason}") from None
+            raise UsageError(f"{option} {shown}: cannot be listened at: {reason}") from None
         self.host, self.port = str(self.server_address[0]), int(self.server_address[1])
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -47,7 +50,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.25,), name="view", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.25,), name=self.name, daemon=True)
         self._thread.start()
 
     def close(self, patience: float = 1.0) -> None:
@@ -77,7 +80,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            full = len(self._due) >= CONNECTIONS or self.closing.is_set()
+            full = len(self._due) >= self.connections or self.closing.is_set()
             if not full:
                 self._due[request] = time.monotonic() + PATIENCE, True
         if full:
@@ -94,7 +97,7 @@ class Server(socketserver.ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):  # those are viewers that have gone
-            print(f"the page to watch: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+            print(f"{self.name}: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
 
     def _cut(self, which: Callable[[float | None, bool], bool]) -> None:
         with self._lock:
