@@ -57,6 +57,7 @@ class WordEnded:
     start: when its first frame began, end: when the last frame that shows it ended. quad: where it was in the best
     frame, whose time is `time`; crop: that frame's part, uint8 (H, W, 3) RGB, the word upright. confidence: see
     vote.TrackVote. reads: crops read for it; frames: that show it, as far as it was followed. label: the detector's.
+    partial: the frame's edge cut it whenever it was read.
     """
 
     source: int
@@ -71,6 +72,7 @@ class WordEnded:
     frames: int
     label: str | None = None
     crop: np.ndarray | None = field(default=None, repr=False, compare=False)
+    partial: bool = False
 
 
 @dataclass(frozen=True)

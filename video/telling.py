@@ -53,7 +53,7 @@ class Telling:
         self.add(WordEnded(
             self.number, track.number, result.text, result.confidence, track.start, track.end,
             best.time if best else track.start, quad, track.reads, track.frames, track.label or None,
-            best.crop if best else None,
+            best.crop if best else None, track.partial,
         ))  # fmt: skip
 
     def _found(self, track: Track, quad: np.ndarray, now: float) -> None:

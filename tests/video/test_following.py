@@ -288,3 +288,10 @@ def test_a_word_that_is_never_sure_is_left_out_unless_asked_for():
     assert told == [[], ["HOTEL"]]
     with pytest.raises(UsageError, match="least is 0 to 1"):
         VideoReader(Board(["A"]), Board(["A"]), least=2)
+
+
+def test_a_word_that_is_never_whole_in_the_frame_is_told_as_partial():
+    whole, cut = (
+        [e for e in events(Board(["HOTEL"] * 20, at=at)) if isinstance(e, WordEnded)] for at in ((40, 40), (250, 40))
+    )
+    assert [(e.text, e.partial) for e in whole + cut] == [("HOTEL", False), ("HOTEL", True)]
