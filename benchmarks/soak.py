@@ -42,8 +42,9 @@ Threads share one Recognizer and read batches of 1 to {MOST_BATCH} of the sample
 several sizes and file formats; every word is compared with the first answer to
 the same picture. Now and then one picture is damaged, and another Recognizer is
 opened, reads, and is closed. Exit code 1 if a word changed, a handle or thread was
-left open, or memory grew by {BAR} MB an hour or more (least squares over the medians of
-twenty stretches after the warm-up; judged from ten minutes on).
+left open, or memory grew by {BAR} MB an hour or more: what malloc has given out while no
+thread reads (least squares over the medians of twenty stretches after the warm-up;
+judged from ten minutes on).
 """
 
 

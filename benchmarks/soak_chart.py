@@ -11,7 +11,7 @@ from clip4str.benchmarks.soak_figures import WARM_UP
 from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, PALE, new_figure, save, tidy
 
 _SOURCE = (
-    "memory: resident, of the whole process; line: least squares after the warm-up (shaded).\n"
+    "memory: while no thread reads; line: least squares of what malloc has given out, after the warm-up (shaded).\n"
     "latency: of calls with one picture, while the other threads read. Measured by benchmarks/soak.py"
 )
 
@@ -32,9 +32,12 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
         return np.array([np.nan if sample[name] is None else sample[name] for sample in samples], float)
 
     memory.plot(minutes, of("rss_mb"), color=BLUE, linewidth=1.2, label="resident")
-    if "memory" in report:
-        found, rest = report["memory"], minutes[int(WARM_UP * len(minutes)) :]
-        middle = np.median(of("rss_mb")[-len(rest) :])
+    name = "allocated_mb" if "memory" in report else "rss_mb"
+    if name == "allocated_mb":
+        memory.plot(minutes, of(name), color=GREEN, linewidth=1.2, label="allocated")
+    if "resident" in report:
+        found, rest = report.get("memory", report["resident"]), minutes[int(WARM_UP * len(minutes)) :]
+        middle = np.median(of(name)[-len(rest) :])
         line = middle + found["slope_mb_per_hour"] * (rest - rest.mean()) / 60
         label = f"{found['slope_mb_per_hour']:+.2f} MB an hour ({found['low']:+.2f} to {found['high']:+.2f})"
         memory.plot(rest, line, color=ORANGE, linewidth=1.6, linestyle="--", label=label)

@@ -42,8 +42,9 @@ class LatencyLog:
 
 
 def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """After the warm-up: memory's slope in MB an hour with its 95 % interval, what it began and ended with, handles and
-    threads, latency of the first and last fifth."""
+    """After the warm-up: the slope in MB an hour, with its 95 % interval, of what malloc has given out (memory, where
+    it is known) and of what is resident; handles and threads; latency of the first and last fifth. Resident are also
+    pieces of large buffers that malloc keeps for each thread."""
     rest = samples[int(WARM_UP * len(samples)) :]
     if len(rest) < 4:
         return {"judged_minutes": 0.0}
@@ -58,14 +59,9 @@ def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         )
 
     hours = np.array([minutes[rows].mean() for rows in stretches]) / 60
-    memory = medians("rss_mb")
-    slope, error = slope_of(hours, memory)
-    found["memory"] = {
-        "slope_mb_per_hour": round(slope, 3),
-        "low": round(slope - 1.96 * error, 3), "high": round(slope + 1.96 * error, 3),
-        "first_mb": round(float(memory[0]), 2), "last_mb": round(float(memory[-1]), 2),
-        "peak_mb": round(max(sample["rss_mb"] for sample in samples), 2),
-    }  # fmt: skip
+    for name, field in (("memory", "allocated_mb"), ("resident", "rss_mb")):
+        if all(sample.get(field) is not None for sample in samples):
+            found[name] = _growth(hours, medians(field), max(sample[field] for sample in samples))
     # The fewest of a stretch: what is open between two openings of a recogniser.
     for name in ("handles", "threads"):
         fewest = [min(rest[row][name] for row in rows) for rows in stretches]
@@ -78,6 +74,15 @@ def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         )
         found[name] = {"first": first, "last": last}
     return found
+
+
+def _growth(hours: np.ndarray, memory: np.ndarray, peak: float) -> dict[str, float]:
+    slope, error = slope_of(hours, memory)
+    return {
+        "slope_mb_per_hour": round(slope, 3),
+        "low": round(slope - 1.96 * error, 3), "high": round(slope + 1.96 * error, 3),
+        "first_mb": round(float(memory[0]), 2), "last_mb": round(float(memory[-1]), 2), "peak_mb": round(peak, 2),
+    }  # fmt: skip
 
 
 def slope_of(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -100,15 +105,19 @@ def judged(report: dict[str, Any]) -> list[dict[str, str]]:
             first, last = report[name]["first"], report[name]["last"]
             lines.append((last <= first, f"{name}: {first} at first, {last} at last"))
     verdicts = [{"result": "kept" if kept else "missed", "what": what} for kept, what in lines]
-    memory = report.get("memory")
+    resident = report.get("resident")
+    memory = report.get("memory", resident)
     if memory is not None:
-        slope, low, high = (memory[name] for name in ("slope_mb_per_hour", "low", "high"))
-        what = (
-            f"memory: {slope:+.2f} MB an hour ({low:+.2f} to {high:+.2f}), allowed: under {BAR:g}; "
-            f"{memory['last_mb']:.0f} MB at last"
-        )
+        what = f"memory: {_told(memory)}, allowed: under {BAR:g}"
+        if resident is not None and resident is not memory:
+            what += f"; resident: {_told(resident)}"
         result = "kept" if memory["slope_mb_per_hour"] < BAR else "missed"
         if report["judged_minutes"] < ENOUGH:
             result, what = "not judged", f"{what}: needs {ENOUGH:g} minutes after the warm-up"
         verdicts.append({"result": result, "what": what})
     return verdicts
+
+
+def _told(growth: dict[str, float]) -> str:
+    slope, low, high, last = (growth[name] for name in ("slope_mb_per_hour", "low", "high", "last_mb"))
+    return f"{slope:+.2f} MB an hour ({low:+.2f} to {high:+.2f}), {last:.0f} MB at last"

@@ -24,8 +24,10 @@ def samples(grows: float, noise: float = 2.0, minutes: int = 30, **more: object)
     for k in range(4 * minutes):
         hours = k / 240
         rss = 300 + grows * hours + noise * random.standard_normal() + (80 if k == 90 else 0) - max(0, 100 - 10 * k)
-        made.append({"minutes": 60 * hours, "rss_mb": rss, "handles": 9 + (k % 7 == 0), "threads": 6, "p50_ms": 20.0,
-                     "p99_ms": None if k % 2 else 30.0, "reads": 10, **{n: f(k) for n, f in more.items()}})  # fmt: skip
+        made.append({
+            "minutes": 60 * hours, "rss_mb": 2 * rss, "allocated_mb": rss, "handles": 9 + (k % 7 == 0), "threads": 6,
+            "p50_ms": 20.0, "p99_ms": None if k % 2 else 30.0, "reads": 10, **{n: f(k) for n, f in more.items()},
+        })  # fmt: skip
     return made
 
 
@@ -34,6 +36,7 @@ def test_growing_memory_misses_the_bar_and_noise_does_not(grows, result):
     found = summary(samples(grows, noise=0.3))
     assert found["memory"]["slope_mb_per_hour"] == pytest.approx(grows, abs=0.9)
     assert found["memory"]["low"] < grows < found["memory"]["high"]
+    assert found["resident"]["slope_mb_per_hour"] == pytest.approx(2 * grows, abs=1.8)
     assert [v["result"] for v in judged({**GOOD, **found}) if "memory" in v["what"]] == [result]
 
 
