@@ -66,6 +66,7 @@ class OrtBackend(Backend):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # it keeps what threads ever took at once, and is no faster than malloc
         # Each session has its own pool: threads may spin between the operators of a run (5 % faster), but not on
         # into the next session's run, whose cores they would steal.
         options.add_session_config_entry("session.force_spinning_stop", "1")
