@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from .flow import LONG_SIDE
 from .frames import Frame
 from .photo import UNREAD, read_crops, turned
 from .schedule import Schedule
+from .searching import Searching
 from .stream import Request, Stream
 from .vote import UNSURE, Lexicon, TrackVote, compiled
 
@@ -41,11 +43,12 @@ class VideoReader:
     ...     if isinstance(event, WordEnded):
     ...         print(event.start, event.end, event.text)
 
-    detector: "auto", or anything with detect(frame) -> Detections. detect_every: frames from search to search, None by
-    motion and time. pattern: a regular expression that whole words fit; lexicon: the words there can be. region: x, y,
-    width, height in pixels: words whose middle is outside are not followed. budget: milliseconds a frame may take, for
-    live sources. revive: seconds after which a word that comes back is a new one. crops: keep the best crop of each
-    word for its WordEnded. least: confidence below which a word that was never surer is not told.
+    detector: "auto", or anything with detect(frame) -> Detections; of live sources it is asked on a thread of its own.
+    detect_every: frames from search to search, None by motion and time. pattern: a regular expression that whole words
+    fit; lexicon: the words there can be. region: x, y, width, height in pixels: words whose middle is outside are not
+    followed. budget: milliseconds a frame may take, for live sources. revive: seconds after which a word that comes
+    back is a new one. crops: keep the best crop of each word for its WordEnded. least: confidence below which a word
+    that was never surer is not told.
 
     Frames may lie on the GPU of the recogniser (tensorrt, torch): words are cut out and read there. On the host come to
     be a grey picture of 640 pixels of each, for following words; the best picture of a word where `crops` are kept;
@@ -90,10 +93,19 @@ class VideoReader:
 
         with ExitStack() as stack:
             opened = [stack.enter_context(open_source(source)) for source in sources]
-            yield from self._run(opened, watch)
+            background: Executor | None = None
+            if any(source.live for source in opened):
+                background = ThreadPoolExecutor(1, "search")
+                stack.callback(background.shutdown, wait=True, cancel_futures=True)
+            yield from self._run(opened, watch, background)
 
-    def _run(self, opened: Sequence[Source], watch: Watch | None) -> Generator[Event, None, None]:
-        going = {number: (self._stream(number), source) for number, source in enumerate(opened)}
+    def _run(
+        self, opened: Sequence[Source], watch: Watch | None, background: Executor | None
+    ) -> Generator[Event, None, None]:
+        going = {
+            number: (self._stream(number, background if source.live else None), source)
+            for number, source in enumerate(opened)
+        }
         self._running = list(going.values())
         failed: SourceError | None = None
         try:
@@ -151,11 +163,10 @@ class VideoReader:
         stream, self._pushed = self._pushed, None
         return [] if stream is None else self._given(stream.finish())
 
-    def _stream(self, number: int) -> Stream:
+    def _stream(self, number: int, background: Executor | None = None) -> Stream:
         return Stream(
-            number, self.detector, lambda: TrackVote(self.pattern, self.lexicon),
-            Schedule(self.detect_every, self.budget, self.read_all), self.revive, self.region, self._thumbnail,
-            self.least,
+            number, Searching(self.detector, self.region, background), lambda: TrackVote(self.pattern, self.lexicon),
+            Schedule(self.detect_every, self.budget, self.read_all), self.revive, self._thumbnail, self.least,
         )  # fmt: skip
 
     def _in_colour(self, frame: Frame, long_side: int) -> np.ndarray:

@@ -15,8 +15,7 @@ from clip4str.core.errors import ImageError
 from clip4str.core.rectify import rectified
 
 from .clock import Clock
-from .detect import NOTHING, Detections, Detector
-from .detect.contract import checked
+from .detect import Detections
 from .events import Event, Gap, Shown, Statistics
 from .flow import LONG_SIDE, Small, look, small
 from .frames import Frame, check_frame, grey
@@ -24,6 +23,7 @@ from .geometry import sound
 from .photo import turned
 from .quality import quality
 from .schedule import Schedule
+from .searching import Searching
 from .telling import Telling
 from .track import Shot, State, Track
 from .tracks import Tracker
@@ -64,11 +64,10 @@ class Stream:
     """One source. Frame by frame: `look` tells what to read, `learn` takes each answer, `events` what is to be told."""
 
     def __init__(
-        self, number: int, detector: Detector, vote: Callable[[], TrackVote], schedule: Schedule,
-        revive: float = 1.5, region: tuple[int, int, int, int] | None = None,
+        self, number: int, searching: Searching, vote: Callable[[], TrackVote], schedule: Schedule, revive: float = 1.5,
         thumbnail: Callable[[Frame], np.ndarray] | None = None, least: float = 0.0,
     ) -> None:  # fmt: skip
-        self.number, self.detector, self.schedule, self.region = number, detector, schedule, region
+        self.number, self.searching, self.schedule = number, searching, schedule
         self._shrunk = thumbnail
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
         self.telling = Telling(number, least)
@@ -105,15 +104,12 @@ class Stream:
         self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
         whole, now = self._seen(frame)
-        if self._unchanged(now):
+        if self._unchanged(now) and not self.searching.pending:
             self._keep()
             return []
         self._flow(now)
         self._since += 1
-        searched = 0.0
-        doubtful = self.tracker.doubtful and self._since >= SOON
-        if self._search_now or doubtful or self._since >= self.schedule.frames(self._motion):
-            searched = self._search(frame, now)
+        searched = self._searched(frame, now)
         self._recent.append((now, self.clock.began))
         self._last = now
         started = time.perf_counter()
@@ -211,6 +207,7 @@ class Stream:
             self.telling.end(track, self.clock.began)
         self._last = self._thumbnail = None
         self._recent.clear()
+        self.searching.drop()
         self._search_now = True
 
     def _mended(self, end: float) -> None:
@@ -261,32 +258,27 @@ class Stream:
         if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
             self.tracker.cut()
             self._recent.clear()
+            self.searching.drop()
             self._search_now = True
 
-    def _search(self, frame: Frame, now: Small) -> float:
-        """Milliseconds that it took."""
-        started = time.perf_counter()
-        found = self._inside(checked(self.detector.detect(frame), type(self.detector).__name__))
-        took = 1000 * (time.perf_counter() - started)
+    def _searched(self, frame: Frame, now: Small) -> float:
+        """Looks for new words if it is time for that; the milliseconds that a search took that is over."""
+        doubtful = self.tracker.doubtful and self._since >= SOON
+        due = self._search_now or doubtful or self._since >= self.schedule.frames(self._motion)
+        if due and not self.searching.pending:
+            self._since, self._search_now = 0, False
+            self.counts.detections += 1
+            answer = self.searching.begin(frame, now)
+            if answer is not None:
+                return self._found(*answer, now)
+        answer = self.searching.result(now)
+        return 0.0 if answer is None else self._found(*answer, now)
+
+    def _found(self, found: Detections, took: float, now: Small) -> float:
         self.spent("detect", took)
-        self.counts.detections += 1
         self.tracker.search(found, now, self.clock.end, list(self._recent)[::-1], self.clock.began)
         self._recent.clear()
-        self._since, self._search_now = 0, False
         return took
-
-    def _inside(self, found: Detections) -> Detections:
-        """Of the region alone, and such as can be cut out."""
-        if len(found.quads) == 0:
-            return NOTHING
-        height, width = self._size or (1, 1)
-        x, y, w, h = self.region or (0, 0, width, height)
-        good = sound(found.quads)
-        middle = np.where(good[:, None], found.quads.mean(1), -1)
-        for low, high, axis in ((max(x, 0), min(x + w, width), 0), (max(y, 0), min(y + h, height), 1)):
-            good &= (middle[:, axis] >= low) & (middle[:, axis] < high)
-        labels = tuple(label for label, keep in zip(found.labels, good) if keep)
-        return Detections(found.quads[good], found.scores[good], labels)
 
     def _cut_off(self, quad: np.ndarray) -> bool:
         """Does the frame's edge go through the word, as far as can be seen?"""

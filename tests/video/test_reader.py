@@ -178,7 +178,7 @@ def test_a_display_that_changes_its_word_tells_the_change_or_another_word(recogn
     reader = VideoReader(recognizer, Knowing(truth))
     found = [e for f in first for e in reader.push(f)]
     reader.detector = detector = Knowing(other)
-    reader._pushed.detector = detector
+    reader._pushed.searching._detector = detector
     later = [replace(f, time=f.time + truth.times[-1]) for f in second]
     found += [e for f in later for e in reader.push(f)] + reader.finish()
     told = {e.text.lower() for e in found if isinstance(e, (WordFound, WordChanged))}

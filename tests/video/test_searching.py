@@ -1,0 +1,118 @@
+"""Searches on a thread of their own: words come later, and where they are by then."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from clips import needed
+
+from clip4str.core.errors import UsageError
+from clip4str.video.detect import Detections
+from clip4str.video.frames import Frame
+
+cv2 = needed("cv2", "video")
+from boards import Board  # noqa: E402  (needs cv2)
+
+from clip4str.video.events import WordEnded  # noqa: E402
+from clip4str.video.flow import small  # noqa: E402
+from clip4str.video.reader import VideoReader  # noqa: E402
+from clip4str.video.searching import Searching  # noqa: E402
+from clip4str.video.sources.base import Source  # noqa: E402
+
+LONG = 60.0
+
+
+class Slow:
+    """Finds nothing until it may."""
+
+    def __init__(self, inner):
+        self.inner, self.may, self.asked = inner, threading.Event(), []
+
+    def detect(self, frame):
+        self.asked.append(frame.index)
+        assert self.may.wait(LONG)
+        return self.inner.detect(frame)
+
+
+class Live(Source):
+    """Frames that come whether or not somebody waits for them; `then` is called after so many."""
+
+    name, live, rate = "camera", True, 10.0
+
+    def __init__(self, frames, at, then):
+        super().__init__()
+        self.left, self.at, self.then, self.size = list(frames), at, then, frames[0].size
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        frame = self.left.pop(0)
+        if frame.index == self.at:
+            self.then()
+        return frame
+
+    def wait(self, timeout=None):
+        return True
+
+
+@pytest.fixture
+def background():
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+def ground(shift):
+    texture = np.random.default_rng(0).integers(0, 255, (30, 52), np.uint8)
+    whole = cv2.resize(texture, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(np.repeat(whole[:, 40 - shift : 360 - shift, None], 3, 2))
+
+
+def test_words_are_where_they_have_moved_to_while_they_were_searched(background):
+    quad = np.array([[100, 80], [180, 80], [180, 110], [100, 110]], np.float32)
+    there, here = (Frame(ground(shift), 0.0, shift) for shift in (0, 7))
+    slow = Slow(type("", (), {"detect": lambda self, frame: Detections(quad[None], np.ones(1, np.float32))})())
+    searching = Searching(slow, background=background)
+    before, now = (small(frame.pixels[..., 0]) for frame in (there, here))
+    assert searching.begin(there, before) is None and searching.pending and searching.result(now) is None
+    slow.may.set()
+    background.submit(int).result()
+    found, _ = searching.result(now)
+    assert np.abs(found.quads[0] - quad - [7, 0]).max() < 0.5
+    assert not searching.pending and searching.result(now) is None
+
+
+def test_what_was_searched_in_another_scene_is_dropped(background):
+    slow = Slow(Board(["A"]))
+    searching = Searching(slow, background=background)
+    frame = Board(["A"]).frames()[0]
+    seen = small(frame.pixels[..., 0])
+    searching.begin(frame, seen)
+    searching.drop()
+    slow.may.set()
+    background.submit(int).result()
+    assert searching.result(seen) is None and searching.begin(frame, seen) is None
+
+
+def test_a_detector_that_fails_meanwhile_fails_the_reader(background):
+    broken = type("", (), {"detect": lambda self, frame: "nothing"})()
+    searching = Searching(broken, background=background)
+    frame = Board(["A"]).frames()[0]
+    seen = small(frame.pixels[..., 0])
+    searching.begin(frame, seen)
+    background.submit(int).result()
+    with pytest.raises(UsageError):
+        searching.result(seen)
+
+
+def test_a_live_source_is_not_held_up_by_a_search_and_its_words_are_told_from_their_start():
+    board = Board(["HOTEL"] * 30)
+    slow = Slow(board)
+    source = Live(board.frames(), 8, slow.may.set)
+    told = list(VideoReader(board, slow).run(source))
+    (word,) = (e for e in told if isinstance(e, WordEnded))
+    assert slow.asked[0] == 0 and (word.text, word.end) == ("HOTEL", pytest.approx(3.0))
+    assert word.start == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("search")]
