@@ -79,7 +79,7 @@ class WordEnded:
 class Gap:
     """Nothing is known of the time from start to end: a stream broke, frames were damaged, the picture stood still.
 
-    reason: "damaged", "frozen", "reconnected", "size changed", "time stepped back".
+    reason: "damaged", "frozen", "reconnected", "size changed", "stalled", "time stepped back".
     """
 
     source: int

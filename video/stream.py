@@ -202,7 +202,9 @@ class Stream:
         """Nothing is followed from the last frame to this one."""
         self._thaw()
         self._mended(self.clock.before)
-        self.telling.add(Gap(self.number, self.clock.before, self.clock.began, reason))
+        last = min(self.clock.before, self.clock.began)  # how long the last frame was shown is a guess
+        self.tracker.correct(self.clock.before, last)
+        self.telling.add(Gap(self.number, last, self.clock.began, reason))
         for track in self.tracker.finish():
             self.telling.end(track, self.clock.began)
         self._last = self._thumbnail = None

@@ -3,14 +3,22 @@
 import base64
 import contextlib
 import importlib.util
+import re
+import struct
 import threading
 import time
+import warnings
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 from clips import clip, needed, picture
 
 from clip4str.core.errors import SourceError
+from clip4str.runtime import Word
+from clip4str.video import Gap, VideoReader, WordEnded, WordFound
+from clip4str.video.detect import Detections
 from clip4str.video.sources import open_source
 from clip4str.video.sources import streams as streams_module
 
@@ -19,6 +27,34 @@ BACKENDS = ["opencv", "av"] if importlib.util.find_spec("av") else ["opencv"]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 BASIC = "Basic " + base64.b64encode(b"me:s3cr3t").decode()
 HEAD = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+
+
+class White:
+    """Detector and recogniser: one word, along the white bar."""
+
+    def detect(self, frame):
+        height, width = frame.size
+        right, top = width // 3, height * 5 // 6
+        quad = np.array([[[2, top], [right, top], [right, height - 2], [2, height - 2]]], np.float32)
+        return Detections(quad, np.ones(1, np.float32))
+
+    def read(self, images, on_error="raise"):
+        return [Word("white", 0.95, (0.95,))] * len(images)
+
+
+def faststart(data):
+    """An MP4 file with its index before its frames: what it says of their places is put right."""
+    boxes, at = [], 0
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        boxes.append((kind, data[at : at + size]))
+        at += size
+    index = bytearray(dict(boxes)[b"moov"])
+    places = index.find(b"stco") + 8
+    (count,) = struct.unpack(">I", index[places : places + 4])
+    for at in range(places + 4, places + 4 + 4 * count, 4):
+        index[at : at + 4] = struct.pack(">I", struct.unpack(">I", index[at : at + 4])[0] + len(index))
+    return dict(boxes)[b"ftyp"] + bytes(index) + b"".join(box for kind, box in boxes if kind not in (b"ftyp", b"moov"))
 
 
 class Camera(BaseHTTPRequestHandler):
@@ -33,11 +69,7 @@ class Camera(BaseHTTPRequestHandler):
             return
         self.server.asked.append(self.path)
         if self.server.file is not None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(self.server.file)))
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(self.server.file)
+            self.send_file()
             return
         frames, hangs = self.server.plan.pop(0) if self.server.plan else (0, False)
         self.send_response(200)
@@ -52,15 +84,31 @@ class Camera(BaseHTTPRequestHandler):
             if hangs:
                 self.server.over.wait(30)
 
+    def send_file(self):
+        """The file, or what is asked for of it; of each answer at most `most` bytes."""
+        whole, start = self.server.file, 0
+        if self.server.ranges and (asked := self.headers.get("Range", "")):
+            start = int(asked.removeprefix("bytes=").partition("-")[0])
+        self.send_response(206 if start else 200)
+        if self.server.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        self.send_header("Content-Length", str(len(whole) - start))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(whole[start : start + self.server.most])
+
     def log_message(self, *_):
         pass
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(streams_module.Stream.__init__, "__defaults__", (None, 0.01))  # first_wait
+    monkeypatch.setattr(streams_module.Stream.__init__, "__defaults__", (None, None, None, 0.01))  # first_wait
     server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
     server.plan, server.file, server.asked, server.over = [], None, [], threading.Event()
+    server.ranges, server.most = False, 10**9
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     server.address = f"127.0.0.1:{server.server_port}"
@@ -100,6 +148,64 @@ def test_a_film_without_a_known_length_ends_where_it_is_said_not_to_be_live(serv
     server.file = clip(tmp_path / "a.ts", 20, rate=25, codec="mp2v").read_bytes()
     with open_source(f"http://{server.address}/a.ts", backend=backend, timeout=5, live=False) as source:
         assert len(list(source)) in (19, 20)
+
+
+KINDS = {"mp4": "mp4v", "ts": "mp2v"}
+
+
+@each_backend
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_film_that_breaks_off_is_read_on_where_it_broke_off(server, backend, kind, tmp_path):
+    server.file, server.ranges = clip(tmp_path / f"a.{kind}", 60, (480, 640), 25, codec=KINDS[kind]).read_bytes(), True
+    with open_source(f"http://{server.address}/a.{kind}", backend=backend, timeout=5) as source:
+        whole = [(frame.time, frame.pixels.mean()) for frame in source]
+    server.asked.clear()
+    server.most = len(server.file) // 3
+    with open_source(f"http://{server.address}/a.{kind}", backend=backend, timeout=5) as source:
+        assert [(frame.time, frame.pixels.mean()) for frame in source] == whole and len(whole) >= 59
+    assert len(server.asked) >= 3
+
+
+@each_backend
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_film_that_breaks_off_for_good_is_told_and_its_words_end(server, backend, kind, tmp_path):
+    server.file = clip(tmp_path / f"a.{kind}", 60, (480, 640), 25, codec=KINDS[kind]).read_bytes()
+    if kind == "mp4":  # its index is at the end, and has to be there
+        server.file = faststart(server.file)
+    server.most = len(server.file) // 2
+    source = open_source(f"http://{server.address}/a.{kind}", backend=backend, timeout=2, live=False)
+    events, told = [], []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for event in VideoReader(White(), White()).run(source):
+                events.append(event)
+        except SourceError as error:
+            told.append(str(error))
+    told += [str(each.message) for each in caught if each.category is UserWarning]
+    if kind == "mp4":  # of the other nobody knows how long it is
+        assert len(told) == 1 and re.search("cannot be read on|cut off", told[0]) and server.address in told[0]
+    names = [type(event).__name__ for event in events]
+    assert names.count("WordFound") == names.count("WordEnded") == 1
+    assert events[-1].frames > 5 and names[-1] == "Statistics"
+
+
+@each_backend
+def test_words_of_a_camera_that_stops_end_once_each_and_gaps_lie_between(server, backend):
+    server.plan = [(40, False), (0, False), (40, True), (40, False)]
+    source = open_source(f"http://{server.address}/live", backend=backend, timeout=1, give_up=20)
+    events = VideoReader(White(), White()).run(source)
+    told = []
+    while sum(isinstance(event, WordFound) for event in told) < 3:
+        told.append(next(events))
+    source.close()
+    told += events
+    gaps = [event for event in told if isinstance(event, Gap) and event.reason == "reconnected"]
+    assert len(gaps) == 2 and gaps[0].end <= gaps[1].start
+    words = [event for event in told if isinstance(event, WordEnded)]
+    assert Counter(word.track for word in words) == Counter(e.track for e in told if isinstance(e, WordFound))
+    for word in words:
+        assert all(word.end <= gap.start + 1e-3 or word.start >= gap.end - 1e-3 for gap in gaps)
 
 
 @each_backend

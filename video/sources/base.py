@@ -11,6 +11,7 @@ from clip4str.core.errors import SourceError
 from ..frames import Frame
 
 MAX_PIXELS = 64_000_000  # of a frame: 8K video has 33 million; more is a mistake, or is meant to fill the memory
+QUICKLY = {"fpsprobesize": "0", "analyzeduration": "200000"}  # FFmpeg's options: frames, microseconds of the stream
 
 
 class Source:
@@ -77,10 +78,22 @@ class Decoder(Protocol):
     def close(self) -> None: ...
 
 
+class Sizeless(SourceError):
+    """A video whose size nothing has told."""
+
+
 def check_size(name: str, size: tuple[int, int]) -> None:
     """Raises SourceError for (height, width) that cannot be, or should not."""
     height, width = size
+    if not height and not width:
+        raise Sizeless(f"{name}: opened, but no picture came that tells its size")
     if height < 2 or width < 2:
         raise SourceError(f"{name}: frames of {width}x{height} pixels hold no word")
     if height * width > MAX_PIXELS:
         raise SourceError(f"{name}: frames of {width}x{height} pixels are more than the {MAX_PIXELS:,} allowed")
+
+
+def silent(timeout: float) -> str:
+    """Why a read that took that long is the last one: what FFmpeg gives after a time-out is what it had kept, and the
+    next read waits as long again."""
+    return f"sent nothing for {timeout:g} s"

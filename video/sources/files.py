@@ -15,13 +15,18 @@ from .pyav import PyAV
 BACKENDS = ("auto", "opencv", "av")
 
 
-def open_decoder(uri: str, name: str, backend: str, timeout: float, threads: int | None) -> Decoder:
-    """backend "auto": PyAV where it is installed, as only it marks damaged frames, else OpenCV. Raises SourceError."""
+def open_decoder(
+    uri: str, name: str, backend: str, timeout: float, threads: int | None, quick: bool = False
+) -> Decoder:  # fmt: skip
+    """backend "auto": PyAV where it is installed, as only it marks damaged frames, else OpenCV. quick: do not find out
+    the frame rate, for which FFmpeg decodes 20 frames, and how frames are reordered, for which it decodes 7: seconds of
+    a slow camera. Raises SourceError; Sizeless where a
+    stream does not tell its size at once."""
     if backend not in BACKENDS:
         raise UsageError(f"backend is 'auto', 'opencv' or 'av', of a video file also 'nvcodec', not {backend!r}")
     if backend == "av" or (backend == "auto" and importlib.util.find_spec("av")):
-        return PyAV(uri, name, timeout, threads)
-    return OpenCV(uri, name, timeout, threads)
+        return PyAV(uri, name, timeout, threads, quick)
+    return OpenCV(uri, name, timeout, threads, quick)
 
 
 def open_file(path: Path, name: str, backend: str, timeout: float, threads: int | None) -> Decoder:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from clip4str.core.errors import SourceError, first_line
 
-from .base import Picture, check_size
+from .base import QUICKLY, Picture, check_size, silent
+
+OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # of the environment: OpenCV knows no other way to FFmpeg's options
+USUAL = (
+    "rtsp_flags;prefer_tcp|reconnect;1"  # the first is OpenCV's own. A file on a server is read on where it broke off
+)
+QUICK = "|".join([USUAL, *(f"{name};{value}" for name, value in QUICKLY.items())])
 
 
 class OpenCV:
     """A Decoder. uri: a path, an address, or a camera's number. timeout: seconds to wait for a connection, and for
-    data. threads: of the decoder, None for OpenCV's choice."""
+    data. threads: of the decoder, None for OpenCV's choice. quick: see open_decoder."""
 
-    def __init__(self, uri: str | int, name: str, timeout: float, threads: int | None = None) -> None:
-        self.name, self.dropped = name, 0
+    def __init__(
+        self, uri: str | int, name: str, timeout: float, threads: int | None = None, quick: bool = False
+    ) -> None:  # fmt: skip
+        self.name, self.dropped, self._timeout = name, 0, timeout
         cv2 = _cv2(name)
         self._cv2 = cv2
         if isinstance(uri, int):
@@ -26,7 +36,7 @@ class OpenCV:
             milliseconds = max(1, round(timeout * 1000))
             how = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
             api, how = cv2.CAP_FFMPEG, [*how, cv2.CAP_PROP_N_THREADS, threads] if threads else how
-        with _silent(cv2):
+        with _silent(cv2), _options.of(quick):
             self._capture = cv2.VideoCapture(uri, api, how)
         if not self._capture.isOpened():
             raise SourceError(f"{name}: {_why(uri)}")
@@ -49,10 +59,13 @@ class OpenCV:
 
     def pictures(self) -> Iterator[Picture]:
         while True:
+            asked = time.monotonic()
             try:
                 good, pixels = self._capture.read()
             except self._cv2.error as error:
                 raise SourceError(f"{self.name}: cannot be decoded on ({first_line(error)})") from None
+            if time.monotonic() - asked >= self._timeout:
+                raise SourceError(f"{self.name}: {silent(self._timeout)}")
             if not good:
                 return
             check_size(self.name, pixels.shape[:2])
@@ -69,6 +82,33 @@ def _cv2(name: str) -> Any:
     except ImportError:
         raise SourceError(f"{name}: reading video needs OpenCV: pip install 'clip4str[video]'") from None
     return cv2
+
+
+class _Options:
+    """OPTIONS as one opening wants them: those that want the same go together, others wait for them. A user's own are
+    left alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards all that follows
+        self._opening, self._value = 0, ""
+
+    @contextmanager
+    def of(self, quick: bool) -> Iterator[None]:
+        value = QUICK if quick else USUAL
+        with self._changed:
+            self._changed.wait_for(lambda: not self._opening or self._value == value)
+            if os.environ.get(OPTIONS, "") in ("", USUAL, QUICK):
+                os.environ[OPTIONS] = value
+            self._opening, self._value = self._opening + 1, value
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._opening -= 1
+                self._changed.notify_all()
+
+
+_options = _Options()
 
 
 @contextmanager

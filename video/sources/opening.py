@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Union
@@ -20,6 +21,7 @@ from .live import Newest
 from .names import public_name, scheme
 from .opencv import OpenCV
 from .pipes import Pipe, parse_raw
+from .ports import answering
 from .prefetch import Prefetch
 from .recorded import Recorded
 from .streams import Stream
@@ -69,7 +71,8 @@ def open_source(
         if isinstance(camera, int) and camera < 0:
             raise UsageError(f"cameras are numbered from 0, not {camera}")
         _no_rate(rate, "a camera")
-        return _connected(lambda: OpenCV(camera, f"camera {camera}", timeout), False, live, give_up, ahead)
+        device = f"camera {camera}"
+        return _connected(lambda _: OpenCV(camera, device, timeout), lambda: None, False, live, give_up, ahead)
     text = os.fspath(what)  # type: ignore[arg-type]
     name = public_name(text)
     if not text:
@@ -79,7 +82,10 @@ def open_source(
     if scheme(text) in ADDRESSES:
         _no_rate(rate, "an address")
         may_end = scheme(text).startswith("http")
-        return _connected(lambda: open_decoder(text, name, backend, timeout, threads), may_end, live, give_up, ahead)
+        return _connected(
+            lambda quick: open_decoder(text, name, backend, timeout, threads, quick),
+            lambda: answering(text), may_end, live, give_up, ahead,
+        )  # fmt: skip
     pictures = _pictures(Path(text), name, rate)
     if pictures is not None:
         return _threaded(Recorded(pictures), live, True, ahead)
@@ -143,13 +149,15 @@ def _pictures(path: Path, name: str, rate: float | None) -> Pictures | None:
 
 
 def _connected(
-    connect: Callable[[], Decoder], may_end: bool, live: bool | None, give_up: float | None, ahead: int
-) -> Source:
-    """may_end: a known number of frames makes it a file that lies elsewhere."""
-    decoder = connect()
+    connect: Callable[[bool], Decoder], answering: Callable[[], Callable[[], bool] | None],
+    may_end: bool, live: bool | None, give_up: float | None, ahead: int,
+) -> Source:  # fmt: skip
+    """connect: quickly or not. may_end: a known number of frames makes it a file that lies elsewhere."""
+    began = time.monotonic()
+    decoder = connect(False)
     if live is False or (may_end and decoder.frames):
         return _threaded(Recorded(decoder), live, True, ahead)
-    return _threaded(Stream(decoder, connect, give_up), True, False, ahead)
+    return _threaded(Stream(decoder, connect, give_up, answering(), began), True, False, ahead)
 
 
 def _on_gpu(path: Path, name: str, live: bool | None) -> Source:

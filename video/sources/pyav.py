@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,21 +10,27 @@ import numpy as np
 
 from clip4str.core.errors import SourceError, first_line
 
-from .base import MAX_PIXELS, Picture, check_size
+from .base import MAX_PIXELS, QUICKLY, Picture, check_size, silent
 from .names import scheme
 
 
 class PyAV:
-    """A Decoder; as OpenCV, of paths and addresses. threads: None for FFmpeg's choice."""
+    """A Decoder; as OpenCV, of paths and addresses. threads: None for FFmpeg's choice. quick: see open_decoder."""
 
-    def __init__(self, uri: str, name: str, timeout: float, threads: int | None = None) -> None:
-        self.name, self.dropped = name, 0
+    def __init__(
+        self, uri: str, name: str, timeout: float, threads: int | None = None, quick: bool = False
+    ) -> None:  # fmt: skip
+        self.name, self.dropped, self._timeout = name, 0, timeout
         try:
             import av
         except ImportError:
             raise SourceError(f"{name}: backend='av' needs PyAV: pip install 'clip4str[av]'") from None
         self._av = av
-        options = {"rtsp_transport": "tcp"} if scheme(uri) in ("rtsp", "rtsps") else {}
+        options = dict(QUICKLY) if quick else {}
+        if scheme(uri) in ("rtsp", "rtsps"):
+            options["rtsp_transport"] = "tcp"
+        if scheme(uri) in ("http", "https"):
+            options["reconnect"] = "1"  # a file is read on where it broke off; streams are not, by it
         try:
             self._container = av.open(uri, timeout=(timeout, timeout), options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -55,17 +62,19 @@ class PyAV:
             self.frames = round(float(stream.duration * stream.time_base) * self.rate) or None
 
     def pictures(self) -> Iterator[Picture]:
-        av, lost = self._av, False
+        av, lost, asked = self._av, False, time.monotonic()
         try:
             for packet in self._container.demux(self._stream):
+                if time.monotonic() - asked >= self._timeout:
+                    raise SourceError(f"{self.name}: {silent(self._timeout)}")
                 try:
                     frames = packet.decode()
                 except av.InvalidDataError:
-                    lost = True
-                    continue
+                    lost, frames = True, []
                 for frame in frames:
                     yield self._picture(frame, lost)
                     lost = False
+                asked = time.monotonic()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise SourceError(f"{self.name}: cannot be read on ({said(error)})") from None
 

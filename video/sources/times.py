@@ -14,6 +14,7 @@ from .base import Picture
 
 REORDERED = 4  # usual steps that damaged data sets a time back by; more is a clock that starts anew
 APART = 2.0  # seconds that a live source's clock may be away from ours
+STALLED, STEPS = 2.0, 5  # seconds, and usual steps, without a frame, from which a live source has stood still
 LEAST = 0.001  # seconds between two frames of a live source
 DEFAULT_RATE = 25.0
 
@@ -64,15 +65,23 @@ class Clock:
 class LiveClock(Clock):
     """Of frames that come now: their own times, set right by their arrival where they leave it or start anew."""
 
-    _began = 0.0
+    _began = _arrived = 0.0  # of the first frame, on this machine's clock; of the last one, in seconds from there on
+    _told: float | None = None  # the last frame's own time
 
     def frame(self, picture: Picture, broken: str = "") -> Frame:
         if self.index < 0:
-            self._began = time.monotonic()
+            self._began, self._told = time.monotonic(), picture.time
         return super().frame(picture, broken)
 
     def _when(self, told: float | None, broken: str) -> tuple[float, str]:
-        arrival, soonest = time.monotonic() - self._began, self.last + LEAST
+        arrival = time.monotonic() - self._began
+        if not broken and arrival - self._arrived > max(STALLED, STEPS * self.step):
+            self.steps.append(arrival - self._arrived)  # some give a frame every few seconds, and that is no stall
+            broken = "stalled"
+        if not broken and None not in (told, self._told) and told < self._told - REORDERED * self.step:  # type: ignore[operator]
+            broken = "time stepped back"
+        self._arrived, self._told = arrival, told
+        soonest = self.last + (self.step if broken else LEAST)
         if told is None:
             return max(arrival, soonest), broken
         if broken or abs(told + self.shift - arrival) > APART:
