@@ -10,6 +10,7 @@ from pathlib import Path
 from clip4str.benchmarks import (
     calibration_chart,
     latency_chart,
+    live_soak_chart,
     peer_chart,
     roofline_chart,
     soak_chart,
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     calibration_chart.save_chart(measured, temperature, folder / "calibration-small.png", name, sets)
     roofline_chart.save_chart(figures("roofline"), folder / "roofline.png")
     soak_chart.save_chart(figures("soak-small"), folder / "soak-small.png")
+    live_soak_chart.save_chart(figures("live-soak"), folder / "live-soak.png")
     voting, video = figures("voting"), figures("video")
     voting_chart.save_chart(voting, voting["tracks"], voting["frames"], folder / "voting.png")
     video_chart.save_chart(video, video["videos"], folder / "video.png")
