@@ -36,10 +36,10 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     for name, colour, label in (("rss_mb", BLUE, "resident"), ("allocated_mb", GREEN, "given out by malloc")):
         if samples and samples[0].get(name) is not None:
             memory.plot(minutes, [sample[name] for sample in samples], color=colour, linewidth=1.2, label=label)
-    if "memory" in report:
-        found, rest = report["memory"], minutes[int(WARM_UP * len(minutes)) :]
+    if "resident" in report:
+        found, rest = report["resident"], minutes[int(WARM_UP * len(minutes)) :]
         middle = np.median([sample["rss_mb"] for sample in samples][-len(rest) :])
-        label = f"{found['slope_mb_per_hour']:+.1f} MB an hour ({found['low']:+.1f} to {found['high']:+.1f})"
+        label = f"resident: {found['slope_mb_per_hour']:+.1f} MB an hour ({found['low']:+.1f} to {found['high']:+.1f})"
         memory.plot(rest, middle + found["slope_mb_per_hour"] * (rest - rest.mean()) / 60, color=RED, linestyle="--",
                     label=label)  # fmt: skip
     memory.set_ylabel("memory, MB")
