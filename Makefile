@@ -14,7 +14,7 @@ PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: help demo test test-all test-live fuzz lint bench kernels ship setup clean $(NETWORK)
+.PHONY: help demo test test-all test-live fuzz lint bench kernels wheels ship setup clean $(NETWORK)
 
 help:
 	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
@@ -25,7 +25,8 @@ help:
 	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
 	@echo "make bench      the packaged network beside the published way of decoding"
 	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"
-	@echo "make kernels    the GPU operators without Python, for all GPUs: ten minutes, gcc and CMake"
+	@echo "make kernels    the GPU operators without Python, for all GPUs: twenty minutes, gcc and CMake"
+	@echo "make wheels     what is published, of the last commit, into dist/: sources, and wheels with and without those"
 	@echo "make network-run, -status, -pause, -resume, -stop     the long training run;  make clean"
 
 setup: $(STAMP)
@@ -83,11 +84,26 @@ bench: $(STAMP)
 ship: $(STAMP)
 	$(BIN)/python export/ship.py $(CHECKPOINT)
 
-# libclip4str_kernels.so for all GPUs, tested; ten minutes on two cores the first time, needs gcc and CMake
+# libclip4str_kernels.so for all GPUs, tested, where the checkout finds it; needs gcc and CMake
 kernels: $(STAMP)
-	cmake -B build/kernels -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build build/kernels
-	ctest --test-dir build/kernels --output-on-failure
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m clip4str.kernels
+
+# the last commit's source package, a wheel for any platform, and wheels for Linux with the kernels' library inside;
+# for one board's GPU: make wheels KERNELS='--arch sm_87'
+MACHINES := x86_64 aarch64
+KERNELS :=
+SOURCE := build/source
+wheels: $(STAMP)
+	rm -rf $(SOURCE) dist && mkdir -p $(SOURCE)
+	git archive HEAD | tar -x -C $(SOURCE)
+	cd $(SOURCE) && PYTHONPATH= $(abspath $(BIN))/python -m clip4str.kernels --output $(CURDIR)/build/kernels \
+	    --machine x86_64,aarch64 $(KERNELS)
+	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	(cd $(SOURCE) && $(abspath $(BIN))/python setup.py -q sdist -d $(CURDIR)/dist); \
+	for library in "" $(MACHINES:%=$(CURDIR)/build/kernels/%/libclip4str_kernels.so); do \
+	    CLIP4STR_WHEEL_KERNELS=$$library $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist dist/*.tar.gz; \
+	done
+	@ls -l dist
 
 # the long training run of the bundled network, beside the project: starts or goes on, COMMIT=HEAD moves it; any time, twice
 $(NETWORK):

@@ -2,9 +2,12 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 PACKAGES = find_packages(include=["clip4str", "clip4str.*"])
@@ -50,6 +53,39 @@ class Sdist(sdist):
         super().make_release_tree(base_dir, kept + [name for name in whole if "__pycache__" not in name])
         for room in LINKS:
             (Path(base_dir) / "clip4str" / room).symlink_to(f"../{room}", target_is_directory=True)
+
+
+# libclip4str_kernels.so, for a wheel of its processor alone; without it the wheel is for all (make wheels makes each)
+KERNELS = os.environ.get("CLIP4STR_WHEEL_KERNELS")
+MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine of an ELF file
+GLIBC = "manylinux_2_17"  # tests/kernels/test_build.py holds the library to it
+
+
+class BuildPy(build_py):
+    """With the kernels' library beside its loader."""
+
+    def run(self) -> None:
+        super().run()
+        if KERNELS and not self.editable_mode:
+            shutil.copyfile(KERNELS, Path(self.build_lib) / "clip4str" / "kernels" / "libclip4str_kernels.so")
+
+
+class WithKernels(Distribution):
+    def has_ext_modules(self) -> bool:
+        return bool(KERNELS)
+
+
+class BdistWheel(bdist_wheel):
+    """Any Python 3; any platform, or the library's."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        if not KERNELS:
+            return super().get_tag()
+        head = Path(KERNELS).read_bytes()[:20]
+        machine = MACHINES.get(int.from_bytes(head[18:20], "little"))
+        if head[:4] != b"\x7fELF" or machine is None:
+            raise SystemExit(f"CLIP4STR_WHEEL_KERNELS: {KERNELS} is no library for {' or '.join(MACHINES.values())}")
+        return "py3", "none", f"{GLIBC}_{machine}"
 
 
 RUNTIME = [
@@ -139,7 +175,8 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
-    cmdclass={"sdist": Sdist},
+    distclass=WithKernels,
+    cmdclass={"sdist": Sdist, "build_py": BuildPy, "bdist_wheel": BdistWheel},
     python_requires=">=3.10",
     packages=PACKAGES,
     package_data={package: data_files(package) for package in PACKAGES},

@@ -148,15 +148,40 @@ def _capability(text: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def _parser() -> argparse.ArgumentParser:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What to compile, and with how many processes."""
     default = ",".join(f"{major}{minor}" for major, minor in CAPABILITIES)
-    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architectures", default=default, metavar="LIST", help=f"compute capabilities ({default})")
+    parser.add_argument(
+        "--architectures", "--arch", default=default, metavar="LIST", help=f"compute capabilities ({default})"
+    )
     parser.add_argument(
         "--networks", default=",".join(NETWORKS), metavar="LIST", help=f"sizes to compile for ({','.join(NETWORKS)})"
     )
-    parser.add_argument("--output", type=Path, default=Path("build/cubins"), help="folder for cubins (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one per core: %(default)s)")
+
+
+def write_cubins(options: argparse.Namespace, folder: Path) -> tuple[list[Entry], dict[str, Cubin]]:
+    """Compile what add_options' options ask for; cubins and the C table into the folder. Raises UsageError for a wrong
+    option, BackendError where something cannot be compiled."""
+    networks = list(dict.fromkeys(options.networks.split(",")))
+    if unknown := [n for n in networks if n not in NETWORKS]:
+        raise UsageError(f"--networks: {', '.join(unknown)} unknown; there are {', '.join(NETWORKS)}")
+    if options.jobs < 1:
+        raise UsageError(f"--jobs: at least 1, not {options.jobs}")
+    capabilities = sorted({_capability(text) for text in options.architectures.split(",")})
+    _need_triton()
+    from clip4str.kernels.embed import write_sources
+
+    entries = plan(networks, capabilities)
+    cubins = compile_all(entries, folder / "cache", options.jobs)
+    write_sources(entries, cubins, networks, folder)
+    return entries, cubins
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--output", type=Path, default=Path("build/cubins"), help="folder for cubins (%(default)s)")
     parser.add_argument("--no-table", action="store_true", help="print the summary only")
     return parser
 
@@ -164,18 +189,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
-        networks = list(dict.fromkeys(options.networks.split(",")))
-        if unknown := [n for n in networks if n not in NETWORKS]:
-            raise UsageError(f"--networks: {', '.join(unknown)} unknown; there are {', '.join(NETWORKS)}")
-        if options.jobs < 1:
-            raise UsageError(f"--jobs: at least 1, not {options.jobs}")
-        capabilities = sorted({_capability(text) for text in options.architectures.split(",")})
-        _need_triton()
-        from clip4str.kernels.embed import write_sources
-
-        entries = plan(networks, capabilities)
-        cubins = compile_all(entries, options.output / "cache", options.jobs)
-        write_sources(entries, cubins, networks, options.output)
+        entries, cubins = write_cubins(options, options.output)
         print(summary(entries, cubins) if options.no_table else f"{table(entries, cubins)}\n{summary(entries, cubins)}")
         return 0
     except (Clip4StrError, OSError) as error:

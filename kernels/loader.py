@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,8 @@ from clip4str.core.planes import LAYOUTS, MATRICES
 from clip4str.kernels.shared.variants import ACTIVATIONS
 
 NAME = "libclip4str_kernels.so"
-VARIABLE = "CLIP4STR_KERNELS"  # path of the library
+VARIABLE = "CLIP4STR_KERNELS"  # path of another library
+BUILT = "build/kernels"  # where kernels/build.py leaves it in a checkout, in a folder of the processor's name
 ABI = 2
 NORMALIZATIONS = tuple(NORMALIZATION)
 _int, _long, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64
@@ -106,7 +108,7 @@ class _Tokenize(ctypes.Structure):
 class KernelLibrary:
     """A handle on the library for the CUDA context that is current when it is made.
 
-    path: the library; None looks at $CLIP4STR_KERNELS, beside this file, and in the checkout's build/ folder.
+    path: the library; None takes $CLIP4STR_KERNELS, else the one that came with the package, or that a checkout built.
     network: load only this network's kernels ("small", "base16", ...); None: all. libcuda: the driver's library.
 
     Launches return at once; what they use must live until the stream has run them. Sizes, pointers and options are
@@ -229,17 +231,21 @@ class KernelLibrary:
 
 
 def find_library(path: Path | str | None = None) -> Path:
-    """Path of the library. Raises BackendError naming the places searched."""
+    """Path of the library. Raises BackendError naming the places searched.
+
+    A wheel has it beside this file. In a checkout there is what was built last, for this processor.
+    """
     here = Path(__file__).resolve().parent
     given = path or os.environ.get(VARIABLE)
-    places = [Path(given)] if given else [here / NAME, here.parent / "build" / NAME]
+    places = [Path(given)] if given else [here / NAME]
+    if checkout := (here.parent / "CMakeLists.txt").is_file() and not given:
+        places.append(here.parent / BUILT / platform.machine() / NAME)
     for place in places:
         if place.is_file():
             return place
     looked = " or ".join(map(str, places))
-    raise BackendError(
-        f"no kernel library at {looked}: cmake -B build && cmake --build build makes it ({VARIABLE}=PATH)"
-    )
+    how = "python -m clip4str.kernels builds it" if checkout else "the wheels for Linux on x86-64 and arm64 have it"
+    raise BackendError(f"no kernel library at {looked}: {how} ({VARIABLE}=PATH names another)")
 
 
 def open_library(path: Path) -> Any:
@@ -252,7 +258,8 @@ def open_library(path: Path) -> Any:
         raise BackendError(f"{path} cannot be loaded as clip4str's kernel library: {e}") from None
     if abi != ABI:
         raise BackendError(
-            f"{path} has interface {abi}, this package needs {ABI}: build it from this version's sources"
+            f"{path} has interface {abi}, this package needs {ABI}: take the library of this version of clip4str, "
+            "which its wheel has and `python -m clip4str.kernels` builds"
         )
     for name in ("kernels_version", "kernels_architectures", "error_string"):
         getattr(c, f"clip4str_{name}").restype = ctypes.c_char_p

@@ -6,6 +6,7 @@ from __future__ import annotations
 import email
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -52,11 +53,32 @@ def source(tmp_path_factory) -> Path:
 def installed(source, tmp_path_factory) -> Path:
     """The wheel of it, as an installer would leave it."""
     folder = tmp_path_factory.mktemp("wheel")
-    options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder))
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, capture_output=True)
+    make_wheel(source, folder).check_returncode()
+    assert [path.name for path in folder.iterdir()] == [f"clip4str-{clip4str.__version__}-py3-none-any.whl"]
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder / "site")
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def with_kernels(source, tmp_path_factory) -> Path:
+    """A Linux wheel with the kernels' library, unpacked."""
+    pytest.importorskip("triton")
+    sys.path.insert(0, str(ROOT / "tests" / "kernels"))
+    from slim_library import slim
+
+    folder = tmp_path_factory.mktemp("kernels")
+    make_wheel(source, folder, CLIP4STR_WHEEL_KERNELS=str(slim(platform.machine())))
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder
+
+
+def make_wheel(source: Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder))
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
+    kept = {k: v for k, v in os.environ.items() if k != "CLIP4STR_WHEEL_KERNELS"}
+    return subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True)
 
 
 def in_wheel(installed: Path, cwd: Path, *code: str) -> subprocess.CompletedProcess[str]:
@@ -127,3 +149,31 @@ def test_the_source_package_is_the_project(source):
     """All that is tracked, rooms where they are, links as links: what is done in a clone can be done in it."""
     assert [name for name in tracked() if not os.path.lexists(source / name)] == [".gitignore"]
     assert all((source / "clip4str" / room).is_symlink() for room in clip4str.ROOMS)
+
+
+def test_a_linux_wheel_has_the_kernels_library_and_finds_it(with_kernels, installed, tmp_path):
+    """Beside its loader, without a variable, and nothing else but that and the tag is another wheel's."""
+    machine = platform.machine()
+    (wheel,) = with_kernels.glob("*.whl")
+    assert wheel.name == f"clip4str-{clip4str.__version__}-py3-none-manylinux_2_17_{machine}.whl"
+    site, library = with_kernels / "site", "clip4str/kernels/libclip4str_kernels.so"
+    names = [{str(path.relative_to(root)) for path in root.rglob("*")} for root in (site, installed)]
+    assert names[0] - names[1] == {library} and names[1] <= names[0]
+    code = """
+from clip4str.kernels import loader
+print(loader.find_library())
+print(*loader.open_library(loader.find_library()).clip4str_kernels_architectures().decode().split())
+loader.KernelLibrary(libcuda="/nowhere/libcuda.so")
+"""
+    done = in_wheel(site, tmp_path, code)
+    assert done.stdout.splitlines() == [str(site / library), "87"]
+    assert done.stderr.splitlines()[-1].startswith("clip4str.core.errors.DeviceError: clip4str_kernels_open: no NVIDIA")
+    done = in_wheel(installed, tmp_path, code)
+    assert "the wheels for Linux on x86-64 and arm64 have it" in done.stderr.splitlines()[-1]
+
+
+def test_a_wheel_is_not_made_of_another_file(source, tmp_path):
+    (tmp_path / "other.so").write_text("no library")
+    done = make_wheel(source, tmp_path / "wheels", CLIP4STR_WHEEL_KERNELS=str(tmp_path / "other.so"))
+    assert done.returncode != 0 and "other.so is no library for x86_64 or aarch64" in done.stdout + done.stderr
+    assert not list(tmp_path.glob("wheels/*.whl"))

@@ -6,6 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Since glibc 2.34 these are in libc.so.6, under a new version. The old one is in every glibc, so that the library loads
+   on systems older than the one that it was linked on. */
+#if defined __GLIBC__ && defined __x86_64__
+#define OLD(name) __asm__(".symver " #name "," #name "@GLIBC_2.2.5")
+#elif defined __GLIBC__ && defined __aarch64__
+#define OLD(name) __asm__(".symver " #name "," #name "@GLIBC_2.17")
+#endif
+#ifdef OLD
+OLD(dlopen);
+OLD(dlsym);
+OLD(dlclose);
+OLD(dlerror);
+#endif
+
 int fail(clip4str_message *message, int code, const char *format, ...) {
   if (message != NULL) {
     va_list arguments;

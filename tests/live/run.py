@@ -20,7 +20,7 @@ PACKAGES = [
     "gstreamer1.0-plugins-ugly", "gstreamer1.0-libav", "gstreamer1.0-x", "gstreamer1.0-python3-plugin-loader",
     "python3-gi", "python3-gst-1.0", "gir1.2-gst-plugins-base-1.0", "gir1.2-gst-plugins-bad-1.0",
     "gir1.2-gst-rtsp-server-1.0", "fonts-dejavu-core", "mosquitto", "mosquitto-clients", "chromium",
-    "chromium-driver",
+    "chromium-driver", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user",
 ]  # fmt: skip
 REQUIRED = os.environ.get("CLIP4STR_REQUIRE_LIVE", "") not in {"", "0"}
 
