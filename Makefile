@@ -14,7 +14,7 @@ PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: help demo test test-all test-live fuzz lint bench kernels wheels ship setup clean $(NETWORK)
+.PHONY: help demo test test-all test-live test-pycuda fuzz lint bench kernels wheels ship setup clean $(NETWORK)
 
 help:
 	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
@@ -22,10 +22,11 @@ help:
 	@echo "                index has torch for CUDA alone it is 8 GB: name another, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
 	@echo "make test-live  beside real servers and pipelines: installs Debian packages where it can, else skips"
+	@echo "make test-pycuda  the CUDA layer over pycuda, built from its sources: needs nvcc, else skips"
 	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
 	@echo "make bench      the packaged network beside the published way of decoding"
 	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"
-	@echo "make kernels    the GPU operators without Python, for all GPUs: twenty minutes, gcc and CMake"
+	@echo "make kernels    the GPU operators without Python, for all GPUs: a quarter of an hour, gcc, CMake"
 	@echo "make wheels     what is published, of the last commit, into dist/: sources, and wheels with and without those"
 	@echo "make network-run, -status, -pause, -resume, -stop     the long training run;  make clean"
 
@@ -67,6 +68,10 @@ test-all: $(STAMP)
 # GStreamer, RTSP and MQTT servers, a browser: needs root and apt-get, or what it says that is missing
 test-live: $(STAMP)
 	$(BIN)/python tests/live/run.py
+
+# the layer that TensorRT runs on where a board has pycuda: the real module, over the tests' libcuda; some minutes at first
+test-pycuda: $(STAMP)
+	$(BIN)/python tests/real_pycuda/pycuda_build.py
 
 # inputs by what has been read of them; by coverage of the code where atheris is installed
 MINUTES ?= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,7 +23,7 @@ class PycudaLayer:
     captures = False
 
     def __init__(self, driver: Any, index: int) -> None:
-        self._driver = driver
+        self._driver, self._thread = driver, threading.get_ident()
         self._held: dict[int, Any] = {}  # what lies or runs at an address: pycuda frees it with the last reference
         with self._errors("cuDevicePrimaryCtxRetain"):
             device = driver.Device(index)
@@ -54,10 +55,29 @@ class PycudaLayer:
 
     def close(self) -> None:
         context, self._context = self._context, None
-        if context is not None:
-            self._held.clear()
-            with suppress(self._driver.Error):
-                context.detach()
+        if context is None:
+            return
+        with suppress(self._driver.Error):
+            context.push()
+            try:
+                self._held.clear()
+            finally:
+                self._driver.Context.pop()
+        with suppress(self._driver.Error):
+            context.detach()
+        self._finish_detaching()
+
+    def _finish_detaching(self) -> None:
+        """pycuda detaches a context as if it had made it. In the thread that it came from it pushes it first, for the
+        driver to pop, which it does with no primary one; in another thread it only forgets it."""
+        with suppress(OSError):
+            libcuda = ctypes.CDLL("libcuda.so.1")
+            if threading.get_ident() == self._thread:
+                libcuda.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+                return
+            device = ctypes.c_int()
+            if libcuda.cuDeviceGet(ctypes.byref(device), self.device.index) == 0:
+                libcuda.cuDevicePrimaryCtxRelease_v2(device)
 
     def memory(self) -> tuple[int, int]:
         with self._errors("cuMemGetInfo"):

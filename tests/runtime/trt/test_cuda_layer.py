@@ -337,7 +337,7 @@ def test_over_pycuda(pycuda):
         layer.destroy_stream(stream)
     layer.close()
     layer.close()
-    assert not pycuda.live and pycuda.log.count("push") == pycuda.log.count("pop") == 1
+    assert not pycuda.live and pycuda.log.count("push") == pycuda.log.count("pop") > 0
     assert pycuda.log.count("detach") == 1 and "synchronise all" in pycuda.log
 
 

@@ -48,10 +48,13 @@ int cuDeviceGetAttribute(int *value, int kind, int device) {
   *value = kind == 75 ? 8 : kind == 76 ? 7 : 1;
   return 0;
 }
+int cuDeviceComputeCapability(int *major, int *minor, int device) { CALLED("%d", device) *major = 8; *minor = 7; return 0; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { CALLED("%d", device) *context = &retained; retained++; return 0; }
 int cuDevicePrimaryCtxRelease(int device) { CALLED("%d", device) return retained-- > 0 ? 0 : INVALID_CONTEXT; }
 int cuCtxPushCurrent(void *context) { CALLED("") if (context != &retained) return INVALID_CONTEXT; depth++; return 0; }
 int cuCtxPopCurrent(void **context) { CALLED("") IN_CONTEXT depth--; *context = &retained; return 0; }
+int cuCtxGetCurrent(void **context) { CALLED("") *context = depth ? &retained : NULL; return 0; }
+int cuCtxSynchronize(void) { CALLED("") IN_CONTEXT return 0; }
 int cuMemGetInfo(size_t *unused, size_t *all) { CALLED("") IN_CONTEXT *unused = 5; *all = 7; return 0; }
 int cuMemAlloc(void **address, size_t size) {
   CALLED("%zu", size)
