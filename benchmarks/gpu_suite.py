@@ -1,6 +1,7 @@
 """Tests and times everything on one GPU, in one command: `python benchmarks/gpu_suite.py`.
 
-The tests marked `gpu` first, then times. Weights are random: no checkpoint is needed. Whoever has a GPU should run it
+What would make everything else worthless first: a kernel of each kind, the network's words, the C library, the CUDA
+layer; then times, the most wanted first. Weights are random: no checkpoint is needed. Whoever has a GPU should run it
 and commit what it writes under benchmarks/results/.
 """
 
@@ -14,32 +15,37 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.append(str(Path(__file__).resolve().parent / "gpu" / "bare"))  # after a Pillow that is installed
 
 from clip4str.benchmarks.devices import Device, device_called
-from clip4str.benchmarks.gpu.correctness import correctness
+from clip4str.benchmarks.gpu.correctness import CUDA, KERNELS, LIBRARY, NETWORK, correctness
 from clip4str.benchmarks.gpu.report import summary, targets
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DeviceError, UsageError
-from clip4str.core.output_files import check_output
+from clip4str.core.output_files import check_output, write_whole
 
 PROGRAM = "gpu_suite.py"
 BATCHES = (1, 64, 8, 256)  # the most important first
 _EPILOG = """\
 examples:
-  python benchmarks/gpu_suite.py                     on a GPU, nine minutes; writes benchmarks/results/gpu-NAME.json
+  python benchmarks/gpu_suite.py                     on a GPU, ten minutes; writes benchmarks/results/gpu-NAME.json
+  python benchmarks/gpu_suite.py --output FOLDER     three files there: figures as they come, a summary, a chart
   python benchmarks/gpu_suite.py --only correctness  one section: those whose names begin so
-  python benchmarks/gpu_suite.py --dry-run           the timings without CUDA, on a CPU, with a tiny network
+  python benchmarks/gpu_suite.py --rehearse          every section on a CPU, with tiny networks and a few of the tests
+  python benchmarks/gpu_suite.py --dry-run           those of them that need torch, triton and numpy alone
   python benchmarks/gpu_suite.py --chart results.json   draw a PNG beside it, on any machine with matplotlib
 
 Weights are random, so pass counts are forced: 3 visual and 2 cross passes here; the published way reads words of 6
 characters. Everything is computed, then the ids are replaced. The exit code is 1 if a test or a part failed or was left
-out, 2 if there is no GPU. Clocks and power limits are left as they are. What to expect: roofline.py --kernels.
+out, 2 if there is no GPU. Each section is a process of its own with its share of the time. Clocks and
+power limits are left as they are. What to expect: roofline.py --kernels.
 """
 
 
@@ -51,10 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="FILE", help="results (default: benchmarks/results/gpu-NAME.json)")
-    add("--minutes", type=float, default=9, metavar="M", help="all the time there is (default: 9)")
+    add("--output", type=Path, metavar="PATH",
+        help="FILE.json or a folder, made if need be (default: benchmarks/results/gpu-NAME.json)")  # fmt: skip
+    add("--minutes", type=float, default=9.5, metavar="M", help="all the time there is (default: %(default)s)")
     add("--only", nargs="+", metavar="SECTION", help="environment, ceilings, and sections whose names begin so")
-    add("--dry-run", action="store_true", help="on a CPU: references, a tiny network, one or two repetitions")
+    add("--rehearse", action="store_true", help="on a CPU: references, a tiny network, one or two repetitions")
+    add("--dry-run", action="store_true", help="the same without what needs more than torch, triton and numpy")
     add("--chart", type=Path, metavar="FILE", help="draw the results in this file, run nothing")
     add("--warm-shard", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser
@@ -68,22 +76,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _warm_shard(args)
     if args.minutes <= 0:
         raise UsageError(f"--minutes is more than 0, not {args.minutes:g}")
-    check_output(args.output)
-    return _run(args)
+    if args.dry_run and args.rehearse:
+        raise UsageError("--rehearse is more than --dry-run: name one")
+    folder = args.output is not None and (args.output.is_dir() or not args.output.suffix)
+    if folder:
+        _make(args.output)
+        check_output(args.output / "gpu.json")
+    else:
+        check_output(args.output, (".json",))
+    return _run(args, folder)
 
 
-def _run(args: argparse.Namespace) -> int:
-    began = time.monotonic()
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder}: cannot be made ({error.strerror})") from None
+
+
+def _run(args: argparse.Namespace, folder: bool) -> int:
+    began, on_cpu = time.monotonic(), args.dry_run or args.rehearse
     head = {
-        "suite": 1,
+        "suite": 2,
         "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "minutes": args.minutes,
-        "dry_run": args.dry_run,
+        "dry_run": on_cpu,
         "forced": "words of 6 characters in the published way, 3 visual and 2 cross passes in ours; weights are random",
     }
-    store = Store(args.output, head, None if args.dry_run else _default_output)
-    device = _Device(args.dry_run)
-    chosen = _sections(device, args.dry_run)
+    importlib.import_module("torch")  # once, for all sections' processes; CUDA is theirs
+    if folder:
+        store = Store(None, head, lambda name: args.output / _name_of(name))
+    else:
+        default = Path(__file__).parent / "results"
+        store = Store(args.output, head, None if on_cpu else lambda name: default / _name_of(name))
+    device = _Device(on_cpu)
+    chosen = [section for section in _sections(device, on_cpu) if not args.dry_run or section.name not in NEED_MORE]
     if args.only:
         always = ("environment", "ceilings", *args.only)
         chosen = [section for section in chosen if section.name.startswith(always)]
@@ -94,12 +121,15 @@ def _run(args: argparse.Namespace) -> int:
     store.results["seconds"] = round(time.monotonic() - began, 1)
     store.results["targets"] = targets(store.results)
     store.write()
-    if store.path is not None and not args.dry_run:
+    text = summary(store.results)
+    if store.path is not None:
+        write_whole(store.path.with_suffix(".txt"), f"{text}\n")
+    if store.path is not None and not on_cpu:
         try:
             _chart(store.path)
         except Exception as error:  # the figures are there: --chart draws them elsewhere
             print(f"no chart: {error}")
-    print(summary(store.results))
+    print(text)
     if store.path is not None:
         print(f"results: {store.path}")
     return 1 if store.results["failures"] or store.results["skipped"] else 0
@@ -118,7 +148,7 @@ class _Device:
 
         if not self.dry_run:
             if not torch.cuda.is_available():
-                raise DeviceError("no GPU that torch can use; --dry-run does without one")
+                raise DeviceError("no GPU that torch can use; --rehearse does without one")
             if importlib.util.find_spec("triton") is None:
                 raise DeviceError("the kernels need triton; pip install triton")
         self.gpu = open_device(self.dry_run)  # type: ignore[assignment]
@@ -127,10 +157,13 @@ class _Device:
         return self.gpu is None or self.gpu.alive()
 
 
-def _sections(device: _Device, dry_run: bool) -> list[Section]:
-    """In order of importance; weights are seconds of nine minutes."""
-    batches = (1, 2) if dry_run else BATCHES
-    others = batches[:1] if dry_run else batches
+NEED_MORE = ("network", "library", "cuda_layer", "files", "correctness", "engines")  # than torch, triton and numpy
+
+
+def _sections(device: _Device, on_cpu: bool) -> list[Section]:
+    """In order of importance; weights are seconds, of ten minutes where all need theirs."""
+    batches = (1, 2) if on_cpu else BATCHES
+    others = batches[:1] if on_cpu else batches
 
     def call(module: str, function: str, **fixed: Any) -> Callable[[Reporter], None]:
         def run(report: Reporter) -> None:
@@ -141,31 +174,40 @@ def _sections(device: _Device, dry_run: bool) -> list[Section]:
         return run
 
     def config(name: str) -> Callable[[Reporter], Any]:
-        return lambda report: importlib.import_module("clip4str.benchmarks.gpu.networks").sizes(dry_run)[name]
+        return lambda report: importlib.import_module("clip4str.benchmarks.gpu.networks").sizes(on_cpu)[name]
 
     def whole(name: str, batches: Sequence[int]) -> Callable[[Reporter], None]:
         rate = {"rate": lambda report: report.results.get("ceilings", {}).get("fp16_tflops")}
         return call("end_to_end", "end_to_end", config=config(name), batches=batches, device=_as_measured, **rate)
 
+    def tests(which: Sequence[Path]) -> Callable[[Reporter], None]:
+        return partial(correctness, tests=which, rehearsal=on_cpu)
+
     others_than_attention = ("decode_pass", "linear", "crop_resize", "thumbnail", "tokenize", "collapse")
     operators: dict[str, Any] = {"operators": others_than_attention, "device": _as_measured}
     attention: dict[str, Any] = {"operators": ("cross_attention",), "device": _as_measured}
     every = ("cross_attention", *others_than_attention)
-    chosen = [
-        Section("environment", 8, call("ceilings", "environment")),
-        Section("ceilings", 14, call("ceilings", "ceilings")),
-        Section("warm", 60, call("kernels", "warm", script=Path(__file__), processes=1 if dry_run else None)),
-        Section("correctness", 150, correctness),
-        Section("end_to_end_base16", 110, whole("base16", batches)),
-        Section("cross_attention", 25, call("kernels", "time_kernels", **attention)),
-        Section("end_to_end_small", 40, whole("small", others)),
-        Section("engines", 60, call("engines", "engines")),
-        Section("end_to_end_large", 70, whole("large", others)),
-        Section("kernels", 50, call("kernels", "time_kernels", **operators)),
+    return [
+        Section("environment", 6, call("ceilings", "environment")),
+        Section("first", 25, call("first", "each_kind")),
+        Section("sanitizer", 20, call("first", "sanitizer")),
+        Section("warm", 60, call("kernels", "warm", script=Path(__file__), processes=1 if on_cpu else None)),
+        Section("network", 50, tests(NETWORK)),
+        Section("library", 20, tests(LIBRARY)),
+        Section("cuda_layer", 10, tests(CUDA)),
+        Section("ceilings", 12, call("ceilings", "ceilings")),
+        Section("end_to_end_base16", 90, whole("base16", batches)),
+        Section("timeline", 25, call("timeline", "timeline", config=config("base16"), batches=batches[:2])),
+        Section("files", 30, call("files", "files")),
         Section("compiled", 70, call("end_to_end", "compiled", config=config("base16"), batches=others[:2])),
-        Section("sweep", 40, call("kernels", "sweep", operators=every)),
+        Section("correctness", 80, tests(KERNELS)),
+        Section("cross_attention", 20, call("kernels", "time_kernels", **attention)),
+        Section("end_to_end_small", 30, whole("small", others)),
+        Section("engines", 50, call("engines", "engines")),
+        Section("end_to_end_large", 50, whole("large", others)),
+        Section("kernels", 40, call("kernels", "time_kernels", **operators)),
+        Section("sweep", 30, call("kernels", "sweep", operators=every)),
     ]
-    return [section for section in chosen if not dry_run or section.name not in ("correctness", "engines")]
 
 
 def _as_measured(report: Reporter) -> Device:
@@ -193,8 +235,8 @@ def _warm_shard(args: argparse.Namespace) -> int:
     return 0
 
 
-def _default_output(device: str) -> Path:
-    return Path(__file__).parent / "results" / f"gpu-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+def _name_of(device: str) -> str:
+    return f"gpu-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def check_chart(path: Path | None) -> None:
         raise UsageError("a chart needs matplotlib: pip install 'clip4str[bench]'")
 
 
-def new_figure(width: float, height: float, title: str, below: str = "", source: str = "", legend: bool = True) -> Any:
+def new_figure(width: float, height: float, title: str, below: str = "", source: str = "", legend: int = 1) -> Any:
     """An empty figure, inches. below: text under the title; source: where the figures come from, at the bottom; both
-    may have several lines. legend: keep room for `add_legend`."""
+    may have several lines. legend: lines of `add_legend` to keep room for."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -29,7 +29,8 @@ def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
         if target.is_dir():
             raise UsageError(f"{file}: is a folder; name a file")
         if suffixes and file.suffix.lower() not in suffixes:
-            raise UsageError(f"{file}: its name must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+            either = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
+            raise UsageError(f"{file}: its name must end in {either}")
         if not target.parent.is_dir():
             raise UsageError(f"{file}: its folder does not exist")
         if (target.parent / _BUNDLE).is_file():

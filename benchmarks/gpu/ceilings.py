@@ -15,6 +15,8 @@ from clip4str.benchmarks.gpu.supervisor import Reporter
 def environment(gpu: Gpu, report: Reporter) -> None:
     report.values.update(gpu.info())
     report.values |= {"python": platform.python_version(), "host_cores": os.cpu_count(), "machine": platform.machine()}
+    report.values["float32_products"] = torch.get_float32_matmul_precision()  # "highest": no TF32
+    report.values["tf32_override"] = os.environ.get("NVIDIA_TF32_OVERRIDE")
     if hasattr(os, "getloadavg"):
         report.values["load_before"] = round(os.getloadavg()[0], 2)
 

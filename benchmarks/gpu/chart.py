@@ -8,6 +8,7 @@ from typing import Any
 from clip4str.core.charts import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     PALE,
     VIOLET,
@@ -23,7 +24,8 @@ from clip4str.model.sizes import TITLES
 
 _LOOKS = {  # side: (colour, label)
     "published_fp32": (PALE, "published way, float32"),
-    "published_fp16": (VIOLET, "published way, float16 autocast"),
+    "published_autocast": (GREY, "published way, float16 autocast"),
+    "published_half": (VIOLET, "published way, float16"),
     "compiled": (GREEN, "reference under torch.compile"),
     "plain": (ORANGE, "clip4str without kernels"),
     "ours": (BLUE, "clip4str"),
@@ -40,11 +42,13 @@ def save_chart(results: dict[str, Any], path: Path) -> Path:
     marked = "" if not results.get("failures") else " (some answers were wrong or missing)"
     device = results.get("environment", {}).get("name", "unknown GPU")
     below = f"pixels in to words out{marked}; {results.get('forced', '')}"
-    figure = new_figure(1 + 4.4 * len(networks), 6.8, f"Time to read a word on {device}", below, _SOURCE)
+    columns, width = max(3, 2 * len(networks)), max(8.6, 1 + 4.4 * len(networks))
+    lines = -(-len(_LOOKS) // columns)
+    figure = new_figure(width, 6.8, f"Time to read a word on {device}", below, _SOURCE, legend=lines)
     for axes, (name, rows) in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks.items()):
         _draw(axes, rows)
         axes.set_title(TITLES[name], fontsize=11, loc="left")
-    add_legend(figure, _SOURCE, columns=2 * len(networks) - 1)
+    add_legend(figure, _SOURCE, columns=columns)
     save(figure, path)
     return path
 

@@ -1,4 +1,4 @@
-"""Correctness on this GPU: the tests marked `gpu`, run by pytest in a process of their own."""
+"""Correctness on this GPU: tests marked `gpu`, run by pytest in a process of their own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ from clip4str.benchmarks.gpu.supervisor import Reporter
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Named, so that a bare GPU machine need not have what the other tests import.
-_TESTS = (_ROOT / "tests" / "kernels", _ROOT / "tests" / "runtime" / "test_network_on_device.py")
+KERNELS = (_ROOT / "tests" / "kernels",)
+NETWORK = (_ROOT / "tests" / "runtime" / "test_network_on_device.py",)
+LIBRARY = (_ROOT / "tests" / "kernels" / "test_library_on_device.py",)
+CUDA = (_ROOT / "tests" / "runtime" / "trt" / "test_cuda_on_device.py",)
+_IN_REHEARSAL: dict[Sequence[Path], str] = {  # the quickest of each, or all
+    KERNELS: "test_edges", NETWORK: "place", LIBRARY: "", CUDA: "",
+}  # fmt: skip
 
 
-def correctness(report: Reporter, tests: Sequence[Path] = _TESTS) -> None:
-    """Every test that fails is a failure of the run, every one that is skipped is listed."""
+def correctness(report: Reporter, tests: Sequence[Path] = KERNELS, rehearsal: bool = False) -> None:
+    """Every test that fails is a failure of the run, every one that is skipped is listed. rehearsal: a few of them on
+    the CPU, where those that need a GPU are left out."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={file}", *map(str, tests)]
         environment = {**os.environ, "CLIP4STR_REQUIRE_GPU": "1"}
+        if rehearsal:
+            command += ["-k", _IN_REHEARSAL.get(tests, "")]
+            environment |= {"CLIP4STR_REQUIRE_GPU": "", "CLIP4STR_TEST_DEVICE": "cpu"}
         try:
             done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True,
                                   timeout=report.clock.left())  # fmt: skip
@@ -39,7 +49,8 @@ def correctness(report: Reporter, tests: Sequence[Path] = _TESTS) -> None:
             report.fail(name, (bad.get("message") or "")[:400])
         for left_out in case.iter("skipped"):
             counts["skipped"] += 1
-            report.skip(name, (left_out.get("message") or "")[:200])
+            if not rehearsal:
+                report.skip(name, (left_out.get("message") or "")[:200])
     report.values |= counts
     if done.returncode and not counts["failed"]:  # 5: there was no test; others: pytest could not run
         report.fail("the tests", f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-400:]}")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 Call = Callable[[], Any]
+Span = tuple[str, float, float]  # name, start and length in microseconds
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
@@ -107,15 +108,27 @@ class Gpu:
 
     def kernels(self, call: Call) -> int | None:
         """Number of kernels one call launches; None if the profiler saw none, for lack of permission perhaps."""
+        spans = self.trace(call)
+        return sum(not name.lower().startswith(("memcpy", "memset")) for name, _, _ in spans) or None
+
+    def trace(self, call: Call) -> list[Span]:
+        """What runs on the device in one call after another, which is not looked at; copies too."""
         from torch.profiler import ProfilerActivity, profile
 
         call()
         self.sync()
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.kind == "cuda" else [])]
+        with profile(activities=kinds) as seen:
             call()
             self.sync()
-        device = [e for e in seen.events() if str(e.device_type).endswith("CUDA")]
-        return sum(not e.name.lower().startswith(("memcpy", "memset", "## call", "torch-")) for e in device) or None
+        return [
+            (event.name, event.time_range.start, event.time_range.elapsed_us())
+            for event in seen.events()
+            if self._on_device(event)
+        ]
+
+    def _on_device(self, event: Any) -> bool:
+        return str(event.device_type).endswith("CUDA") and not event.name.lower().startswith(("## call", "torch-"))
 
     def alive(self) -> bool:
         """False after an error that the process cannot recover from, such as an illegal address."""
@@ -163,6 +176,10 @@ class StandIn(Gpu):
 
     def kernels(self, call: Call) -> int | None:
         return None
+
+    def _on_device(self, event: Any) -> bool:
+        """The operations that no other one called."""
+        return event.cpu_parent is None
 
     def alive(self) -> bool:
         return True

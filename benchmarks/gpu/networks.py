@@ -42,21 +42,22 @@ def random_pixels(config: Config, images: int, device: torch.device, seed: int =
 
 
 class PublishedWay:
-    """Step by step, eager; `half` under autocast. Words of six characters are forced: everything is computed, then the
-    ids are replaced, as in benchmarks/forcing.py."""
+    """Step by step, eager, in the model's type: float32, or half for `model.half()`; or with autocast to half. Words of
+    six characters are forced: everything is computed, then the ids are replaced, as in benchmarks/forcing.py."""
 
-    def __init__(self, model: Clip4Str, device: torch.device, half: bool) -> None:
+    def __init__(self, model: Clip4Str, device: torch.device, autocast: bool = False) -> None:
         self.model, self.device = model, device
-        self._published, self._half = Published(model), half
+        self._published, self._dtype = Published(model), model.clip_model.logit_scale.dtype
+        self._autocasts = autocast
 
     def __call__(self, pixels: Tensor) -> list[str]:
-        """Normalised pixels on the device -> words."""
+        """Normalised pixels on the device, float32 -> words."""
         self._published.pick = self._forced(len(pixels))
         with self._autocast():
-            return self._published.words(self._published(pixels))
+            return self._published.words(self._published(pixels.to(self._dtype)))
 
     def _autocast(self) -> Any:
-        if not self._half:
+        if not self._autocasts:
             return contextlib.nullcontext()
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype)

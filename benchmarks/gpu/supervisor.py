@@ -1,8 +1,8 @@
-"""Runs sections, each within its share of the time, in a process that may crash or hang.
+"""Runs sections, each within its share of the time, in a process of its own that may crash or hang.
 
-A kernel that reads a bad address takes its whole process's CUDA context with it, and a compiler may hang: so sections
-run in a child process, and the parent, which never touches CUDA, keeps what they report, kills the child where a
-section overruns, and starts another for the sections that are left.
+A kernel that reads a bad address takes its whole process's CUDA context with it, and a compiler may hang: so each
+section runs in a child process, and the parent, which never touches CUDA, keeps what it reports, and kills it where it
+overruns.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def supervise(
     say: Callable[[str], object] = print,
     grace: float = GRACE,
 ) -> None:
-    """Run all sections within `seconds`. prepare: called once in every child; what it raises ends the run (as
-    RuntimeError here). alive: called in the child after a section; False starts another child."""
+    """Run all sections within `seconds`. prepare: called first in every child; what it raises ends the run (as
+    RuntimeError here) before any section has been, later that section alone. alive: called in the child after its
+    section; False is a failure of it."""
     pending, end = list(sections), time.monotonic() + seconds
     context = multiprocessing.get_context("fork")
     while pending:
@@ -131,39 +132,43 @@ def supervise(
 def _follow(
     connection: Connection, pending: list[Section], store: Store, say: Callable[[str], object], end: float, grace: float
 ) -> list[Section]:
-    """Take a child's reports until it has finished, died or overrun; returns the sections that are left."""
-    current: str | None = None
+    """Take a child's reports until its section is over, it died or overran; returns the sections that are left."""
     began = limit = time.monotonic() + 120  # the child's own start
+    begun = False
     while True:
         over = "died without a word"
         try:
             if not connection.poll(max(0.0, min(limit, end + grace) - time.monotonic())):
-                over = f"was killed after {time.monotonic() - began:.0f} s" if current else "the start took too long"
+                over = f"was killed after {time.monotonic() - began:.0f} s" if begun else "the start took too long"
                 raise EOFError
             kind, name, what = connection.recv()
         except (EOFError, OSError):
-            name = current or pending[0].name
-            store.results["failures"].append({"section": name, "what": "the section", "why": over})
-            store.results["sections"][name] = {"state": over}
-            store.write()
-            say(f"{name}: {over}")
-            return pending[1:]
+            return _lost(store, pending, over, say)
         if kind == "fatal":
-            raise RuntimeError(what)
+            if not store.results["sections"]:
+                raise RuntimeError(what)
+            return _lost(store, pending, f"could not start: {what}", say)
         if kind == "begin":
-            current, began, limit = name, time.monotonic(), time.monotonic() + 1.25 * what + grace
+            begun, began, limit = True, time.monotonic(), time.monotonic() + 1.25 * what + grace
         elif kind == "end":
             took = time.monotonic() - began
             store.results["sections"][name] = {"state": what["state"], "seconds": round(took, 2)}
             say(f"{name}: {what['state']}, {took:.1f} s")
-            pending, current = pending[1:], None
-            limit = time.monotonic() + 60
             store.write()
-            if what["leave"] or not pending:
-                return pending
+            return pending[1:]
         else:
             store.take(kind, name, what)
             store.write()
+
+
+def _lost(store: Store, pending: list[Section], why: str, say: Callable[[str], object]) -> list[Section]:
+    """The first section came to nothing; returns the others."""
+    name = pending[0].name
+    store.results["failures"].append({"section": name, "what": "the section", "why": why})
+    store.results["sections"][name] = {"state": why}
+    store.write()
+    say(f"{name}: {why}")
+    return pending[1:]
 
 
 def _child(
@@ -181,26 +186,21 @@ def _child(
     except Exception as error:
         connection.send(("fatal", "", f"{error}" or type(error).__name__))
         return
-    for i, section in enumerate(sections):
-        share = section.weight / sum(s.weight for s in sections[i:])
-        seconds = max(0.5, (end - time.monotonic()) * share)
-        connection.send(("begin", section.name, seconds))
-        reporter = Reporter(section.name, seconds, connection, results)
-        state = "done"
-        try:
-            section.run(reporter)
-        except Exception as error:
-            state = f"failed: {type(error).__name__}: {error}"[:300]
-            reporter.values["traceback"] = traceback.format_exc()[-4000:]
-            reporter.fail("the section", state)
-        reporter.save()
-        results[section.name] = reporter.values
-        leave = not alive()
-        if leave:
-            reporter.fail("the device", "unusable after this section: a new process goes on")
-        connection.send(("end", section.name, {"state": state, "leave": leave}))
-        if leave:
-            return
+    section, share = sections[0], sections[0].weight / sum(s.weight for s in sections)
+    seconds = max(0.5, (end - time.monotonic()) * share)
+    connection.send(("begin", section.name, seconds))
+    reporter = Reporter(section.name, seconds, connection, results)
+    state = "done"
+    try:
+        section.run(reporter)
+    except Exception as error:
+        state = f"failed: {type(error).__name__}: {error}"[:300]
+        reporter.values["traceback"] = traceback.format_exc()[-4000:]
+        reporter.fail("the section", state)
+    reporter.save()
+    if not alive():
+        reporter.fail("the device", "unusable after this section")
+    connection.send(("end", section.name, {"state": state}))
 
 
 def _kill(child: Any) -> None:

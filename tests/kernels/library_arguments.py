@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip4str.kernels.decode_pass import DecoderWeights
 from clip4str.kernels.loader import Decoder, Memory
-from clip4str.kernels.shared.variants import NETWORKS
+from clip4str.kernels.shared.variants import NETWORKS, Network
 
 NET = NETWORKS[NETWORK]
 
@@ -46,7 +46,7 @@ def decoder_weights() -> DecoderWeights:
     return DecoderWeights(**tables, **attention, **mlp, head_weight=half(c, d), head_bias=torch.zeros(c))
 
 
-def decoder_of(weights: Any) -> Decoder:
-    sizes = {"T": NET.steps, "K": NET.tokens, "C": NET.classes, "d": NET.d, "heads": NET.heads, "F": NET.mlp}
+def decoder_of(weights: Any, net: Network = NET) -> Decoder:
+    sizes = {"T": net.steps, "K": net.tokens, "C": net.classes, "d": net.d, "heads": net.heads, "F": net.mlp}
     pointers = [name for name, kind in Decoder._fields_ if kind is ctypes.c_uint64]
     return Decoder(**sizes, **{name: getattr(weights, name).data_ptr() for name in pointers})
