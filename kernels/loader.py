@@ -21,7 +21,7 @@ from clip4str.kernels.shared.variants import ACTIVATIONS
 NAME = "libclip4str_kernels.so"
 VARIABLE = "CLIP4STR_KERNELS"  # path of another library
 BUILT = "build/kernels"  # where kernels/build.py leaves it in a checkout, in a folder of the processor's name
-ABI = 2
+ABI = 3
 NORMALIZATIONS = tuple(NORMALIZATION)
 _int, _long, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64
 _ERRORS: dict[int, type[Clip4StrError]] = {
@@ -86,6 +86,13 @@ class _CropResize(ctypes.Structure):
         *_fields(_pointer, "frame chroma"),
         *_fields(_long, "stride chroma_stride"),
         *_fields(_pointer, "quads out"),
+    ]
+
+
+class _Resize(ctypes.Structure):
+    _fields_: ClassVar = [
+        *_fields(_int, "n height width normalization out_float32"),
+        *_fields(_pointer, "pixels pictures out"),
     ]
 
 
@@ -201,6 +208,11 @@ class KernelLibrary:
             "normalization": _number("normalization", NORMALIZATIONS, normalization),
         }
         self._launch("clip4str_crop_resize", _CropResize, stream, **options, **arguments)
+
+    def resize(self, *, stream: int = 0, normalization: str = "half", **arguments: int) -> None:
+        """Pictures of any sizes to the network's input: clip4str_resize."""
+        options = {"normalization": _number("normalization", NORMALIZATIONS, normalization)}
+        self._launch("clip4str_resize", _Resize, stream, **options, **arguments)
 
     def thumbnail(self, *, stream: int = 0, layout: str = "rgb", matrix: str = "bt601", **arguments: int) -> None:
         """A whole frame, shrunk: clip4str_thumbnail. `stride` is in bytes."""

@@ -48,24 +48,26 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def load_image(source: ImageLike) -> Image.Image:
+def load_image(source: ImageLike, before: Callable[[int], None] | None = None) -> Image.Image:
     """An RGB image, upright (EXIF orientation applied), 16 bits reduced to 8. Transparent pictures lie on white, or on
     black where what is visible of them is nearer to white.
 
     source: path of a regular file, encoded bytes, file opened in binary, PIL image, or uint8 or bool array (H, W) or
-    (H, W, C): grey, grey and alpha, RGB, RGBA for C = 1, 2, 3, 4.
+    (H, W, C): grey, grey and alpha, RGB, RGBA for C = 1, 2, 3, 4. before: is told how many pixels there are, before
+    memory is taken for them.
     Raises ImageError, one line, naming the source and what is wrong with it.
     """
-    name = _name(source)
+    name = name_of(source)
     try:
         if isinstance(source, np.ndarray):
+            _check_array(source, before)
             return _to_rgb(_from_array(source), name)
         if isinstance(source, Image.Image):
-            return _to_rgb(source, name)
+            return _to_rgb(source, name, before)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: _to_rgb refuses well below it
             with Image.open(_openable(source, name), formats=_formats()) as image:
-                return _to_rgb(image, name, ours=True)
+                return _to_rgb(image, name, before, ours=True)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -83,35 +85,52 @@ def load_fitted(source: ImageLike, size: tuple[int, int]) -> tuple[np.ndarray, t
 
     Raises ImageError, also for a picture so long that the resize would take more than RESIZE_BYTES.
     """
-    image, (height, width) = load_image(source), size
+    image = load_image(source)
+    return fitted(image, size, name_of(source)), image.size
+
+
+def fitted(image: Image.Image, size: tuple[int, int], name: str) -> np.ndarray:
+    """What load_fitted makes of load_image's picture; errors call it `name`."""
+    height, width = size
     # The picture between the two steps, and Pillow's weights: 4 doubles for each row or column that is reduced.
     needed = 4 * width * image.height + 4 * 8 * max(image.size)
     shape = f"{image.width}x{image.height} pixels"
     if needed > RESIZE_BYTES:
-        raise ImageError(f"{_name(source)}: {shape} take {needed / 1e6:,.0f} MB to resize; a word is not that long")
+        raise ImageError(f"{name}: {shape} take {needed / 1e6:,.0f} MB to resize; a word is not that long")
     try:
         across = image.resize((width, image.height), Image.Resampling.BICUBIC)
-        return np.asarray(across.resize((width, height), Image.Resampling.BICUBIC)), image.size
+        return np.asarray(across.resize((width, height), Image.Resampling.BICUBIC))
     except MemoryError:
-        raise ImageError(f"{_name(source)}: not enough memory to resize {shape}") from None
+        raise ImageError(f"{name}: not enough memory to resize {shape}") from None
+
+
+def plain_pixels(array: np.ndarray) -> np.ndarray | None:
+    """load_image's pixels, (H, W, 3) uint8, without a copy, of an array that is RGB or grey; None of another one.
+
+    Raises ImageError as load_image does."""
+    _check_array(array, None)
+    if array.dtype != np.uint8 or (array.ndim == 3 and array.shape[2] in (2, 4)):
+        return None
+    three = array[..., None] if array.ndim == 2 else array
+    return np.broadcast_to(three, (*array.shape[:2], 3))
 
 
 def prepare(images: Sequence[ImageLike], size: tuple[int, int], normalization: str = "half") -> np.ndarray:
     """Images -> (N, 3, H, W) float32, normalised. size: (height, width). Raises ImageError, with the image's index."""
-    fitted = []
+    pictures = []
     for index, source in enumerate(images):
         try:
-            fitted.append(load_fitted(source, size)[0])
+            pictures.append(load_fitted(source, size)[0])
         except ImageError as error:
             error.index = index
             raise
-    return normalized(fitted, size, normalization)
+    return normalized(pictures, size, normalization)
 
 
-def normalized(fitted: Sequence[np.ndarray], size: tuple[int, int], normalization: str) -> np.ndarray:
+def normalized(pictures: Sequence[np.ndarray], size: tuple[int, int], normalization: str) -> np.ndarray:
     """load_fitted's pictures -> (N, 3, H, W) float32."""
-    pixels = np.empty((len(fitted), *size, 3), np.float32)
-    for row, picture in zip(pixels, fitted):
+    pixels = np.empty((len(pictures), *size, 3), np.float32)
+    for row, picture in zip(pixels, pictures):
         row[:] = picture
     mean, std = (np.asarray(v, np.float32) for v in NORMALIZATION[normalization])
     pixels /= 255
@@ -125,7 +144,7 @@ def is_file_like(source: object) -> bool:
     return callable(getattr(source, "read", None))
 
 
-def _name(source: Any) -> str:
+def name_of(source: Any) -> str:
     """What errors call it."""
     if isinstance(source, np.ndarray):
         return "<array>"
@@ -179,24 +198,37 @@ def _regular_file(path: str | os.PathLike[str], name: str) -> str | os.PathLike[
     return path
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+def _channels(array: np.ndarray) -> int:
+    return 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+
+
+def _check_array(array: np.ndarray, before: Callable[[int], None] | None) -> None:
+    channels = _channels(array)
     if array.dtype not in (np.uint8, np.bool_) or channels not in _CHANNELS:
         raise ImageError(
             f"<array>: expected uint8 of shape (H, W, 3), RGB, or (H, W) or (H, W, 1 to 4), got {array.dtype} of "
             f"shape {array.shape}"
         )
     _check_size((array.shape[1], array.shape[0]), "<array>")
+    if before is not None:
+        before(array.shape[0] * array.shape[1])
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    flat = array[..., 0] if array.ndim == 3 and channels == 1 else array
+    flat = array[..., 0] if array.ndim == 3 and _channels(array) == 1 else array
     return Image.fromarray(np.ascontiguousarray(flat))  # which knows the four kinds by their shapes
 
 
-def _to_rgb(image: Image.Image, name: str, ours: bool = False) -> Image.Image:
+def _to_rgb(
+    image: Image.Image, name: str, before: Callable[[int], None] | None = None, ours: bool = False
+) -> Image.Image:
     """ours: opened here, so that it may be changed."""
     _check_size(image.size, name)
     _check_scans(image, name)
+    if before is not None:
+        before(image.width * image.height)
     image.load()
     image = _upright(image, ours)
     if image.mode == "F":

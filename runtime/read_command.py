@@ -142,11 +142,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed, milliseconds = 0, []
     silent = args.quiet or len(sources) <= recognizer.batch_size
     with tqdm(total=len(sources), unit="img", disable=silent or None) as bar:  # None: only where stderr is a terminal
-        for batch in batches(sources, recognizer.batch_size):
-            began = time.perf_counter()
-            found = recognizer.read_each([source for _, source in batch])
+        began = time.perf_counter()
+        many = list(batches(sources, recognizer.batch_size))
+        for batch, found in zip(many, recognizer.read_batches([source for _, source in batch] for batch in many)):
             read = sum(isinstance(word, Word) for word in found)
             milliseconds.append([(time.perf_counter() - began) * 1000 / max(1, read)] * read)
+            began = time.perf_counter()
             with tqdm.external_write_mode():
                 for (name, _), word in zip(batch, found):
                     failed += not isinstance(word, Word)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -26,7 +28,8 @@ from .backends import open_backend, open_checkpoint
 from .backends.contract import Backend, Options
 from .bundle import Bundle
 from .frames import FrameReader
-from .images import TAKEN, ImageLike, is_file_like, load_fitted, normalized, prepare
+from .images import TAKEN, ImageLike, is_file_like, prepare
+from .loading import Loading
 from .what_is import is_checkpoint_file
 from .word import Word, hint_of
 
@@ -149,8 +152,8 @@ class Recognizer(FrameReader):
         if not isinstance(images, Iterable):
             raise UsageError(f"read takes a list of images, not {type(images).__name__}; images are {TAKEN}")
         words: list[Any] = []
-        for batch in batches(images, self.batch_size):
-            for word in self.read_each(batch):
+        with closing(self.read_batches(batches(images, self.batch_size))) as found:
+            for word in chain.from_iterable(found):
                 if isinstance(word, Word):
                     words.append(word)
                 elif on_error == "skip":
@@ -162,23 +165,38 @@ class Recognizer(FrameReader):
     def read_each(self, images: Sequence[ImageLike]) -> list[Word | ImageError | NonFiniteError]:
         """As read, of at most a batch; in the place of an image that cannot be read its error, not raised."""
         self._check_process()
-        found: list[Any] = [None] * len(images)
-        fitted, shapes, places = [], [], []
-        for place, image in enumerate(images):
-            try:
-                picture, shape = load_fitted(image, self.manifest.image_size)  # at once: full-size images are not kept
-            except ImageError as error:
-                found[place] = error
-            else:
-                fitted.append(picture)
-                shapes.append(shape)
-                places.append(place)
-        pixels = normalized(fitted, self.manifest.image_size, self.manifest.normalization)
-        for place, shape, word in zip(places, shapes, self._words(self.backend.accept(pixels), each=True)):
-            if isinstance(word, Word):
-                word = replace(word, hint=hint_of(word.text, word.confidence, shape))
-            found[place] = word
-        return found
+        return self._read_loaded(self.backend.load(images, self.manifest.normalization))
+
+    def read_batches(
+        self, many: Iterable[Sequence[ImageLike]]
+    ) -> Generator[list[Word | ImageError | NonFiniteError], None, None]:
+        """read_each of each batch. Where a GPU reads, a batch is decoded while the one before it is read: it is asked
+        for before that one's words are given."""
+        self._check_process()
+        before: Loading | None = None
+        try:
+            for images in many:
+                loading = self.backend.load(images, self.manifest.normalization)
+                if before is None:
+                    before = loading
+                else:
+                    before, ready = loading, before
+                    yield self._read_loaded(ready)
+                before.wait()  # who gives the next batch may do so in the arrays and files of this one
+            if before is not None:
+                yield self._read_loaded(before)
+        finally:
+            if before is not None:
+                before.close()
+
+    def _read_loaded(self, loading: Loading) -> list[Any]:
+        """Closes it."""
+        try:
+            pixels, found = loading.result()
+            words = iter(self._words(pixels, each=True))
+            return [shape if isinstance(shape, ImageError) else _hinted(next(words), shape) for shape in found]
+        finally:
+            loading.close()
 
     def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Normalised pixels (N, 3, H, W) float32 of the network's input size."""
@@ -255,6 +273,11 @@ class Recognizer(FrameReader):
 
     def reset_stats(self) -> None:
         self.stats = Stats()
+
+
+def _hinted(word: Any, shape: tuple[int, int]) -> Any:
+    """A word, or its error, with what there is to say of a picture of that shape."""
+    return replace(word, hint=hint_of(word.text, word.confidence, shape)) if isinstance(word, Word) else word
 
 
 def _rounded(probs: np.ndarray) -> list[Any]:

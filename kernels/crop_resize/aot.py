@@ -6,7 +6,8 @@ from clip4str.core.normalization import NORMALIZATION
 
 from ..shared.variants import Network, Variant
 from .config import configuration
-from .kernel import constants, crop_resize_kernel, options
+from .kernel import constants, crop_resize_kernel
+from .tile import options
 
 
 def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:

@@ -68,8 +68,8 @@ def crop_resize(
     Raises ShapeError (for quads with their index), DtypeError, LayoutError, DeviceError, UsageError.
     """
     check_layout(layout)
-    _check_name("normalization", normalization, tuple(NORMALIZATION))
-    height, width = _check_size(size)
+    check_normalization(normalization)
+    height, width = check_size(size)
     luma, chroma = frame_planes(frame, layout)
     matrix = chosen_matrix(matrix, (luma.shape[0], luma.shape[1]))
     corners = _corners(quads, luma)
@@ -104,12 +104,18 @@ def check_layout(layout: str) -> None:
     _check_name("layout", layout, LAYOUTS)
 
 
+def check_normalization(normalization: str) -> None:
+    """Raises UsageError."""
+    _check_name("normalization", normalization, tuple(NORMALIZATION))
+
+
 def _check_name(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"{name} is {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
 
 
-def _check_size(size: tuple[int, int]) -> tuple[int, int]:
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """An output's height and width. Raises ShapeError."""
     try:
         height, width = (int(n) for n in size)
     except (TypeError, ValueError):

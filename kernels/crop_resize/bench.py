@@ -54,7 +54,7 @@ def _case(network: Network, batch: int, kind: str, layout: str, angle: int, capa
         function=crop_resize,
         make=make,
         bytes=pixels * 3 // (2 if layout == "nv12" else 1) + 32 * batch + 2 * batch * 3 * height * width,
-        flops=sum(_flops(x1 - x0, y1 - y0, height, width) for x0, y0, x1, y1 in boxes.tolist()),
+        flops=sum(resize_flops(x1 - x0, y1 - y0, height, width) for x0, y0, x1, y1 in boxes.tolist()),
         configs=candidates(height, width, capability),
         baseline=library if angle == 0 and layout == "rgb" else None,
     )
@@ -76,7 +76,7 @@ def _turned(boxes: np.ndarray, angle: int) -> np.ndarray:
     return ((corners - centre) @ matrix + centre).astype(np.float32)
 
 
-def _flops(w: int, h: int, height: int, width: int) -> int:
+def resize_flops(w: int, h: int, height: int, width: int) -> int:
     """Of the two passes, horizontal first: four taps per pixel, more when shrinking."""
     return int(2 * 3 * width * 4 * (h * max(1, w / width) + height * max(1, h / height)))
 

@@ -114,9 +114,17 @@ def pixel(frame, chroma, y, x, stride, chroma_stride, swap, black, luma, rv, gu,
 
 
 @triton.jit
-def fetch(picture, mapping, us, vs, NV12: tl.constexpr):
+def fetch_packed(picture, us, vs):
+    """Pixels (us, vs) of a picture of its own, dense, red first: as fetch gives them. Outside, its edge is repeated."""
+    first, w, t = picture
+    place = first + (tl.minimum(vs, t - 1)[:, None] * w + tl.minimum(us, w - 1)[None, :]) * 3
+    return tl.load(place).to(tl.float16), tl.load(place + 1).to(tl.float16), tl.load(place + 2).to(tl.float16)
+
+
+@triton.jit
+def fetch(picture, us, vs, NV12: tl.constexpr):
     """Pixels (us, vs) of the rectified crop: red, green, blue, each [rows, columns], integers in float16."""
-    frame, chroma, frame_height, frame_width, stride, chroma_stride, swap, conversion = picture
+    frame, chroma, frame_height, frame_width, stride, chroma_stride, swap, conversion, mapping = picture
     a, b, d, e, g, h, x0, y0 = mapping
     u = us[None, :].to(tl.float32) + 0.5
     v = vs[:, None].to(tl.float32) + 0.5

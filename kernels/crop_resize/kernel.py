@@ -6,28 +6,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from clip4str.core.normalization import NORMALIZATION
-
 from ..shared.launch import check_capability
 from .config import CONVERSIONS, CropConfig, configuration
-from .fetch import fetch, homography
-from .taps import end_pixel, enlarge, first_pixel, join, rounded, share_unit, split_weight
+from .fetch import homography
+from .tile import make_tile, options, tile_constants
 
 NUMBERS = ["frame_height", "frame_width", "stride", "chroma_stride", "swap", "conversion"]
-
-
-@triton.jit
-def _quotient(x, DIVISOR: tl.constexpr):
-    """x / DIVISOR, rounded once."""
-    rough = x * (1.0 / DIVISOR)
-    return tl.fma(tl.fma(rough, -DIVISOR, x), 1.0 / DIVISOR, rough)
-
-
-@triton.jit
-def _store(out, total, inside, MEAN: tl.constexpr, STD: tl.constexpr):
-    """The arithmetic of runtime.images.prepare, to the bit."""
-    value = _quotient(_quotient(rounded(total).to(tl.float32), 255.0) - MEAN, STD)
-    tl.store(out, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -56,12 +40,7 @@ def crop_resize_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """out[n] = (round(Down round(Crop_n Across)) / 255 - mean) / std
-
-    Across and Down are banded matrices of Pillow's integer weights; a program computes the part that its tile needs,
-    and fetches the rectified crop in chunks of ROWS x COLUMNS pixels. The whole tile shares a chunk's pixels and
-    weights. The products are exact on tensor cores: integers below 2^24 in float32, then int32. (In a chunk of 32
-    pixels `low` parts sum to at most 2^11 * 255 * 32 < 2^24, `high` parts to far less.)
+    """out[n] = (round(Down round(Crop_n Across)) / 255 - mean) / std, see tile.make_tile
 
     Shape: a program computes BLOCK_Y x BLOCK_X outputs of one crop. swap: 0 for red first, 2 for blue first.
     conversion: index into config.CONVERSIONS.
@@ -73,53 +52,13 @@ def crop_resize_kernel(
     tiles: tl.constexpr = across * ((HEIGHT + BLOCK_Y - 1) // BLOCK_Y)
     crop = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
-    top = tile // across * BLOCK_Y
-    left = tile % across * BLOCK_X
-    ys = top + tl.arange(0, BLOCK_Y)
-    xs = left + tl.arange(0, BLOCK_X)
-    picture = (frame, chroma, frame_height, frame_width, stride, chroma_stride, swap, conversion)
     w, t, mapping = homography(quads + crop * 8)
-
-    y_place = tl.minimum(ys, HEIGHT - 1)
-    x_place = tl.minimum(xs, WIDTH - 1)
-    y_unit, y_rest = share_unit(y_place, t, HEIGHT)
-    x_unit, x_rest = share_unit(x_place, w, WIDTH)
-    y_place, y_unit, y_rest = y_place[:, None], y_unit[:, None], y_rest[:, None]
-    x_place, x_unit, x_rest = x_place[None, :], x_unit[None, :], x_rest[None, :]
-    length_y, count_y = enlarge(t, HEIGHT)
-    length_x, count_x = enlarge(w, WIDTH)
-    y_first = first_pixel(top, t, HEIGHT)
-    x_first = first_pixel(left, w, WIDTH)
-    y_end = end_pixel(tl.minimum(top + BLOCK_Y, HEIGHT) - 1, t, HEIGHT)
-    x_end = end_pixel(tl.minimum(left + BLOCK_X, WIDTH) - 1, w, WIDTH)
-    reds = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
-    greens = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
-    blues = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
-    for first_row in range(y_first, y_end, ROWS):
-        vs = first_row + tl.arange(0, ROWS)
-        red = tl.zeros([ROWS, BLOCK_X], tl.int32)
-        green = tl.zeros([ROWS, BLOCK_X], tl.int32)
-        blue = tl.zeros([ROWS, BLOCK_X], tl.int32)
-        for first_column in range(x_first, x_end, COLUMNS):
-            us = first_column + tl.arange(0, COLUMNS)
-            r, g, b = fetch(picture, mapping, us, vs, NV12)
-            high, low = split_weight(us[:, None], x_place, x_unit, x_rest, length_x, count_x, w)  # [COLUMNS, BLOCK_X]
-            red += join(tl.dot(r, high), tl.dot(r, low))
-            green += join(tl.dot(g, high), tl.dot(g, low))
-            blue += join(tl.dot(b, high), tl.dot(b, low))
-        high, low = split_weight(vs[None, :], y_place, y_unit, y_rest, length_y, count_y, t)  # [BLOCK_Y, ROWS]
-        r = rounded(red).to(tl.float16)
-        g = rounded(green).to(tl.float16)
-        b = rounded(blue).to(tl.float16)
-        reds += join(tl.dot(high, r), tl.dot(low, r))
-        greens += join(tl.dot(high, g), tl.dot(low, g))
-        blues += join(tl.dot(high, b), tl.dot(low, b))
-
-    inside = (ys < HEIGHT)[:, None] & (xs < WIDTH)[None, :]
-    place = out + crop.to(tl.int64) * (3 * HEIGHT * WIDTH) + ys[:, None] * WIDTH + xs[None, :]
-    _store(place, reds, inside, MEAN_R, STD_R)
-    _store(place + HEIGHT * WIDTH, greens, inside, MEAN_G, STD_G)
-    _store(place + 2 * HEIGHT * WIDTH, blues, inside, MEAN_B, STD_B)
+    picture = (frame, chroma, frame_height, frame_width, stride, chroma_stride, swap, conversion, mapping)
+    make_tile(
+        picture, w, t, tile // across * BLOCK_Y, tile % across * BLOCK_X,
+        out + crop.to(tl.int64) * (3 * HEIGHT * WIDTH), False, NV12, HEIGHT, WIDTH,
+        MEAN_R, MEAN_G, MEAN_B, STD_R, STD_G, STD_B, BLOCK_Y, BLOCK_X, ROWS, COLUMNS,
+    )  # fmt: skip
 
 
 def crop_resize_triton(
@@ -158,22 +97,6 @@ def crop_resize_triton(
     return out
 
 
-def options(config: CropConfig) -> dict[str, object]:
-    """Compiler options. No fused a * b + c: one rounding less in a position could change a pixel."""
-    return {"enable_fp_fusion": False} | ({"maxnreg": config.registers} if config.registers else {})
-
-
 def constants(size: tuple[int, int], layout: str, normalization: str, config: CropConfig) -> dict[str, object]:
     """The kernel's constexprs."""
-    mean, std = NORMALIZATION[normalization]
-    return {
-        "NV12": layout == "nv12",
-        "HEIGHT": size[0],
-        "WIDTH": size[1],
-        **{f"MEAN_{c}": m for c, m in zip("RGB", mean)},
-        **{f"STD_{c}": s for c, s in zip("RGB", std)},
-        "BLOCK_Y": config.block_y,
-        "BLOCK_X": config.block_x,
-        "ROWS": config.rows,
-        "COLUMNS": config.columns,
-    }
+    return {"NV12": layout == "nv12", **tile_constants(size, normalization, config)}

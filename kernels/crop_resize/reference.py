@@ -5,6 +5,9 @@ Pixels are integers up to 255 at every stage, so all implementations must give t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,11 +34,11 @@ def crop_resize_reference(
     float32; all on the CPU."""
     planes = (frame.numpy(),) if chroma is None else (frame.numpy(), chroma.numpy())
     fetch = fetching(planes, layout, matrix, full_range)
-    mean, std = (torch.tensor(v)[:, None, None] for v in NORMALIZATION[normalization])
     sizes, maps = homographies(quads.numpy())
     limits = (frame.shape[0], frame.shape[1])
     for row, (height, width), coefficients in zip(out, sizes.tolist(), maps):
-        row.copy_((_resize(fetch, limits, (height, width), coefficients, size) / 255 - mean) / std)
+        rows = partial(_rectified, fetch, limits, coefficients, width)
+        row.copy_(normalised(resized(rows, (height, width), size), normalization))
     return out
 
 
@@ -59,14 +62,27 @@ def _rounded(total: Tensor) -> Tensor:
     return ((total + UNIT // 2) / UNIT).floor().clamp(0, 255)
 
 
-def _resize(
-    fetch: Fetch, frame: tuple[int, int], crop: tuple[int, int], coefficients: np.ndarray, size: tuple[int, int]
-) -> Tensor:
-    """(3, H, W) float32, whole numbers 0..255: across, rounded, then down, as runtime.images.prepare."""
-    down, across = weights(crop[0], size[0]), weights(crop[1], size[1])
+def _rectified(
+    fetch: Fetch, frame: tuple[int, int], coefficients: np.ndarray, width: int, first: int, last: int
+) -> np.ndarray:
+    return rectify(fetch, frame, coefficients, first, last, width)
+
+
+def resized(rows: Callable[[int, int], np.ndarray], length: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """A picture as runtime.images.prepare resizes it: across, rounded, then down. (3, H, W) float32, whole numbers.
+
+    rows(first, last): those rows, uint8 (last - first, width, 3). length, size: (height, width), before and after.
+    """
+    down, across = weights(length[0], size[0]), weights(length[1], size[1])
     total = torch.zeros((3, *size), dtype=torch.float64)
-    for first in range(0, crop[0], BAND):  # exact, in whatever order: far below 2^53
-        last = min(first + BAND, crop[0])
-        band = torch.from_numpy(rectify(fetch, frame, coefficients, first, last, crop[1]))
+    for first in range(0, length[0], BAND):  # exact, in whatever order: far below 2^53
+        last = min(first + BAND, length[0])
+        band = torch.from_numpy(rows(first, last))
         total += down[:, first:last] @ _rounded(band.permute(2, 0, 1).double() @ across.T)
     return _rounded(total).float()
+
+
+def normalised(whole: Tensor, normalization: str) -> Tensor:
+    """(3, H, W) float32, 0..255 -> as the network takes it."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in NORMALIZATION[normalization])
+    return (whole / 255 - mean) / std

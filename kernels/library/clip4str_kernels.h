@@ -26,7 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CLIP4STR_KERNELS_ABI 2 /* changes when a structure or function of this file does */
+#define CLIP4STR_KERNELS_ABI 3 /* changes when a structure or function of this file does */
 
 #if defined(__GNUC__)
 #define CLIP4STR_API __attribute__((visibility("default")))
@@ -244,6 +244,21 @@ typedef struct {
 
 CLIP4STR_API int clip4str_crop_resize(const clip4str_kernels *kernels, const clip4str_crop_resize_arguments *arguments,
                                       CUstream stream, clip4str_message *message);
+
+/* n pictures, each of its own size, resized (antialiased bicubic, as Pillow), normalised: the network's input.
+ * kernels/resize/api.py says what it computes. The host does not check the table. */
+typedef struct {
+  int32_t n;
+  int32_t height, width; /* of the output: the network's input size */
+  int32_t normalization; /* CLIP4STR_NORMALIZATION_...: of the bundle's manifest */
+  int32_t out_float32;   /* 1: out is float32, 0: half */
+  clip4str_pointer pixels;   /* uint8: pictures [h, w, 3] RGB, dense, anywhere in it */
+  clip4str_pointer pictures; /* [n, 3] int32: of each its first byte in pixels, height, width; sides 1 to 8192 */
+  clip4str_pointer out;      /* [n, 3, height, width] half or float32 */
+} clip4str_resize_arguments;
+
+CLIP4STR_API int clip4str_resize(const clip4str_kernels *kernels, const clip4str_resize_arguments *arguments,
+                                 CUstream stream, clip4str_message *message);
 
 /* A whole frame, shrunk: each pixel the mean of the area below it. core/thumbnail.py says what it computes. */
 typedef struct {

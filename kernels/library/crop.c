@@ -1,4 +1,4 @@
-/* crop_resize and thumbnail: what reads video frames. */
+/* crop_resize, resize and thumbnail: what reads pictures and video frames. */
 #include "operators.h"
 
 enum { MOST_FRAME = 32768, MOST_OUTPUT = 2048, MOST_THUMBNAIL = 4096 };
@@ -70,6 +70,34 @@ int clip4str_crop_resize(const clip4str_kernels *kernels, const clip4str_crop_re
   SET(values, conversion, 2 * a->full_range + a->matrix);
   Launch launch;
   TRY(prepare(kernels, LAUNCH_crop_resize, &values, &launch, message));
+  return run(kernels, &launch, 1, stream, message);
+}
+
+int clip4str_resize(const clip4str_kernels *kernels, const clip4str_resize_arguments *arguments, CUstream stream,
+                    clip4str_message *message) {
+  const clip4str_resize_arguments *a = arguments;
+  NEED(kernels);
+  NEED(arguments);
+  WITHIN(a->n, 0, MOST_WORDS);
+  WITHIN(a->height, 1, MOST_OUTPUT);
+  WITHIN(a->width, 1, MOST_OUTPUT);
+  WITHIN(a->normalization, CLIP4STR_NORMALIZATION_HALF, CLIP4STR_NORMALIZATION_CLIP);
+  WITHIN(a->out_float32, 0, 1);
+  if (a->n == 0) return CLIP4STR_OK;
+  NEED(a->pixels);
+  NEED(a->pictures);
+  NEED(a->out);
+  Values values = {{0}, {0}};
+  SET(values, n, a->n);
+  SET(values, height, a->height);
+  SET(values, width, a->width);
+  SET(values, normalization, a->normalization);
+  SET(values, out_float32, a->out_float32);
+  SET(values, pixels, a->pixels);
+  SET(values, pictures, a->pictures);
+  SET(values, out, a->out);
+  Launch launch;
+  TRY(prepare(kernels, LAUNCH_resize, &values, &launch, message));
   return run(kernels, &launch, 1, stream, message);
 }
 

@@ -17,7 +17,8 @@ from clip4str.core.reading import Pass, Reading, Stages
 from clip4str.core.rectify import rectified
 from clip4str.core.thumbnail import thumbnail, thumbnail_size
 
-from ..images import load_fitted, normalized
+from ..images import ImageLike, load_fitted, normalized
+from ..loading import HostLoading, Loading
 
 MOST_PIXEL = 100.0  # of normalised pixels; they are within -2.2 to 2.7, and 0 to 255 where that was forgotten
 
@@ -75,12 +76,14 @@ class Backend(Stages):
 
     image_size: (height, width) of the pixels taken. batch_size: most images at a time. threads: of the CPU, None where
     none compute. survives_fork: does it read in a process forked after it was loaded? flexible_steps: see Stages.
-    on_gpu: does a GPU compute? compiled_kernels: do the compiled kernels decode in the engines' place?
+    on_gpu: does a GPU compute? compiled_kernels: do the compiled kernels decode in the engines' place? resizes: does
+    the GPU, where it can, resize the pictures of `load`? May be set to False.
     """
 
     flexible_steps: bool = True
     on_gpu: bool = False
     compiled_kernels: bool = False
+    resizes: bool = False
     threads: int | None = None
     survives_fork: bool = False
 
@@ -108,6 +111,11 @@ class Backend(Stages):
             raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, {wanted}")
         return checked(pixels)
 
+    def load(self, images: Sequence[ImageLike], normalization: str = "half") -> Loading:
+        """Pictures of any kind, decoded, resized and normalised: to what `prepare` makes of them, to the bit. Returns
+        before they are, so that another batch is read meanwhile. Here on the host, by who waits for them."""
+        return HostLoading(images, self.image_size, normalization, self.accept)
+
     def finite_rows(self, pixels: Any) -> np.ndarray:
         """Which rows of accepted pixels hold no NaN and no infinity: (N,) bool. Asked where a network's output is not
         finite: `accept` does not look at what lies on a GPU, since that would have to be waited for."""
@@ -124,8 +132,8 @@ class Backend(Stages):
     def crop(self, frame: Any, quads: Any, *, normalization: str = "half", **how: Any) -> Any:
         """Words cut out of a frame, normalised: (N, 3, H, W) float32, as kernels.crop_resize computes it, to the bit.
         Here on the host, in numpy and Pillow. how: see core.rectify.rectified, whose errors it raises."""
-        fitted = [load_fitted(crop, self.image_size)[0] for crop in rectified(frame, quads, **how)]
-        return normalized(fitted, self.image_size, normalization)
+        pictures = [load_fitted(crop, self.image_size)[0] for crop in rectified(frame, quads, **how)]
+        return normalized(pictures, self.image_size, normalization)
 
     def join(self, parts: Sequence[Any]) -> Any:
         """What `crop` gave for several frames, as what it gives for one. parts: one or more."""
@@ -154,7 +162,7 @@ class Wrapper(Backend):
     def __init__(self, inner: Backend) -> None:
         super().__init__(inner.image_size, inner.batch_size)
         self.inner, self.flexible_steps, self.threads = inner, inner.flexible_steps, inner.threads
-        self.on_gpu, self.compiled_kernels = inner.on_gpu, inner.compiled_kernels
+        self.on_gpu, self.compiled_kernels, self.resizes = inner.on_gpu, inner.compiled_kernels, inner.resizes
         self.survives_fork = inner.survives_fork
 
     @property
@@ -182,6 +190,9 @@ class Wrapper(Backend):
 
     def accept(self, pixels: Any) -> Any:
         return self.inner.accept(pixels)
+
+    def load(self, images: Sequence[ImageLike], normalization: str = "half") -> Loading:
+        return self.inner.load(images, normalization)
 
     def finite_rows(self, pixels: Any) -> np.ndarray:
         return self.inner.finite_rows(pixels)

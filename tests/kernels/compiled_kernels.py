@@ -96,7 +96,7 @@ def serves(where: dict[str, Any], words: int, steps: int = 26) -> bool:
 def wanted(launch: str, where: dict[str, Any], capability: tuple[int, int]) -> bool:
     """Enough to launch every operator on a 9.0, and one of each matrix kernel for an 8.7."""
     hopper = capability == (9, 0)
-    if launch == "crop_resize.crop_resize":
+    if launch in ("crop_resize.crop_resize", "resize.resize"):
         return hopper and where["out_float32"] == 1 and where["normalization"] == 0
     if launch == "thumbnail.thumbnail":
         return hopper

@@ -107,6 +107,7 @@ def test_every_launch_of_a_pass_has_a_kernel(name, capability):
     for options in range(8):
         bits = {"nv12": options & 1, "normalization": options >> 1 & 1, "out_float32": options >> 2}
         assert count("crop_resize.crop_resize", {**crop, **bits}) == 1
+        assert count("resize.resize", {**crop, **bits}) == 1
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -20,6 +20,7 @@ from clip4str.core.errors import LayoutError, ShapeError, UsageError
 from clip4str.kernels.crop_resize import crop_resize
 from clip4str.kernels.cross_attention import cross_attention
 from clip4str.kernels.decode_pass import Answer, decode_pass
+from clip4str.kernels.resize import resize
 from clip4str.kernels.thumbnail import thumbnail
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
@@ -35,6 +36,7 @@ from clip4str.kernels.cross_attention import kernel as attention_kernel
 from clip4str.kernels.decode_pass import kernel as decode_kernel
 from clip4str.kernels.linear import aot as linear_aot
 from clip4str.kernels.linear import kernel as linear_kernel
+from clip4str.kernels.resize import kernel as resize_kernel
 from clip4str.kernels.shared.variants import Variant
 from clip4str.kernels.thumbnail import kernel as thumbnail_kernel
 from clip4str.kernels.tokenize import kernel as tokenize_kernel
@@ -47,6 +49,7 @@ KERNELS = (
     (decode_kernel, "self_attention_kernel"),
     (decode_kernel, "head_kernel"),
     (crop_kernel, "crop_resize_kernel"),
+    (resize_kernel, "resize_kernel"),
     (thumbnail_kernel, "thumbnail_kernel"),
     (tokenize_kernel, "tokenize_kernel"),
 )
@@ -224,6 +227,34 @@ def test_crop_resize_launches_what_triton_would(library, log, triton_launches):
         chroma_stride=704, quads=launched.data_ptr(), out=out.data_ptr(),
     )  # fmt: skip
     assert_same(logged(log), triton_launches, [luma, chroma, launched, out])
+
+
+def test_resize_launches_what_triton_would(library, log, triton_launches):
+    (height, width), pixels = NET.image_size, torch.zeros(4096, dtype=torch.uint8)
+    table = torch.tensor([[0, 20, 30], [1800, 4, 5], [7, 2, 2]], dtype=torch.int32)
+    out = torch.zeros(3, 3, height, width)
+    resize(pixels, table, (height, width), out=out, implementation="triton")
+    library.resize(
+        stream=0x1234, n=3, height=height, width=width, out_float32=1, pixels=pixels.data_ptr(),
+        pictures=table.data_ptr(), out=out.data_ptr(),
+    )  # fmt: skip
+    assert_same(logged(log), triton_launches, [pixels, table, out])
+
+
+@pytest.mark.parametrize("change, error, words", [
+    ({"n": -1}, ShapeError, "a->n: supported are 0 to"),
+    ({"height": 2049}, ShapeError, "a->height: supported are 1 to 2048, got 2049"),
+    ({"pictures": 0}, UsageError, "a->pictures"),
+    ({"pixels": 8}, LayoutError, "pixels must be a multiple of 16"),
+    ({"normalization": "none"}, UsageError, "normalization is one of"),
+    ({"quads": 16}, UsageError, "quads: no such argument"),
+])  # fmt: skip
+def test_resize_refuses_what_it_cannot_launch(library, log, change, error, words):
+    good = {"n": 1, "height": NET.image_size[0], "width": NET.image_size[1], "out_float32": 1,
+            "pixels": 16, "pictures": 12, "out": 48}  # fmt: skip
+    with pytest.raises(error, match=re.escape(words)):
+        library.resize(**{**good, **change})
+    assert not log.exists()
 
 
 @pytest.mark.parametrize(("layout", "colour"), [("bgr", False), ("nv12", False), ("nv12", True)])

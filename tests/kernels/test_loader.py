@@ -153,6 +153,7 @@ def test_structures_are_those_of_the_header():
         "tokenize_arguments": loader._Tokenize,
         "cross_attention_arguments": loader._CrossAttention, "decode_pass_arguments": loader._DecodePass,
         "crop_resize_arguments": loader._CropResize, "thumbnail_arguments": loader._Thumbnail,
+        "resize_arguments": loader._Resize,
     }  # fmt: skip
     found = {name: body for body, name in re.findall(r"typedef struct \{([^}]*)\} clip4str_(\w+);", text)}
     assert set(found) == {*structures, "message", "kernel_info"}

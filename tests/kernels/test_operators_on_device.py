@@ -25,6 +25,8 @@ from clip4str.kernels.crop_resize import crop_resize
 from clip4str.kernels.cross_attention import cross_attention
 from clip4str.kernels.decode_pass import Answer, decode_pass, pack_decoder
 from clip4str.kernels.linear import linear, normalize, quick_gelu_
+from clip4str.kernels.resize import resize
+from clip4str.kernels.resize.reference import packed
 from clip4str.kernels.thumbnail import thumbnail
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
@@ -216,6 +218,17 @@ def test_crop_resize(dtype, shape):
         return crop_resize(**arguments, size=size, layout=layout, dtype=kind, implementation=implementation)
 
     check(run, {"frame": frame, "quads": quads}, max(LIMITS[dtype], 1e-3))
+
+
+@shapes([(224, 224), (32, 128)], [(9, 12)])
+def test_resize(shape):
+    """To the bit, on a GPU too: there are whole numbers alone up to the last step."""
+    draw = Draw(torch.float32)
+    sizes = [(31, 100), (200, 9), (4, 1), (64, 777)] if ON_GPU else [(3, 10)]
+    pixels, table = packed([draw.integers(256, h, w, 3, dtype=torch.uint8).cpu() for h, w in sizes])
+    want = resize(pixels, table, shape)
+    where = "cuda" if ON_GPU else "cpu"
+    assert torch.equal(resize(pixels.to(where), table, shape, implementation="triton").cpu(), want)
 
 
 @shapes(

@@ -92,7 +92,7 @@ def open_backend(bundle: Bundle, driver: PredictAndRefine, options: Options, sou
         return PlainBackend(load_network(source, dtype, device), batch_size)
     weights = pack(source, dtype, device, visual_only)
     layer = CudaGraphs(device) if options.graphs and device.type == "cuda" else None
-    return TorchBackend(weights, make_program(weights, driver, passes), batch_size, layer)
+    return TorchBackend(weights, make_program(weights, driver, passes), batch_size, layer, options.threads)
 
 
 def cpu_stages(bundle: Bundle) -> Stages:

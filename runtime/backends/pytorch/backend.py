@@ -12,15 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip4str.core.cpu import available_threads
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, Clip4StrError, first_line
 from clip4str.core.reading import Pass, Reading, Stages, Stats, check_finite
 from clip4str.core.thumbnail import thumbnail_size
+from clip4str.kernels.crop_resize.config import MOST_OUTPUT
 
+from ...images import ImageLike
+from ...loading import Loading
+from ...staging import Stager
 from ..contract import Backend
 from ..memory_limits import read_in_parts, shrink
-from .graphs import BUCKETS, GraphLayer, attempt, read_driven, release_memory
+from .graphs import BUCKETS, GraphLayer, attempt, is_out_of_memory, read_driven, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
+from .pictures import PictureSlot
 from .program import Program
 from .runner import EagerRunner, GraphRunner, Runner
 from .stages import TorchStages
@@ -34,20 +40,27 @@ class TorchBackend(TorchStages, Backend):
 
     program: None where there can be none (several rounds of refinement, captions that the device cannot tokenize):
     then the driver calls the stages. batch_size: most images at a time, up to 256; larger batches are split. layer:
-    what captures CUDA graphs, None to launch every operator by itself.
+    what captures CUDA graphs, None to launch every operator by itself. decoders: threads that decode pictures where a
+    GPU resizes them, None for all that this process may use.
 
     Safe to share between threads: the program's buffers are one reader's at a time. A word does not depend on the
     others of its batch but for the rounding of matrix products, whose kernels are chosen by the number of rows. No
     string visits the host in the program, so it knows no cache of captions; the driver's is used where the driver is.
     """
 
-    def __init__(self, weights: Weights, program: Program | None, batch_size: int, layer: GraphLayer | None) -> None:
+    def __init__(
+        self, weights: Weights, program: Program | None, batch_size: int, layer: GraphLayer | None,
+        decoders: int | None = None,
+    ) -> None:  # fmt: skip
         TorchStages.__init__(self, weights)
         Backend.__init__(self, weights.config.image_size, min(batch_size, BUCKETS[-1]))
-        self.program, self.on_gpu = program, weights.device.type == "cuda"
+        self.program = program
+        self.on_gpu = self.resizes = weights.device.type == "cuda"
         self.device, self.dtype = weights.device, weights.dtype
         self.threads = torch.get_num_threads()
         self._layer, self._lock = layer, threading.Lock()
+        self._decoders, self._staging = decoders or available_threads(), threading.Lock()
+        self._stager: Stager | None = None
         self._runner = None if program is None else self._make_runner(program, self.batch_size)
 
     @property
@@ -62,6 +75,34 @@ class TorchBackend(TorchStages, Backend):
     def accept(self, pixels: Any) -> Tensor:
         """Normalised pixels of any kind that inputs.accept_pixels takes. Raises ImageError."""
         return accept_pixels(pixels, self.weights.config.image_size, self.device)
+
+    def load(self, images: Sequence[ImageLike], normalization: str = "half") -> Loading:
+        """As the contract's. Where the GPU resizes, pictures are decoded by threads and sent as they are; without
+        memory for that, on the host."""
+        if self.resizes and max(self.image_size) <= MOST_OUTPUT:
+            try:
+                with _typed("making room for pictures"):
+                    return self._picture_stager().load(images, normalization, self)
+            except BackendError as error:
+                if not is_out_of_memory(error):
+                    raise
+                release_memory()
+        return super().load(images, normalization)
+
+    def close(self) -> None:
+        """Ends the threads that decode; the next pictures start others. The GPU's memory goes with the backend."""
+        with self._staging:
+            stager, self._stager = self._stager, None
+        if stager is not None:
+            stager.close()
+
+    def _picture_stager(self) -> Stager:
+        dtype = torch.float16 if self.dtype == torch.float16 else torch.float32
+        make = partial(PictureSlot, size=self.image_size, device=self.device, dtype=dtype)
+        with self._staging:
+            if self._stager is None:
+                self._stager = Stager(self.image_size, self.batch_size, self._decoders, make)
+            return self._stager
 
     def finite_rows(self, pixels: Tensor) -> np.ndarray:
         """As the contract's."""

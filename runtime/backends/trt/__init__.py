@@ -7,7 +7,8 @@ to 11.4 and for TensorRT-RTX.
     rows       keys and values that stay on the GPU; slots for captions
     replay     CUDA graphs
     inputs     pixels that are on the GPU already
-    crops      words cut out of frames by the compiled kernels, straight into the image engine's input
+    crops      words cut out of frames, and pictures, by the compiled kernels, straight into the image engine's input
+    pictures   pictures on their way to the GPU, for the compiled kernels to resize
     frames     what a backend does with frames
     fused      decoders by the compiled kernels in the engines' place
     session    all of it together, and the order in which it is let go of

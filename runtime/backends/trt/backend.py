@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from clip4str.core.cpu import available_threads
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError
 from clip4str.core.masks import Rule
@@ -18,11 +19,15 @@ from clip4str.core.reading import Pass, Reading, Stages
 
 from ...bundle import Bundle
 from ...cuda import CudaContextLost, CudaOutOfMemory
+from ...images import ImageLike
+from ...loading import Loading
+from ...staging import Stager
 from ..contract import Options
 from ..memory_limits import read_in_parts, shrink
 from .crops import Crops
 from .frames import FrameBackend
 from .inputs import DevicePixels, accept_pixels
+from .pictures import PictureSlot
 from .rows import BatchOutput, Row, Rows, check_current, copy_runs
 from .session import Pipeline, Session
 
@@ -53,6 +58,7 @@ class TrtBackend(FrameBackend):
         most = self._session.profile["max"]
         super().__init__(self.manifest.image_size, min(options.batch_size or most, most))
         self.compiled_kernels = self._session.weights is not None
+        self.resizes, self._decoders = True, options.threads or available_threads()
         self._finalizer = weakref.finalize(self, self._session.close)
 
     @property
@@ -125,6 +131,15 @@ class TrtBackend(FrameBackend):
         with self._entered():
             return accept_pixels(pixels, self.manifest.image_size, self._session.stream)
 
+    def load(self, images: Sequence[ImageLike], normalization: str = "half") -> Loading:
+        """As the contract's. Where the compiled kernels are, pictures are decoded by threads and sent as they are;
+        without memory for that, on the host."""
+        stager = self._stager() if self.resizes else None
+        if stager is not None:
+            with suppress(CudaOutOfMemory):
+                return stager.load(images, normalization, self)
+        return super().load(images, normalization)
+
     def finite_rows(self, pixels: np.ndarray | DevicePixels | Crops) -> np.ndarray:
         """As the contract's."""
         if isinstance(pixels, Crops):  # whole numbers, normalised
@@ -170,6 +185,16 @@ class TrtBackend(FrameBackend):
 
         with self._entered(build=False):
             shrink(self._session.cuda.device.name, n, self.largest, rebuild, stacklevel=6)
+
+    def _stager(self) -> Stager | None:
+        """None without the compiled kernels."""
+        s = self._session
+        if s.pictures is None and not s.cropping.reason:
+            with self._entered():
+                if s.pictures is None and self._cropper("", quietly=True) is not None:
+                    make = partial(PictureSlot, size=self.image_size, cuda=s.cuda, owner=weakref.ref(self))
+                    s.stage(Stager(self.image_size, self.batch_size, self._decoders, make))
+        return s.pictures
 
     def _forget(self) -> None:
         """What earlier calls have left in the buffers is not there any more."""

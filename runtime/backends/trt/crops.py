@@ -1,4 +1,5 @@
-"""Words cut out of frames by the compiled kernels (kernels/library), straight into the image engine's input."""
+"""Words by the compiled kernels (kernels/library), straight into the image engine's input: cut out of frames, or
+pictures of their own, resized."""
 
 from __future__ import annotations
 
@@ -46,16 +47,38 @@ class Cut:
     picture: Picture
     quads: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.quads)
+
+    def __getitem__(self, rows: slice) -> Cut:
+        return replace(self, quads=self.quads[rows])
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Pictures on our GPU, as kernels.resize takes them: addresses of the pixels and of the table's first row."""
+
+    pixels: int
+    table: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice) -> Staged:
+        start, stop, _ = rows.indices(self.count)
+        return Staged(self.pixels, self.table + 12 * start, max(0, stop - start))
+
 
 class Crops:
-    """Words of frames, still to be cut out when a batch of them is read: to who counts and cuts rows, pixels
-    (N, 3, H, W) float32. Frames must live, and keep their contents, as long."""
+    """Words of frames, or pictures, still to be cut out or resized when a batch of them is read: to who counts and cuts
+    rows, pixels (N, 3, H, W) float32. Frames must live, and keep their contents, as long."""
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, owner: Any, cuts: Sequence[Cut], size: tuple[int, int], normalization: str) -> None:
+    def __init__(self, owner: Any, cuts: Sequence[Cut | Staged], size: tuple[int, int], normalization: str) -> None:
         self.owner, self.cuts, self.normalization = owner, cuts, normalization
-        self.shape = (sum(len(cut.quads) for cut in cuts), 3, *size)
+        self.shape = (sum(map(len, cuts)), 3, *size)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -64,10 +87,10 @@ class Crops:
         start, stop, _ = rows.indices(len(self))
         kept, first = [], 0
         for cut in self.cuts:
-            part = cut.quads[max(0, start - first) : max(0, stop - first)]
+            part = cut[max(0, start - first) : max(0, stop - first)]
             if len(part):
-                kept.append(replace(cut, quads=part))
-            first += len(cut.quads)
+                kept.append(part)
+            first += len(cut)
         return Crops(self.owner, kept, self.shape[2:], self.normalization)
 
     def joined(self, others: Sequence[Crops]) -> Crops:
@@ -112,22 +135,21 @@ class Cropper:
 
     def cut(self, crops: Crops, to: int, quads: Buffer) -> None:
         """Sends the work. to: where the first row goes. quads: room for as many as there are."""
-        quads.write(np.concatenate([cut.quads for cut in crops.cuts]))
-        quads.send(len(crops))
-        quads.used()
-        first, (_, _, height, width) = 0, crops.shape
+        corners = [cut.quads for cut in crops.cuts if isinstance(cut, Cut)]
+        if corners:
+            quads.write(np.concatenate(corners))
+            quads.send(sum(map(len, corners)))
+            quads.used()
+        place, (_, _, height, width) = quads.address, crops.shape
         for cut in crops.cuts:
-            self._library.crop_resize(
-                **self._frame(cut.picture),
-                n=len(cut.quads),
-                height=height,
-                width=width,
-                normalization=crops.normalization,
-                out_float32=1,
-                quads=quads.address + first * quads.row_bytes,
-                out=to + first * 12 * height * width,
-            )
-            first += len(cut.quads)
+            how: dict[str, Any] = {"n": len(cut), "height": height, "width": width, "out": to, "out_float32": 1}
+            how["normalization"] = crops.normalization
+            if isinstance(cut, Staged):
+                self._library.resize(stream=self._stream.handle, pixels=cut.pixels, pictures=cut.table, **how)
+            else:
+                self._library.crop_resize(**self._frame(cut.picture), quads=place, **how)
+                place += len(cut) * quads.row_bytes
+            to += 12 * height * width * len(cut)
 
     def thumbnail(self, picture: Picture, long_side: int, colour: bool) -> np.ndarray:
         """uint8 (1 or 3, h, w), on the host."""
@@ -194,14 +216,18 @@ def open_cropper(
 
 
 def _try(cropper: Cropper, size: tuple[int, int], normalization: str, stream: Stream) -> None:
-    """One word: what the library does not serve shows here, not in the first request."""
+    """One word each way: what the library does not serve shows here, not in the first request."""
     memory = Memory(stream)
     try:
         quads = Buffer(stream, memory, (4, 2), np.dtype(np.float32), 1, True)
         frame = Picture((np.zeros((2, 2, 3), np.uint8),), "rgb", "bt601", False)
         square = np.array([[[0, 0], [2, 0], [2, 2], [0, 2]]], np.float32)
-        out = memory.on_device(12 * size[0] * size[1])
-        cropper.cut(Crops(None, [Cut(frame, square)], size, normalization), out, quads)
+        out = memory.on_device(24 * size[0] * size[1])
+        pixels, table = memory.on_device(12), memory.on_device(12)
+        stream.upload(pixels, np.zeros(12, np.uint8))
+        stream.upload(table, np.array([0, 2, 2], np.int32))
+        both: list[Cut | Staged] = [Cut(frame, square), Staged(pixels, table, 1)]
+        cropper.cut(Crops(None, both, size, normalization), out, quads)
         stream.synchronise()
     finally:
         memory.close()
@@ -213,10 +239,11 @@ class Opening:
     def __init__(self) -> None:
         self.cropper: Cropper | None = None
         self.reason = ""
+        self._told = False
 
-    def get(self, needed: str, *how: Any) -> Cropper | None:
-        """how: open_cropper's arguments. None, with one RuntimeWarning, where there is none; needed: what cannot do
-        without. Raises BackendError if anything is needed."""
+    def get(self, needed: str, *how: Any, quietly: bool = False) -> Cropper | None:
+        """how: open_cropper's arguments. None, with one RuntimeWarning unless quietly, where there is none. needed: what
+        cannot do without. Raises BackendError if anything is needed."""
         if self.cropper is None and not self.reason:
             try:
                 self.cropper = open_cropper(*how)
@@ -224,12 +251,11 @@ class Opening:
                 raise
             except (BackendError, KernelError) as error:
                 self.reason = str(error)
-                if not needed:
-                    warnings.warn(
-                        f"frames are cut on the host, not by the compiled kernels: {error}",
-                        RuntimeWarning,
-                        stacklevel=5,
-                    )
         if self.cropper is None and needed:
             raise BackendError(f"{needed} needs the compiled kernels: {self.reason}")
+        if self.cropper is None and not quietly and not self._told:
+            self._told = True
+            warnings.warn(
+                f"frames are cut on the host, not by the compiled kernels: {self.reason}", RuntimeWarning, stacklevel=5
+            )
         return self.cropper

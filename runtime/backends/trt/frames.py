@@ -77,11 +77,11 @@ class FrameBackend(Backend):
 
     # How
 
-    def _cropper(self, needed: str) -> Any:
-        """The compiled kernels that read frames, opened when first asked for. None where there are none; raises
+    def _cropper(self, needed: str, quietly: bool = False) -> Any:
+        """The compiled kernels that read pixels, opened when first asked for. None where there are none; raises
         BackendError then if anything is `needed`."""
-        s = self._session
-        return s.cropping.get(needed, self.image_size, self.manifest.normalization, s.stream, s.stack, s.kernels)
+        s, size, normalization = self._session, self.image_size, self.manifest.normalization
+        return s.cropping.get(needed, size, normalization, s.stream, s.stack, s.kernels, quietly=quietly)
 
     def _picture(self, frame: Any, layout: str = "rgb", matrix: str | None = None, full_range: bool = False) -> Picture:
         """A frame, checked. Raises ShapeError, ImageError, LayoutError, UsageError."""

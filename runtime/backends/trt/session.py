@@ -16,6 +16,7 @@ from clip4str.core.errors import BackendError, BundleError
 
 from ...bundle import STAGES, Bundle
 from ...cuda import CudaLayer, CudaOutOfMemory, open_cuda
+from ...staging import Stager
 from ..contract import Options
 from ..memory_limits import ladder, padded, warn_of_fewer
 from .crops import Opening
@@ -118,6 +119,7 @@ class Session:
         self.slots: Slots | None = None
         self.weights: Any = None
         self.cropping = Opening()
+        self.pictures: Stager | None = None
         self.stack = ExitStack()
         self._library = find_library(engines["target"])
         check_library(bundle, str(self._library.__version__))
@@ -166,6 +168,11 @@ class Session:
         if len(found) > 1:
             kinds = " but ".join(f"{where} is {kind}" for kind, where in found.items())
             raise BundleError(f"{bundle.folder}: {kinds}; rebuild its engines")
+
+    def stage(self, stager: Stager) -> None:
+        """Where pictures are decoded to, from now on; its threads end before anything else is given back."""
+        self.pictures = stager
+        self.stack.callback(stager.close)
 
     def build(self, largest: int) -> Pipeline:
         """A pipeline for batches of up to `largest`, or with a warning for less where the memory does not suffice.

@@ -73,11 +73,13 @@ static void check_null(const clip4str_kernels *kernels) {
   clip4str_cross_attention_arguments attention = {.n = 1, .T = 1, .d = 8, .heads = 1, .memory = {.length = 0}};
   clip4str_decode_pass_arguments pass = {.n = 1};
   clip4str_crop_resize_arguments crop = {.n = 1, .height = 1, .width = 1, .frame_height = 1, .frame_width = 1};
+  clip4str_resize_arguments resize = {.n = 1, .height = 1, .width = 1};
   clip4str_tokenize_arguments tokenize = {.n = 1, .T = 1, .characters_count = 1, .pairs_bits = 1};
   CHECK(clip4str_linear(NULL, &linear, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_cross_attention(NULL, &attention, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_decode_pass(NULL, &pass, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_crop_resize(NULL, &crop, NULL, NULL) == CLIP4STR_ERROR_NULL);
+  CHECK(clip4str_resize(NULL, &resize, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_tokenize(NULL, &tokenize, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_decode_pass_workspace(NULL, 1) == 0);
   CHECK(clip4str_cross_attention_workspace(-1, 26, 512) == 0);
@@ -87,6 +89,7 @@ static void check_null(const clip4str_kernels *kernels) {
   CHECK(clip4str_cross_attention(kernels, &attention, NULL, NULL) == CLIP4STR_ERROR_RANGE);
   CHECK(clip4str_decode_pass(kernels, &pass, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_crop_resize(kernels, &crop, NULL, NULL) == CLIP4STR_ERROR_NULL);
+  CHECK(clip4str_resize(kernels, &resize, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_tokenize(kernels, &tokenize, NULL, NULL) == CLIP4STR_ERROR_NULL);
   tokenize.n = -1;
   CHECK(clip4str_tokenize(kernels, &tokenize, NULL, NULL) == CLIP4STR_ERROR_RANGE);

@@ -13,6 +13,7 @@ import torch
 
 from clip4str.kernels import loader
 from clip4str.kernels.crop_resize import crop_resize
+from clip4str.kernels.resize import resize
 from clip4str.kernels.shared.variants import NETWORKS
 from clip4str.kernels.thumbnail import thumbnail
 
@@ -50,6 +51,24 @@ def install(monkeypatch, gpu, error=None, implementation="reference", beside=Non
                 area(gpu, out, made.shape, np.float32)[:] = made.numpy()
 
             gpu.send(stream, run, "crop_resize")
+
+        def resize(self, *, stream, n, height, width, normalization, out_float32, pixels, pictures, out):
+            assert not self.closed and gpu.is_current() and out_float32 == 1
+            assert not out % 16 and not pixels % 16
+            gpu.called("resize", n)
+            if beside:
+                beside("resize", stream=stream, n=n, height=height, width=width, normalization=normalization,
+                       out_float32=1, pixels=pixels, pictures=pictures, out=out)  # fmt: skip
+
+            def run():
+                table = area(gpu, pictures, (n, 3), np.int32).copy()
+                used = int((table[:, 0] + 3 * table[:, 1] * table[:, 2]).max())
+                packed = torch.from_numpy(area(gpu, pixels, (used,), np.uint8).copy())
+                made = resize(packed, table, (height, width), normalization=normalization,
+                              implementation=implementation)  # fmt: skip
+                area(gpu, out, made.shape, np.float32)[:] = made.numpy()
+
+            gpu.send(stream, run, "resize")
 
         def thumbnail(self, *, stream, height, width, colour, out, **frame):
             assert not self.closed and gpu.is_current() and not out % 16
