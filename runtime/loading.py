@@ -12,6 +12,12 @@ from .images import ImageLike, load_fitted, normalized
 Found = list[tuple[int, int] | ImageError]
 
 
+def without_frames(error: ImageError) -> ImageError:
+    """To be handed on and not raised: does not hold what was there where it came from."""
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 class Loading(Protocol):
     """Raises BackendError in `result` alone."""
 
@@ -44,7 +50,7 @@ class HostLoading:
             try:
                 picture, shape = load_fitted(image, self._size)  # at once: full-size images are not kept
             except ImageError as error:
-                found.append(error)
+                found.append(without_frames(error))
             else:
                 pictures.append(picture)
                 found.append(shape)

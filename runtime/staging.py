@@ -19,7 +19,7 @@ from clip4str.core.errors import BackendError, ImageError
 from clip4str.core.rectify import MOST_SIDE
 
 from .images import ImageLike, fitted, is_file_like, load_image, name_of, plain_pixels
-from .loading import Found
+from .loading import Found, without_frames
 
 THREADS = 16  # at most: what decodes faster than a GPU reads
 PICTURE_ROOM = 1 << 18  # bytes of the block for each picture; those that need less leave it to others
@@ -220,7 +220,7 @@ class StagedLoading:
         try:
             self._rows[i], self._found[i] = self._stager.put(self._images[i], self._slot.block)
         except ImageError as error:
-            self._found[i] = error
+            self._found[i] = without_frames(error)
 
     def _send(self, before: Sequence[Future[None]]) -> None:
         for task in before:

@@ -242,8 +242,8 @@ class Opening:
         self._told = False
 
     def get(self, needed: str, *how: Any, quietly: bool = False) -> Cropper | None:
-        """how: open_cropper's arguments. None, with one RuntimeWarning unless quietly, where there is none. needed: what
-        cannot do without. Raises BackendError if anything is needed."""
+        """how: open_cropper's arguments. None, with one RuntimeWarning unless quietly, where there is none. needed:
+        what cannot do without. Raises BackendError if anything is needed."""
         if self.cropper is None and not self.reason:
             try:
                 self.cropper = open_cropper(*how)

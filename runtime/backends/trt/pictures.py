@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+
+from clip4str.core.errors import BackendError
 
 from ...cuda import CudaLayer
 from ...staging import Block, block_bytes
@@ -42,6 +45,6 @@ class PictureSlot:
         return Crops(self._owner(), [Staged(at + self.block.head, at, count)], self.size, normalization)
 
     def close(self) -> None:
-        with self._cuda.current():
+        with suppress(BackendError), self._cuda.current():
             self._memory.close()
             self._stream.close()
