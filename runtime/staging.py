@@ -125,17 +125,22 @@ class Stager:
     def put(self, image: ImageLike, block: Block) -> tuple[tuple[int, int, int], tuple[int, int]]:
         """Into the block: its row of the table, and the (width, height) it had. Raises ImageError."""
         with _Turn(self._large) as turn:
-            plain = plain_pixels(image) if isinstance(image, np.ndarray) else None
-            picture: np.ndarray | Image.Image = load_image(image, turn) if plain is None else plain
-            height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
-            place = block.place(height, width)
-            if place is None:
-                whole = load_image(picture, turn) if isinstance(picture, np.ndarray) else picture
-                picture, place = fitted(whole, self.size, name_of(image)), block.place(*self.size)
-                assert place is not None
-            first, room = place
-            room[:] = np.asarray(picture)
-            return (first, *room.shape[:2]), (width, height)
+            return self._put(image, block, turn)  # which holds no picture any more when the turn ends
+
+    def _put(
+        self, image: ImageLike, block: Block, turn: Callable[[int], None]
+    ) -> tuple[tuple[int, int, int], tuple[int, int]]:
+        plain = plain_pixels(image) if isinstance(image, np.ndarray) else None
+        picture: np.ndarray | Image.Image = load_image(image, turn) if plain is None else plain
+        height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+        place = block.place(height, width)
+        if place is None:
+            whole = load_image(picture, turn) if isinstance(picture, np.ndarray) else picture
+            picture, place = fitted(whole, self.size, name_of(image)), block.place(*self.size)
+            assert place is not None
+        first, room = place
+        room[:] = np.asarray(picture)
+        return (first, *room.shape[:2]), (width, height)
 
     def release(self, slot: Slot) -> None:
         with self._lock:
