@@ -21,21 +21,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from clip4str.core.errors import ImageError, first_line
 from clip4str.core.normalization import NORMALIZATION
 
+from .picture_limits import MAX_PIXELS, PICTURE_BYTES, RESIZE_BYTES, check_scans, check_size
+
 ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]", bytes, bytearray, memoryview, IO[bytes]]
 TAKEN = "paths, encoded bytes, files opened in binary, PIL images, uint8 or bool arrays (H, W) or (H, W, 1 to 4)"
 
-MAX_PIXELS = 64_000_000  # a word crop is thousands; anything larger is a mistake or a decompression bomb
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"
 }  # fmt: skip
-MAX_SIDE = 65_535  # as long as a JPEG can be
-# Most memory that one picture may take: twice its pixels (as decoded, and turned or converted; Pillow has 4 bytes for
-# each) and what the resize makes. What decoders have for themselves comes on top.
-RESIZE_BYTES = 88_000_000
-PICTURE_BYTES = 2 * 4 * MAX_PIXELS + RESIZE_BYTES
-# A JPEG may go over its pixels again and again, a few bytes a time. Twenty times is more than any encoder does.
-SCANNED_PIXELS = 20 * MAX_PIXELS
-JPEG_BYTES = 1 << 26  # of a JPEG file, and 4 more a pixel: where its scans are counted
 _STRIP_PIXELS = 1_000_000  # are converted at a time: arithmetic takes 8 bytes for each channel
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -209,7 +202,7 @@ def _check_array(array: np.ndarray, before: Callable[[int], None] | None) -> Non
             f"<array>: expected uint8 of shape (H, W, 3), RGB, or (H, W) or (H, W, 1 to 4), got {array.dtype} of "
             f"shape {array.shape}"
         )
-    _check_size((array.shape[1], array.shape[0]), "<array>")
+    check_size((array.shape[1], array.shape[0]), "<array>")
     if before is not None:
         before(array.shape[0] * array.shape[1])
 
@@ -225,8 +218,8 @@ def _to_rgb(
     image: Image.Image, name: str, before: Callable[[int], None] | None = None, ours: bool = False
 ) -> Image.Image:
     """ours: opened here, so that it may be changed."""
-    _check_size(image.size, name)
-    _check_scans(image, name)
+    check_size(image.size, name)
+    check_scans(image, name)
     if before is not None:
         before(image.width * image.height)
     image.load()
@@ -299,35 +292,3 @@ def _ground(image: Image.Image) -> str:
 
 def _on_ground(image: Image.Image, ground: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA")).convert("RGB")
-
-
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width < 2 or height < 2:
-        raise ImageError(f"{name}: {width}x{height} pixels hold no word")
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(f"{name}: {width}x{height} pixels hold no word: a side may have {MAX_SIDE:,}")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width}x{height} is more than the {MAX_PIXELS:,} pixels allowed")
-
-
-def _check_scans(image: Image.Image, name: str) -> None:
-    """That a JPEG is not decoded for minutes. Leaves its file where it was."""
-    file = getattr(image, "fp", None)
-    if image.format not in ("JPEG", "MPO") or file is None:
-        return
-    pixels, place, scans, last = image.width * image.height, file.tell(), 0, b""
-    most = JPEG_BYTES + 4 * pixels
-    file.seek(0)
-    for _ in range(0, most, 1 << 20):
-        block = file.read(1 << 20)
-        if not block:
-            break
-        scans += (last + block).count(b"\xff\xda")  # within a scan's data no 0xff is followed by it
-        last = block[-1:]
-    else:
-        if file.read(1):
-            raise ImageError(f"{name}: a JPEG of more than {most:,} bytes for {image.width}x{image.height} pixels")
-    file.seek(place)
-    if scans * pixels > SCANNED_PIXELS:
-        raise ImageError(f"{name}: goes over its {image.width}x{image.height} pixels {scans:,} times; save it anew")

@@ -206,13 +206,26 @@ def test_an_open_file_is_read_in_the_thread_that_gave_it(stager):
 
 def test_pictures_that_share_an_open_file_are_decoded_one_after_the_other(stager):
     pictures = [Image.fromarray(noise(200, 300, 3, seed=i)) for i in range(8)]
-    out = io.BytesIO()
+
+    class Shared(io.BytesIO):
+        threads, second = set(), threading.Event()
+
+        def read(self, *args):
+            if threading.current_thread().name.startswith("clip4str-decode"):
+                self.threads.add(threading.get_ident())
+                if len(self.threads) > 1:
+                    self.second.set()
+                self.second.wait(0.01)  # for another one to come, if there is one
+            return super().read(*args)
+
+    out = Shared()
     pictures[0].save(out, "TIFF", save_all=True, append_images=pictures[1:])
     opened = [Image.open(out) for _ in pictures]
     for frame, picture in enumerate(opened):
         picture.seek(frame)
     loading = stager.load(opened, "half")
     assert np.array_equal(loading.result()[0], prepare(pictures, SIZE))
+    assert len(Shared.threads) == 1
     loading.close()
 
 
