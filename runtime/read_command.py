@@ -22,6 +22,7 @@ from clip4str.core.errors import Clip4StrError, ImageError, UsageError, first_li
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 
+from .backends.memory_limits import ladder
 from .images import IMAGE_SUFFIXES, PICTURE_BYTES, ImageLike, load_image
 from .recognizer import Recognizer, Word, batches, default_bundle
 
@@ -99,6 +100,11 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
         "--image-size", metavar="HxW", type=image_size, help="of a checkpoint that does not tell it, such as 32x128"
     )
     group.add_argument("--no-verify", action="store_true", help="skip the sha256 check of the bundle's files")
+    group.add_argument(
+        "--warm-up",
+        action="store_true",
+        help="compile kernels, capture CUDA graphs, take memory before the first image, not at it",
+    )
 
 
 def announced_bundle() -> Path:
@@ -109,8 +115,9 @@ def announced_bundle() -> Path:
     return folder
 
 
-def load_recognizer(args: argparse.Namespace) -> Recognizer:
-    """The Recognizer that add_recognizer_options' arguments describe. Raises Clip4StrError."""
+def load_recognizer(args: argparse.Namespace, images: int | None = None) -> Recognizer:
+    """The Recognizer that add_recognizer_options' arguments describe. images: how many there are to read, None if that
+    is not known: --warm-up is then for batches of any size. Raises Clip4StrError."""
     recognizer = Recognizer.load(
         args.bundle or announced_bundle(),
         args.backend,
@@ -127,6 +134,14 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
     )
     if args.charset_test and (note := recognizer.driver.charset.note):
         print(note, file=sys.stderr)
+    if args.warm_up:
+        most = recognizer.batch_size
+        sizes = ladder(most) if images is None else [n for n in (most * (images >= most), images % most) if n]
+        began = time.perf_counter()
+        recognizer.warm_up(sizes)
+        if not getattr(args, "quiet", False):
+            named = ", ".join(map(str, sizes))
+            print(f"warmed up for batches of {named} in {time.perf_counter() - began:.1f} s", file=sys.stderr)
     return recognizer
 
 
@@ -137,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = list(expand(args.paths, args.null))
     if not sources:
         raise UsageError("no images found in what was named")
-    recognizer = load_recognizer(args)
+    recognizer = load_recognizer(args, len(sources))
     width = min(60, max(len(name) for name, _ in sources))
     failed, milliseconds = 0, []
     silent = args.quiet or len(sources) <= recognizer.batch_size

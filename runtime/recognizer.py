@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -198,6 +199,17 @@ class Recognizer(FrameReader):
         finally:
             loading.close()
 
+    def warm_up(self, batch_sizes: Iterable[int] | None = None) -> None:
+        """Does now what the first batch of a size would wait for: kernels are compiled, CUDA graphs captured, memory is
+        taken. On a GPU that may be minutes, and batches of other sizes are read meanwhile.
+
+        batch_sizes: of the batches to come, None for one image and batch_size of them. On a GPU batches are padded to
+        powers of two, so 5 also serves 6, 7 and 8. Raises UsageError for sizes that are none, BackendError.
+        """
+        sizes = {1, self.batch_size} if batch_sizes is None else _sizes(batch_sizes, self.batch_size)
+        self._check_process()
+        self.backend.warm_up(self.driver, sorted(sizes, reverse=True))
+
     def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Normalised pixels (N, 3, H, W) float32 of the network's input size."""
         return prepare(images, self.manifest.image_size, self.manifest.normalization)
@@ -283,6 +295,17 @@ def _hinted(word: Any, shape: tuple[int, int]) -> Any:
 def _rounded(probs: np.ndarray) -> list[Any]:
     """Probabilities as plain floats of six decimals, in nested lists."""
     return np.round(probs.astype(np.float64), 6).tolist()
+
+
+def _sizes(batch_sizes: Any, most: int) -> set[int]:
+    """Raises UsageError."""
+    sizes = (
+        set(batch_sizes) if isinstance(batch_sizes, Iterable) and not isinstance(batch_sizes, str) else {batch_sizes}
+    )
+    for size in sizes:
+        if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= int(size) <= most:
+            raise UsageError(f"batches to warm up for are of 1 to {most} images, not {size!r}")
+    return {int(size) for size in sizes}
 
 
 def default_bundle() -> Path:

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..shared.launch import check_capability
+from ..shared.launch import capability_of
 from .config import CONVERSIONS, CropConfig, configuration
 from .fetch import homography
 from .tile import make_tile, options, tile_constants
@@ -76,7 +76,7 @@ def crop_resize_triton(
 ) -> Tensor:
     """Arguments as crop_resize_reference's; out contiguous."""
     if config is None:
-        config = configuration(*size, check_capability(out.device)) if out.is_cuda else configuration(*size)
+        config = configuration(*size, capability_of(out.device))
     grid = (len(out) * triton.cdiv(size[0], config.block_y) * triton.cdiv(size[1], config.block_x),)
     crop_resize_kernel[grid](
         frame,

@@ -8,8 +8,17 @@ from torch import Tensor
 from clip4str.core.errors import LayoutError, UsageError
 
 from ..linear import linear
-from ..shared.checks import FLOATS, as_rows, check_contiguous, check_dtype, check_range, check_same_device, check_shape
-from ..shared.launch import check_capability, on_device, use_kernel
+from ..shared.checks import (
+    FLOATS,
+    as_rows,
+    begin_alike,
+    check_contiguous,
+    check_dtype,
+    check_range,
+    check_same_device,
+    check_shape,
+)
+from ..shared.launch import capability_of, on_device, use_kernel
 from . import reference
 from .config import AttentionConfig, configuration
 
@@ -87,8 +96,8 @@ def attend_memory(
     if x.numel() == 0:
         return out
     if config is None:
-        capability = check_capability(device) if x.is_cuda else (9, 0)
-        config = configuration(x.shape[0], heads, memory.shape[4], memory.shape[3], x.dtype, capability)
+        head_dim, M = memory.shape[4], memory.shape[3]
+        config = configuration(x.shape[0], heads, head_dim, M, x.dtype, capability_of(device))
     with on_device(device):
         if config.project_inside:
             launch_attend(x, memory, text, query_weight, query_bias, out, config)
@@ -136,5 +145,5 @@ def _check(
     if out is not None:
         check_shape("out", out, ("N", "T", "d"), sizes)
         check_contiguous("out", out)
-        if out.numel() and out.data_ptr() == x.data_ptr():
+        if begin_alike(out, x):
             raise LayoutError("out: expected memory other than x's: every head needs the whole of x")

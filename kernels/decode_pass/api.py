@@ -12,7 +12,7 @@ from clip4str.core.masks import MODES
 
 from ..cross_attention import cross_attention
 from ..linear import linear
-from ..shared.checks import check_contiguous, check_dtype, check_same_device, check_shape
+from ..shared.checks import begin_alike, check_contiguous, check_dtype, check_same_device, check_shape
 from ..shared.launch import on_device, use_kernel
 from . import reference
 from .weights import DecoderWeights
@@ -145,7 +145,7 @@ def _check(
         whole |= {f"out.{name}": (getattr(out, name), shape) for name, shape in _ANSWER.items()}
         if logits and out.logits is None:
             raise UsageError("out.logits: logits are wanted but out has no room for them")
-        if ids is not None and ids.numel() and out.ids.data_ptr() == ids.data_ptr():
+        if ids is not None and begin_alike(out.ids, ids):
             raise LayoutError("out.ids: expected memory other than ids': the pass compares the two")
     for name, (tensor, shape) in whole.items():
         if tensor is not None:

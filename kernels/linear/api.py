@@ -11,13 +11,14 @@ from ..shared.checks import (
     FLOATS,
     MOST_FEATURES,
     as_rows,
+    begin_alike,
     check_contiguous,
     check_dtype,
     check_range,
     check_same_device,
     check_shape,
 )
-from ..shared.launch import check_capability, on_device, use_kernel
+from ..shared.launch import capability_of, on_device, use_kernel
 from ..shared.variants import ACTIVATIONS
 from . import reference
 from .config import LinearConfig, configuration
@@ -73,8 +74,7 @@ def linear(
     if many and normalize:  # each of many tiles in a row would recompute the statistics
         x2, normalize = _normalized(x2), False
     if not isinstance(config, LinearConfig):
-        capability = check_capability(x.device) if x.is_cuda else (9, 0)
-        config = configuration(x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability)
+        config = configuration(x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability_of(x.device))
     with on_device(x.device):
         launch_linear(x2, weight, bias, residual2, out2, normalize, activation, config)
     return out
@@ -162,7 +162,7 @@ def _library(
 ) -> None:
     """The same from cuBLAS and the elementwise kernels. Rounds to the dtype after the product and the bias."""
     x = _normalized(x) if normalize_ else x
-    product = out if residual is None or residual.data_ptr() != out.data_ptr() else torch.empty_like(out)
+    product = out if residual is None or not begin_alike(residual, out) else torch.empty_like(out)
     if bias is not None and bias.dtype == x.dtype:
         torch.addmm(bias, x, weight.t(), out=product)
         rest = None
@@ -192,7 +192,7 @@ def _check_linear(
     if out is None:
         return x2, residual2, None
     _check_like("out", out, x, features)
-    if x.numel() and out.data_ptr() == x.data_ptr():
+    if begin_alike(x, out):
         raise LayoutError("out: expected memory other than x's: every output needs a whole row of x")
     return x2, residual2, _written_rows("out", out)
 

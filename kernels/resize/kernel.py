@@ -9,7 +9,7 @@ from torch import Tensor
 from ..crop_resize.config import CropConfig, configuration
 from ..crop_resize.fetch import SIDE
 from ..crop_resize.tile import make_tile, options, tile_constants
-from ..shared.launch import check_capability
+from ..shared.launch import capability_of
 
 
 @triton.jit
@@ -45,7 +45,7 @@ def resize_triton(
 ) -> Tensor:  # fmt: skip
     """Arguments as resize_reference's; all contiguous."""
     if config is None:
-        config = configuration(*size, check_capability(out.device)) if out.is_cuda else configuration(*size)
+        config = configuration(*size, capability_of(out.device))
     grid = (len(out) * triton.cdiv(size[0], config.block_y) * triton.cdiv(size[1], config.block_x),)
     resize_kernel[grid](
         pixels, pictures, out, **tile_constants(size, normalization, config), **options(config),

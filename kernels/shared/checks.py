@@ -77,6 +77,11 @@ def check_same_device(tensors: Mapping[str, Tensor | None]) -> torch.device:
     return device
 
 
+def begin_alike(a: Tensor, b: Tensor) -> bool:
+    """Do both begin at the same address? Empty ones, and those on the meta device, have none."""
+    return a.numel() > 0 and a.data_ptr() == b.data_ptr() != 0
+
+
 def as_rows(name: str, x: Tensor) -> Tensor:
     """x (..., K) as a view (rows, K). Raises ShapeError, LayoutError if it cannot be one."""
     if x.dim() < 1:

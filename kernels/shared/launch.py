@@ -12,6 +12,7 @@ import torch
 from clip4str.core.errors import DeviceError, UsageError
 
 LEAST_CAPABILITY = (8, 0)  # tensor cores with bfloat16 and asynchronous copies: Ampere
+_compiled_for: tuple[int, int] | None = None
 
 
 def use_kernel(device: torch.device, implementation: str) -> bool:
@@ -22,6 +23,8 @@ def use_kernel(device: torch.device, implementation: str) -> bool:
     """
     if implementation not in ("auto", "triton", "reference"):
         raise UsageError(f"implementation is 'auto', 'triton' or 'reference', not {implementation!r}")
+    if device.type == "meta" and _compiled_for is not None:
+        return implementation != "reference"
     if implementation == "reference" or (implementation == "auto" and device.type != "cuda"):
         return False
     if device.type == "cuda":
@@ -34,6 +37,20 @@ def use_kernel(device: torch.device, implementation: str) -> bool:
             "implementation='reference' computes the same there (TRITON_INTERPRET=1 runs kernels on a CPU, for tests)"
         )
     return True
+
+
+def compiles_for(capability: tuple[int, int]) -> None:
+    """From now on launches on the meta device are launches on such a GPU, in this whole process: see ahead.py, which
+    has processes for it."""
+    global _compiled_for
+    _compiled_for = capability
+
+
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """The compute capability to choose tiles for. Raises DeviceError for a GPU that is too old for the kernels."""
+    if device.type == "cuda":
+        return check_capability(device)
+    return _compiled_for or (9, 0)
 
 
 def interpreted() -> bool:

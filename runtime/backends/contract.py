@@ -129,6 +129,16 @@ class Backend(Stages):
         """
         return driver(stages or self, pixels)
 
+    def blank(self, images: int) -> Any:
+        """Accepted pixels of that many grey images."""
+        return np.zeros((images, 3, *self.image_size), np.float32)
+
+    def warm_up(self, driver: PredictAndRefine, sizes: Sequence[int]) -> None:
+        """Make whatever reading batches of these sizes makes when it is first needed. sizes: 1 to batch_size each, the
+        largest first. Here by reading grey images."""
+        for images in sizes:
+            self.read(driver, self.blank(images))
+
     def crop(self, frame: Any, quads: Any, *, normalization: str = "half", **how: Any) -> Any:
         """Words cut out of a frame, normalised: (N, 3, H, W) float32, as kernels.crop_resize computes it, to the bit.
         Here on the host, in numpy and Pillow. how: see core.rectify.rectified, whose errors it raises."""
@@ -199,6 +209,12 @@ class Wrapper(Backend):
 
     def read(self, driver: PredictAndRefine, pixels: Any, stages: Stages | None = None) -> Reading:
         return self.inner.read(driver, pixels, stages or self)
+
+    def blank(self, images: int) -> Any:
+        return self.inner.blank(images)
+
+    def warm_up(self, driver: PredictAndRefine, sizes: Sequence[int]) -> None:
+        self.inner.warm_up(driver, sizes)
 
     def crop(self, frame: Any, quads: Any, **how: Any) -> Any:
         return self.inner.crop(frame, quads, **how)

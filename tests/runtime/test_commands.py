@@ -248,3 +248,11 @@ def test_file_names_of_any_bytes(tiny_bundle, golden, tmp_path):
     done = run("read", "--bundle", tiny_bundle, tmp_path, "--threads", 1)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 3 and b"\x1b" not in done.stdout
     assert b"two\\nlines.png" in done.stdout
+
+
+def test_warming_up_before_the_first_image(tiny_bundle, crops):
+    done = run("read", "--bundle", tiny_bundle, crops, "--json", "--threads", 1, "--batch-size", 2, "--warm-up")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
+    assert done.stderr.startswith(b"warmed up for batches of 2, 1 in ")
+    quiet = run("read", "--bundle", tiny_bundle, crops / "a.png", "--threads", 1, "--warm-up", "--quiet")
+    assert quiet.returncode == 0 and b"warmed" not in quiet.stderr

@@ -116,3 +116,25 @@ def test_wrong_arguments(tiny_bundle, recognizer, golden):
     with pytest.raises(ImageError):
         recognizer.read([image, b"broken"])
     assert recognizer.read([image])[0].text == golden("tiny")["text"][0], "usable after every error"
+
+
+def test_warm_up_reads_and_counts_nothing(tiny_bundle, golden, monkeypatch):
+    recognizer = Recognizer.load(tiny_bundle, "onnxruntime", threads=1, batch_size=4)
+    shapes, inner = [], recognizer.backend.image
+    monkeypatch.setattr(recognizer.backend, "image", lambda pixels: (shapes.append(len(pixels)), inner(pixels))[1])
+    recognizer.warm_up()
+    assert shapes == [4, 1]
+    recognizer.warm_up([2, 3, 2])
+    assert shapes == [4, 1, 3, 2] and recognizer.stats.images == 0
+    assert [w.text for w in recognizer.read(list(golden("tiny")["images"][:3]))] == golden("tiny")["text"][:3].tolist()
+
+
+@pytest.mark.parametrize("sizes", [0, [0], [5], "4", [True], [1.5], [None], -1])
+def test_sizes_that_cannot_be_warmed_up_for(recognizer_of_four, sizes):
+    with pytest.raises(UsageError, match="batches to warm up for are of 1 to 4 images, not"):
+        recognizer_of_four.warm_up(sizes)
+
+
+@pytest.fixture(scope="module")
+def recognizer_of_four(tiny_bundle):
+    return Recognizer.load(tiny_bundle, "onnxruntime", threads=1, batch_size=4)

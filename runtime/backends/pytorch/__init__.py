@@ -3,7 +3,8 @@
     weights    the network's weights, multiplied out where they can be
     towers     images and captions -> keys and values
     program    images -> words in a fixed number of passes, nothing asked of the host
-    graphs     CUDA graphs of that program by batch size; runner: over which buffers
+    graphs     CUDA graphs of that program by batch size; runner: over which buffers; prepared: once its kernels are
+               compiled
     stages     the same network in core/driver.py's four functions, for what the program leaves open
     backend    the two together
     plain      the network as it is, where it is larger than the kernels take

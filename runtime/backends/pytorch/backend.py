@@ -24,9 +24,10 @@ from ...loading import Loading
 from ...staging import Stager
 from ..contract import Backend
 from ..memory_limits import read_in_parts, shrink
-from .graphs import BUCKETS, GraphLayer, attempt, is_out_of_memory, read_driven, release_memory
+from .graphs import BUCKETS, GraphLayer, attempt, bucket_for, is_out_of_memory, read_driven, release_memory
 from .inputs import accept_pixels, as_tensor, from_numpy
 from .pictures import PictureSlot
+from .prepared import Prepared, compile_in_processes, launch_once
 from .program import Program
 from .runner import EagerRunner, GraphRunner, Runner
 from .stages import TorchStages
@@ -61,6 +62,7 @@ class TorchBackend(TorchStages, Backend):
         self._layer, self._lock = layer, threading.Lock()
         self._decoders, self._staging = decoders or available_threads(), threading.Lock()
         self._stager: Stager | None = None
+        self.prepared = Prepared(partial(launch_once, program) if program is not None and self.on_gpu else None)
         self._runner = None if program is None else self._make_runner(program, self.batch_size)
 
     @property
@@ -167,6 +169,9 @@ class TorchBackend(TorchStages, Backend):
             if self._runner is None or self.program is None or driver.decoding != self.program.decoding:
                 return read_driven(driver, pixels, stages or self, self.device)
             rows = from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+            with _typed("reading"):
+                for size in {min(len(rows), self.largest), len(rows) % self.largest} - {0}:
+                    self.prepared(size)
             with self._lock:
                 return read_in_parts(
                     rows,
@@ -174,6 +179,19 @@ class TorchBackend(TorchStages, Backend):
                     lambda part: attempt(partial(self._run_program, driver, part)),
                     self._shrink,
                 )
+
+    @torch.inference_mode()
+    def warm_up(self, driver: PredictAndRefine, sizes: Sequence[int]) -> None:
+        """Kernels are compiled on all cores, then every graph of these buckets is captured. Raises BackendError."""
+        program, buckets = self.program, sorted({bucket_for(size) for size in sizes}, reverse=True)
+        if program is not None and self.on_gpu:
+            with self._on_device(), _typed("compiling kernels"):
+                compile_in_processes(program, buckets, torch.cuda.get_device_capability(self.device))
+        for rows in buckets:
+            self.read(driver, self.blank(min(rows, self.batch_size)))
+            if self._runner is not None and rows <= self.largest:
+                with self._on_device(), self._lock:
+                    attempt(partial(self._runner.warm_up, rows))
 
     def _run_program(self, driver: PredictAndRefine, pixels: Tensor) -> Reading:
         """The program's answers as the driver gives them; rows that it left open are read further."""
@@ -207,7 +225,7 @@ class TorchBackend(TorchStages, Backend):
     def _make_runner(self, program: Program, largest: int) -> Runner:
         if self._layer is None:
             return EagerRunner(program, largest)
-        return GraphRunner(program, largest, self._layer)
+        return GraphRunner(program, largest, self._layer, self.prepared.bucket)
 
     def _shrink(self, rows: int) -> None:
         """Fewer images at a time from now on; graphs and buffers are dropped. Raises BackendError below one image."""

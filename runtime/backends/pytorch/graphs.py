@@ -11,7 +11,7 @@ import gc
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -25,6 +25,7 @@ from ..memory_limits import ladder, padded
 BUCKETS = ladder(256)
 
 Run = Callable[[], object]
+Answer = TypeVar("Answer")
 
 
 class GraphLayer(Protocol):
@@ -48,6 +49,10 @@ class CudaGraphs:
     def capture(self, run: Run) -> Run:
         """Raises torch.cuda.OutOfMemoryError, after which nothing of the graph is left, BackendError."""
         try:
+            self._launch(run)
+            with suppress(_Broken), capturing():
+                return self._capture(run)
+            self._abandon()
             with capturing():
                 return self._capture(run)
         except Exception as error:  # of torch, CUDA, Triton, or of the compilers that Triton starts
@@ -56,17 +61,30 @@ class CudaGraphs:
                 raise
             if is_out_of_memory(error):
                 raise torch.cuda.OutOfMemoryError("out of memory while a CUDA graph was captured") from None
-            raise BackendError(
-                f"a CUDA graph cannot be captured ({first_line(error)}); graphs=False runs without"
-            ) from None
+            reason = first_line(error.__cause__ if isinstance(error, _Broken) and error.__cause__ else error)
+            raise BackendError(f"a CUDA graph cannot be captured ({reason}); graphs=False runs without") from None
+
+    def _launch(self, run: Run) -> None:
+        """Compiles kernels and makes libraries choose theirs, which must not happen while recording; and outside of
+        the captures' lock: other recognisers capture meanwhile."""
+        with torch.cuda.device(self.device):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                run()
+            self._stream.synchronize()
 
     def _capture(self, run: Run) -> Run:
+        """Raises _Broken where another try may succeed."""
+        try:
+            return self._recorded(run)
+        except Exception as error:
+            if isinstance(error, Clip4StrError) or is_out_of_memory(error):
+                raise
+            raise _Broken from error
+
+    def _recorded(self, run: Run) -> Run:
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
-            self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                run()  # compiles kernels and makes libraries choose theirs, which must not happen while recording
-            self._stream.synchronize()
             # cuBLAS keeps a workspace for each stream: one that graphs and other users of the same (pooled) stream
             # have in common would be written to by both. Cleared, it is allocated anew in the graphs' own pool.
             _clear_workspaces()
@@ -87,10 +105,14 @@ class CudaGraphs:
             release_memory()
 
 
+class _Broken(Exception):
+    """A capture that failed, perhaps since another library waited for the whole device meanwhile."""
+
+
 class Buckets:
     """run(rows) for every bucket, captured when it is first wanted."""
 
-    def __init__(self, layer: GraphLayer) -> None:
+    def __init__(self, layer: GraphLayer | None) -> None:
         self._layer = layer
         self._replays: dict[int, Run] = {}
 
@@ -100,6 +122,7 @@ class Buckets:
         Raises what GraphLayer.capture does; then nothing is kept of the bucket.
         """
         if rows not in self._replays:
+            assert self._layer is not None
             self._replays[rows] = self._layer.capture(partial(run, rows))
         self._replays[rows]()
 
@@ -130,7 +153,7 @@ def read_driven(driver: PredictAndRefine, pixels: Any, stages: Stages, device: t
     return reading
 
 
-def attempt(read: Callable[[], Reading]) -> Reading | None:
+def attempt(read: Callable[[], Answer]) -> Answer | None:
     """None if memory ran out. Errors are let go of here, with the tensors that their tracebacks hold."""
     try:
         return read()

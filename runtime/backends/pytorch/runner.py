@@ -39,6 +39,9 @@ class Runner(Protocol):
     def reread(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
         """Program.reread of some rows (r,) of the last run: (r, 2 T) int32. Waits for it."""
 
+    def warm_up(self, rows: int) -> None:
+        """After a run of that many rows: what resume and reread of as many would make."""
+
 
 class EagerRunner:
     """Every operator launched by itself; what a CPU does."""
@@ -56,12 +59,24 @@ class EagerRunner:
     def reread(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
         return self.program.reread(last.results, last.kv, to_device(rows, last.kv.device)).cpu().numpy()
 
+    def warm_up(self, rows: int) -> None:
+        """Nothing is kept."""
+
 
 class GraphRunner:
-    """One graph for each bucket, captured when a batch first needs it, replayed on the caller's current stream."""
+    """One graph for each bucket, captured when a batch first needs it, replayed on the caller's current stream.
 
-    def __init__(self, program: Program, largest: int, layer: GraphLayer) -> None:
-        self.program, self.largest = program, bucket_for(largest)
+    layer: None for one that is asked to `launch` alone. bucket: the one that a number of rows to resume or reread is
+    padded to."""
+
+    def __init__(
+        self,
+        program: Program,
+        largest: int,
+        layer: GraphLayer | None = None,
+        bucket: Callable[[int], int] = bucket_for,
+    ) -> None:
+        self.program, self.largest, self._bucket = program, bucket_for(largest), bucket
         self.graphs, self.resuming, self.rereading = Buckets(layer), Buckets(layer), Buckets(layer)
 
     def run(self, pixels: Tensor) -> ProgramRun:
@@ -79,10 +94,25 @@ class GraphRunner:
     def reread(self, last: ProgramRun, rows: np.ndarray) -> np.ndarray:
         return self._static.fetch(self._static.reread[: self._choose(self.rereading, self._reread, rows)])
 
+    def launch(self, rows: int) -> None:
+        """Launches, one by one, all that the graphs of a bucket hold."""
+        self._run(rows)
+        self._resume(rows)
+        if self.program.rereads:
+            self._reread(rows)
+
+    def warm_up(self, rows: int) -> None:
+        every = np.arange(bucket_for(rows))
+        self._choose(self.resuming, self._resume, every)
+        if self.program.rereads:
+            self._choose(self.rereading, self._reread, every)
+
     def _choose(self, graphs: Buckets, run: Callable[[int], object], rows: np.ndarray) -> int:
         """Replays over some rows of the buffers; how many. A bucket's other rows are the buffers' last one."""
         static, n = self._static, len(rows)
-        bucket = bucket_for(n)
+        bucket = self._bucket(n)
+        if bucket > self.largest:
+            bucket = bucket_for(n)
         chosen = np.full(bucket, self.largest, np.int64)
         chosen[:n] = rows
         static.chosen[:bucket].copy_(to_device(chosen, static.chosen.device))

@@ -13,6 +13,7 @@ from clip4str.kernels.linear import linear, normalize
 from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS
 
+from .attention import attention
 from .weights import Affine, Block, DraftWeights, ImageWeights, TextWeights, Weights
 
 
@@ -88,7 +89,7 @@ def _block(block: Block, x: Tensor, heads: int, causal: bool) -> Tensor:
     n, length, width = x.shape
     qkv = apply(block.qkv, x, normalize=True).view(n, length, 3, heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [N, heads, S, width / heads] each
-    attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    attended = attention(q, k, v, causal)
     x = apply(block.out, attended.transpose(1, 2).reshape(n, length, width), residual=x)
     hidden = apply(block.up, x, normalize=True, activation="quick_gelu")
     return apply(block.down, hidden, residual=x)

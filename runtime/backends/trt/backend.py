@@ -157,6 +157,20 @@ class TrtBackend(FrameBackend):
         with self._lock:
             return read_in_parts(pixels, lambda: self.largest, attempt, self._shrink)
 
+    def warm_up(self, driver: PredictAndRefine, sizes: Sequence[int]) -> None:
+        """Grey images read alike, so the text stage is warmed up for any number of captions by itself; the image stage
+        for words of a frame, too, which are cut into its input."""
+        super().warm_up(driver, sizes)
+        with self._entered() as pipeline:
+            buckets = {pipeline.bucket(min(size, pipeline.largest)) for size in sizes}
+            for rows in buckets:
+                pipeline.stages["image"].run(rows, filled=True)
+            for rows in pipeline.buckets if "text" in pipeline.stages else ():
+                if rows <= max(buckets):
+                    pipeline.stages["text"].run(rows)
+            self._forget()
+            self._session.stream.synchronise()
+
     def download(self, value: BatchOutput | Rows) -> np.ndarray:
         """Keys and values as an array on the host."""
         with self._entered() as pipeline:

@@ -30,7 +30,13 @@ class Graphs:
     def capture(self, stage: str, send: Send) -> int | None:
         """The graph, None if it cannot be captured, with one warning for the stage. Raises CudaContextLost."""
         try:
-            graph = self._capture(send)
+            try:
+                graph = self._capture(send)
+            except CudaContextLost:
+                raise
+            except BackendError:  # another library may have waited for the whole device meanwhile
+                self._stream.synchronise()
+                graph = self._capture(send)
         except CudaContextLost:
             raise
         except BackendError as error:

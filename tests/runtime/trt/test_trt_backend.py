@@ -101,6 +101,21 @@ def test_graphs_are_captured_once_for_a_bucket_and_replayed(rig, engine_bundle, 
     r.check_empty()
 
 
+def test_after_warm_up_nothing_is_captured_any_more(rig, engine_bundle, images, expected):
+    r = rig()
+    backend, driver = r.open(engine_bundle())
+    backend.warm_up(driver, [4, 1])
+    captured, contexts = r.gpu.calls["begin_capture"], r.gpu.calls["context"]
+    for n in (3, 4, 1):
+        assert_same(backend.read(driver, images[:n]), expected(Decoding()), slice(n))
+    assert (r.gpu.calls["begin_capture"], r.gpu.calls["context"]) == (captured, contexts)
+    assert {rows for stage, rows in r.trt.enqueued if stage == "text"} == {1, 2, 4}, "captions are often the fewer"
+    backend.read(driver, images[:8])
+    assert r.gpu.calls["begin_capture"] > captured
+    backend.close()
+    r.check_empty()
+
+
 def test_without_graphs(rig, engine_bundle, images, expected):
     r = rig()
     backend, driver = r.open(engine_bundle(), graphs=False)

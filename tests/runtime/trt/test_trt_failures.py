@@ -150,15 +150,30 @@ def test_a_stage_that_fails_says_what_tensorrt_said(rig, engine_bundle, images, 
 def test_a_stage_that_cannot_be_captured_runs_without(rig, engine_bundle, images, want, call):
     r = rig()
     backend, driver = r.open(engine_bundle())
-    r.gpu.fail(call, 2 if call == "enqueue" else 1, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+    first = 2 if call == "enqueue" else 1
+    for number in (first, first + 1):
+        r.gpu.fail(call, number, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
     with pytest.warns(RuntimeWarning, match="the image stage runs without a CUDA graph") as warned:
         assert np.array_equal(backend.read(driver, images[:N]).ids, want)
         for n in (N, 1, 8):
             assert np.array_equal(backend.read(driver, images[:n]).ids[:N], want[:n])
     assert len(warned) == 1 and not r.gpu.capturing
     made = [rows for stage, rows in r.trt.enqueued if stage == "image"]
-    assert len(made) == (5 if call in ("end_capture", "enqueue") else 4), "anew for each of the four reads"
+    assert len(made) == (6 if call in ("end_capture", "enqueue") else 4), "anew for each of the four reads"
     assert r.gpu.calls["launch"], "the other stages are replayed"
+    backend.close()
+    r.check_empty()
+
+
+@pytest.mark.parametrize("call", ["begin_capture", "end_capture", "enqueue"])
+def test_a_capture_that_another_library_broke_succeeds_the_second_time(rig, engine_bundle, images, want, call):
+    r = rig()
+    backend, driver = r.open(engine_bundle())
+    r.gpu.fail(call, 2 if call == "enqueue" else 1, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+    for _ in range(2):
+        assert np.array_equal(backend.read(driver, images[:N]).ids, want)
+    made = [rows for stage, rows in r.trt.enqueued if stage == "image"]
+    assert len(made) == (2 if call == "begin_capture" else 3), "then it is replayed"
     backend.close()
     r.check_empty()
 
