@@ -20,6 +20,7 @@ from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import BundleError, CheckpointError, UsageError
 from clip4str.core.normalization import NORMALIZATION
 from clip4str.core.progress import Progress
+from clip4str.export.activations import Watched, check_half
 from clip4str.export.atomic_folder import atomic_folder, check_target
 from clip4str.export.half_storage import HalfStorage
 from clip4str.export.kernel_weights import DECODERS_FILE, write_decoders
@@ -152,6 +153,9 @@ def build_bundle(
             say(note)
         agreement = how.min_agreement
         agreement = (0 if how.precision == "int8" else MIN_AGREEMENT) if agreement is None else agreement
+        half = how.precision == "fp16" or (how.precision == "int8" and how.for_gpu)
+        if half or how.torch_weights:
+            check_half(parity.activations, half, say)
         parity.check(agreement)
         figures = parity.to_dict()
         if WEIGHTS in manifest.stages:
@@ -163,10 +167,12 @@ def build_bundle(
 
 
 def check_parity(model: Clip4Str, folder: Path, pixels: np.ndarray) -> Parity:
-    """The bundle in `folder` on ONNX Runtime against the network."""
-    stages = OrtBackend(Bundle.open(folder, verify=False))
+    """The bundle in `folder` on ONNX Runtime against the network, with the network's largest numbers."""
+    stages, watched = OrtBackend(Bundle.open(folder, verify=False)), Watched(model)
     with Progress(len(pixels), "comparing words", "images") as bar:
-        return measure(model, stages, pixels, bar.update)
+        parity = measure(model, stages, pixels, bar.update, watched)
+    parity.activations = watched.largest
+    return parity
 
 
 def _write_files(

@@ -68,6 +68,7 @@ class Parity:
     read: list[tuple[str, float]] = field(default_factory=list)  # the network's words, a character's mean probability
     frames: int = 0  # of the draft head, where there is one: they decide no word
     agreeing_frames: int = 0
+    activations: dict[str, float] = field(default_factory=dict)  # export.activations.Watched.largest, where asked for
 
     @property
     def agreement(self) -> float:
@@ -82,6 +83,8 @@ class Parity:
         values = {"images": self.images, "agreement": self.agreement, "max_confidence": self.max_confidence}
         if self.frames:
             values["draft_agreement"] = self.agreeing_frames / self.frames
+        if self.activations:
+            values["activations"] = self.activations
         return _rounded({**values, "max_logits": self.max_logits, "stages": stages, "differing": self.words[:20]})
 
     def table(self) -> str:
@@ -91,6 +94,9 @@ class Parity:
         if self.frames:
             lines.append(f"{'draft':7} {self.agreeing_frames} of {self.frames} frames agree")
         lines.append(f"{'words':7} {self.images:6} {self.max_logits:14.2e}   (final logits, where words agree)")
+        if self.activations:
+            place = max(self.activations, key=lambda name: self.activations[name])
+            lines.append(f"largest  {self.activations[place]:.4g} in {place}")
         lines.append(f"{self.agreeing} of {self.images} words agree ({100 * self.agreement:.1f}%)")
         lines += [f"  {expected!r} became {got!r}" for expected, got in self.words[:5]]
         return "\n".join(lines)
@@ -173,17 +179,22 @@ def compared(result: Any) -> tuple[np.ndarray, ...]:
 
 
 def measure(
-    model: Clip4Str, stages: Stages, pixels: np.ndarray, progress: Callable[[int], object] = lambda _: None
+    model: Clip4Str,
+    stages: Stages,
+    pixels: np.ndarray,
+    progress: Callable[[int], object] = lambda _: None,
+    reference: Stages | None = None,
 ) -> Parity:
     """Compare a bundle's stages with the float32 network over normalised pixels (N, 3, H, W).
 
-    progress: called with the number of images done since the last call.
+    progress: called with the number of images done since the last call. reference: what is called in the network's
+    place, for instance Watched(model).
     """
     import torch
 
     driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
     with torch.inference_mode():
-        return compare(driver, model, stages, pixels, progress, torch.from_numpy)
+        return compare(driver, reference or model, stages, pixels, progress, torch.from_numpy)
 
 
 def compare(
