@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 # Python's side alone of TensorRT, JetPack 6's version to the newest, and of CUDA 12: tests check what we use against them
 TENSORRT_BINDINGS := 10.3.0 10.13.3.9 11.4.0.106
+# the oldest Triton that setup.py allows, which servers have as often as the newest: kernels must compile with both
+TRITON_OLDEST := 3.6.0
 # open_clip and what it imports: its torchvision is built for CUDA's torch, and beside a CPU's would break lightning
 OPEN_CLIP := open_clip_torch torchvision timm huggingface_hub ftfy wcwidth regex
 # what reads words alone: no torch
@@ -44,6 +46,8 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	    || echo "no bindings of TensorRT $$version for this platform: their tests will be skipped"; done
 	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/cuda-bindings/12.9.10 \
 	    cuda-bindings==12.9.10 cuda-pathfinder || echo "no CUDA 12 bindings for this platform: not tested with them"
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/triton/$(TRITON_OLDEST) \
+	    triton==$(TRITON_OLDEST) || echo "no Triton $(TRITON_OLDEST) for this platform: kernels not compiled with it"
 	@$(BIN)/python -m pip install --quiet --no-deps --upgrade -c constraints.txt --target $(VENV)/open-clip $(OPEN_CLIP)
 	@touch $@
 

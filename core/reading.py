@@ -35,7 +35,7 @@ def check_finite(probs: np.ndarray, stage: str) -> None:
     if not np.isfinite(probs).all():
         raise NonFiniteError(
             f"the {stage} decoder's output is not finite (NaN or infinity): weights are damaged, or numbers too large "
-            "for this precision; a bundle or dtype of float32 can tell"
+            "for this precision (float16 ends at 65504): a bundle of float32, or on torch dtype bfloat16, can tell"
         )
 
 

@@ -61,7 +61,7 @@ class Watched(Stages):
     def _watching(self, stage: str, tower: nn.Module | None = None) -> Iterator[None]:
         modules = [] if tower is None else list(tower.modules())
         blocks = [m for m in modules if isinstance(m, ResidualBlock)]
-        named = {block: f"{stage}.block {number}" for number, block in enumerate(blocks)}
+        named: dict[nn.Module, str] = {block: f"{stage}.block {number}" for number, block in enumerate(blocks)}
         # Inside, 1.702 x may overflow: the sigmoid of infinity is right.
         named |= dict.fromkeys((m for m in modules if isinstance(m, QuickGELU)), "")
         hooks = []

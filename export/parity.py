@@ -80,7 +80,8 @@ class Parity:
 
     def to_dict(self) -> dict[str, Any]:
         stages = {k: {**asdict(s), "relative": s.relative} for k, s in self.stages.items()}
-        values = {"images": self.images, "agreement": self.agreement, "max_confidence": self.max_confidence}
+        values: dict[str, Any] = {"images": self.images, "agreement": self.agreement}
+        values["max_confidence"] = self.max_confidence
         if self.frames:
             values["draft_agreement"] = self.agreeing_frames / self.frames
         if self.activations:

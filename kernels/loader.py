@@ -148,6 +148,12 @@ class KernelLibrary:
         """What the library was built for: ["80", "90a", ...]"""
         return self._c.clip4str_kernels_architectures().decode().split()
 
+    def warm(self) -> None:
+        """Finish loading every kernel, before the first capture of launches: clip4str_kernels_warm."""
+        if not self._handle:
+            raise BackendError("the kernel library was closed")
+        self._call("clip4str_kernels_warm", self._handle)
+
     def close(self) -> None:
         """Unload; its context must be current. May be called twice."""
         if self._handle:

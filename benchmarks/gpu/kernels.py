@@ -7,13 +7,9 @@ import importlib
 import itertools
 import math
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +17,10 @@ import torch
 from clip4str.benchmarks.devices import Device
 from clip4str.benchmarks.gpu.device import Gpu, spread
 from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.core.reading import Decoding
+from clip4str.kernels.shared.ahead import compile_ahead, meta
+from clip4str.runtime.backends.pytorch.prepared import launch_buckets
+from clip4str.runtime.backends.pytorch.program import Program
 
 NETWORKS, BATCHES = ("base16", "small", "large"), (1, 64, 8, 256)  # the most wanted first
 OPERATORS = ("cross_attention", "decode_pass", "linear", "crop_resize", "tokenize", "collapse")
@@ -33,12 +33,16 @@ _SETS, _SETS_BYTES, _SETS_SECONDS = 40, 2**30, 0.5
 
 def cases_of(operator: str, gpu: Gpu) -> list[Any]:
     """The most wanted first. Raises ImportError if the operator has no bench.py."""
-    module = importlib.import_module(f"clip4str.kernels.{operator}.bench")
     if gpu.kind == "cpu":  # kernels that are only part of an operator have no reference
-        return [c for c in module.cases() if c.flops + c.bytes < 3e7 and c.function.__name__ not in _NO_REFERENCE][:1]
-    takes_capability = bool(module.cases.__code__.co_argcount)
-    cases = module.cases((gpu.properties.major, gpu.properties.minor)) if takes_capability else module.cases()
+        cases = _all_cases(operator, (9, 0))
+        return [c for c in cases if c.flops + c.bytes < 3e7 and c.function.__name__ not in _NO_REFERENCE][:1]
+    cases = _all_cases(operator, (gpu.properties.major, gpu.properties.minor))
     return sorted(cases, key=lambda case: _rank(case.name))
+
+
+def _all_cases(operator: str, capability: tuple[int, int]) -> list[Any]:
+    module = importlib.import_module(f"clip4str.kernels.{operator}.bench")
+    return list(module.cases(capability) if module.cases.__code__.co_argcount else module.cases())
 
 
 def _rank(name: str) -> int:
@@ -67,12 +71,14 @@ def time_kernels(gpu: Gpu, report: Reporter, operators: Sequence[str], device: D
 
 
 def _time(gpu: Gpu, operator: str, case: Any, device: Device) -> dict[str, Any]:
-    cold = _measure(gpu, case, case.function)
+    cold, cold_bytes = _measure(gpu, case, case.function), _cycled(gpu, case)
     warm = _measure(gpu, case, case.function, sets=1)
     bound, us = device.bound_us(case.bytes, case.flops), cold["median"]
     values = {
         "name": case.name,
         "cold": cold,
+        "cold_is_cold": cold_bytes
+        >= 2 * gpu.l2_bytes,  # else some of it lies in the L2 cache again when its turn comes
         "warm_us": warm["median"],
         "gbs": round(case.bytes / us / 1e3, 1),
         "tflops": round(case.flops / us / 1e6, 2),
@@ -90,9 +96,7 @@ def _time(gpu: Gpu, operator: str, case: Any, device: Device) -> dict[str, Any]:
 def _measure(gpu: Gpu, case: Any, function: Any, sets: int | None = None, repeats: int = 30, **more: Any) -> Any:
     """Microseconds of a call within a graph of many. sets: how many sets of arguments take turns; by default enough
     that none is in the L2 cache when its turn comes."""
-    if sets is None:
-        sets = max(1, min(_SETS, math.ceil(2 * gpu.l2_bytes / case.bytes), _SETS_BYTES // max(1, case.bytes)))
-        sets = min(sets, 2) if gpu.kind == "cpu" else sets
+    sets = sets or _sets(gpu, case)
     with torch.inference_mode():
         end, arguments = time.monotonic() + _SETS_SECONDS, [case.make(gpu.device, gpu.half)]
         while len(arguments) < sets and time.monotonic() < end:
@@ -112,6 +116,16 @@ def _measure(gpu: Gpu, case: Any, function: Any, sets: int | None = None, repeat
             call, captured = many, False
         times = spread(gpu.seconds(call, repeats, limit=0.4, inner=calls))
     return times if captured else {**times, "graph": False}
+
+
+def _sets(gpu: Gpu, case: Any) -> int:
+    sets = max(1, min(_SETS, math.ceil(2 * gpu.l2_bytes / case.bytes), _SETS_BYTES // max(1, case.bytes)))
+    return min(sets, 2) if gpu.kind == "cpu" else sets
+
+
+def _cycled(gpu: Gpu, case: Any) -> int:
+    """Bytes that are touched until a set's turn comes again."""
+    return int(_sets(gpu, case) * case.bytes)
 
 
 def sweep(gpu: Gpu, report: Reporter, operators: Sequence[str]) -> None:
@@ -149,56 +163,41 @@ def _sweep(gpu: Gpu, report: Reporter, operator: str, case: Any) -> dict[str, An
     }
 
 
-def warm(gpu: Gpu, report: Reporter, script: Path, processes: int | None = None) -> None:
-    """Compile kernels into Triton's cache on disk in parallel processes: one by one it would take all the time."""
-    count = processes or max(1, min(14, (os.cpu_count() or 2) - 2))
-    options = ["--dry-run"] if gpu.kind == "cpu" else []
-    children = [
-        subprocess.Popen([sys.executable, str(script), "--warm-shard", str(i), str(count), *options],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for i in range(count)
-    ]  # fmt: skip
-    try:
-        while any(child.poll() is None for child in children) and report.clock.left() > 0:
-            time.sleep(0.05)
-    finally:
-        unfinished = [child for child in children if child.poll() is None]
-        for child in unfinished:
-            child.kill()
-        for child in children:
-            child.wait()
-    report.values |= {"processes": count, "unfinished": len(unfinished)}
-    report.values["crashed"] = sum(child.returncode not in (0, -9) for child in children)
+def warm(gpu: Gpu, report: Reporter) -> None:
+    """Compile what will be launched into Triton's cache, in parallel processes that launch nothing: one by one it would
+    take all the time. A kernel that cannot be compiled is a failure here and where it is launched."""
+    count = max(1, min(14, (os.cpu_count() or 2) - 2))
+    dry = gpu.kind == "cpu"
+    programs = [] if dry else [meta(_program(gpu, name)) for name in NETWORKS]
+    gpu.free()
+    capability = (9, 0) if dry else (gpu.properties.major, gpu.properties.minor)
+    arguments = (programs, ("linear",) if dry else OPERATORS, capability, gpu.half, dry)
+    problems = compile_ahead(launch_all, arguments, capability, count, max(1.0, report.clock.left()))
+    report.values |= {"processes": count, "problems": problems}
+    for problem in problems:
+        report.fail("compiling ahead", problem)
 
 
-def warm_shard(gpu: Gpu, shard: int, of: int) -> None:
-    """One process's share: call once what will be timed. Errors are reported by later sections."""
-    cases = sorted((case for o in OPERATORS for case in _quietly(o, gpu)), key=lambda case: _rank(case.name))
-    swept = [(case, config) for case in cases if _rank(case.name) < 2 for config in case.configs if config is not None]
-    programs = [*itertools.product(NETWORKS, BATCHES)][: 1 if gpu.kind == "cpu" else None]
-    work: list[Callable[[], Any]] = [partial(_program, gpu, *which) for which in programs]
-    work += [partial(_call, gpu, case) for case in cases]
-    work += [partial(_call, gpu, case, config=config) for case, config in swept]
-    for call in work[shard::of]:
-        with suppress(Exception), torch.inference_mode():
-            call()
-            gpu.free()
+def launch_all(
+    programs: Sequence[Program], operators: Sequence[str], capability: tuple[int, int], dtype: torch.dtype, few: bool
+) -> None:
+    """All that the suite times, on the meta device. few: a single case of each operator."""
+    for program in programs:
+        launch_buckets(program, BATCHES)
+    device = torch.device("meta")
+    for operator in operators:
+        cases = sorted(_all_cases(operator, capability), key=lambda case: _rank(case.name))
+        for case in cases[:1] if few else cases:
+            configs = [c for c in case.configs if c is not None] if _rank(case.name) < 2 and not few else []
+            for how in ({}, *({"config": config} for config in configs)):
+                with suppress(Exception):  # the section that times it says so; the other kernels must be compiled
+                    case.function(**case.make(device, dtype), **how)
 
 
-def _call(gpu: Gpu, case: Any, **more: Any) -> None:
-    case.function(**case.make(gpu.device, gpu.half), **more)
-
-
-def _program(gpu: Gpu, name: str, batch: int) -> None:
-    from clip4str.benchmarks.gpu.fused import FusedProgram, fused
+def _program(gpu: Gpu, name: str) -> Program:
+    from clip4str.benchmarks.gpu.fused import fused
     from clip4str.benchmarks.gpu.networks import sizes
     from clip4str.benchmarks.random_weights import random_network
 
-    model = random_network(sizes(gpu.kind == "cpu")[name], gpu.device)
-    weights, tables = fused(model, gpu.half, gpu.device)
-    FusedProgram(weights, tables, batch, model.charset).run()
-
-
-def _quietly(operator: str, gpu: Gpu) -> list[Any]:
-    with suppress(Exception):
-        return cases_of(operator, gpu)
-    return []
+    weights, tables = fused(random_network(sizes(dry_run=False)[name], gpu.device), gpu.half, gpu.device)
+    return Program(weights, tables, Decoding())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clip4str.kernels.collapse import candidates, collapse
 from clip4str.kernels.collapse.reference import collapse_reference
-from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases, seeded
 from clip4str.kernels.shared.variants import NETWORKS
 
 FRAMES = {"small": 32, "base16": 42}
@@ -25,7 +25,7 @@ def _case(name: str, frames: int, batch: int) -> Case:
     shape = batch, frames, network.classes
 
     def make(device: torch.device, dtype: torch.dtype) -> Arguments:
-        generator = torch.Generator(device).manual_seed(0)
+        generator = seeded(device)
         return {"logits": torch.randn(*shape, device=device, dtype=dtype, generator=generator), "steps": network.steps}
 
     def library(logits: Tensor, steps: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clip4str.kernels.crop_resize import candidates, crop_resize
-from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases, seeded
 from clip4str.kernels.shared.variants import NETWORKS, Network
 
 FRAME = (1080, 1920)
@@ -36,7 +36,7 @@ def _case(network: Network, batch: int, kind: str, layout: str, angle: int, capa
     height, width = network.image_size
 
     def make(device: torch.device, dtype: torch.dtype) -> Arguments:
-        generator = torch.Generator(device).manual_seed(0)
+        generator = seeded(device)
         shape = (FRAME[0] * 3 // 2, FRAME[1]) if layout == "nv12" else (*FRAME, 3)
         frame = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)
         quads = torch.from_numpy(_turned(boxes, angle)).to(device)

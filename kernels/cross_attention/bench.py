@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip4str.kernels.cross_attention import AttentionConfig, candidates, configuration, cross_attention
-from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases, seeded
 from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
@@ -24,7 +24,7 @@ def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
 def draw_arguments(network: Network, batch: int, X: int, device: torch.device, dtype: torch.dtype) -> Arguments:
     """What cross_attention takes."""
     d, heads, e, T, M = network.d, network.heads, network.head_dim, network.steps, network.memory
-    generator = torch.Generator(device).manual_seed(0)
+    generator = seeded(device)
 
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(*shape, device=device, dtype=dtype, generator=generator)

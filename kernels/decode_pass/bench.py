@@ -10,7 +10,7 @@ from torch import Tensor
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.decode_pass.config import HeadConfig, TableConfig, head_candidates, table_candidates
 from clip4str.kernels.decode_pass.weights import MOST_STEPS
-from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases, seeded
 from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
@@ -27,7 +27,7 @@ def cases(capability: tuple[int, int] = (9, 0)) -> list[Case]:
 def random_weights(network: Network, device: torch.device, dtype: torch.dtype) -> DecoderWeights:
     """A decoder of a network's size; scores, values and logits have the scale of trained ones."""
     T, K, C, d, h, hidden = network.steps, network.tokens, network.classes, network.d, network.heads, network.mlp
-    generator = torch.Generator(device).manual_seed(0)
+    generator = seeded(device)
 
     def draw(*shape: int, scale: float = 1.0, kind: torch.dtype = dtype) -> Tensor:
         return scale * torch.randn(*shape, device=device, dtype=kind, generator=generator)

@@ -11,7 +11,8 @@
  * dimension dense. Letters: n words, T steps (26), d width, h heads, e = d / h, M image tokens, X text tokens (16 or 0),
  * K tokens (97), C classes (95), F width of the MLP (4 d).
  *
- * Launches return at once and never synchronise, allocate or free: they may be captured in a CUDA graph. What they
+ * Launches return at once and never synchronise, allocate or free: they may be captured in a CUDA graph, after
+ * clip4str_kernels_warm. What they
  * read and write must stay valid until the stream has run them. Weights, tables and activations must be aligned to 16
  * bytes, ids and answers to their elements.
  *
@@ -101,6 +102,11 @@ CLIP4STR_API int clip4str_kernels_validate(clip4str_message *message);
  * NULL, UNSUPPORTED (network), NO_DRIVER, NO_CONTEXT, ARCHITECTURE, DRIVER, MEMORY, CORRUPT; *kernels is null then. */
 CLIP4STR_API int clip4str_kernels_open(clip4str_kernels **kernels, const char *network, const char *libcuda,
                                        clip4str_message *message);
+
+/* Finishes loading every kernel of the handle. Drivers load lazily (CUDA_MODULE_LOADING) and may leave some of it to a
+ * kernel's first launch, which inside a stream capture is an error or ends the capture: call this once after open where
+ * launches are captured that were never made before. Before CUDA 12.4 open has loaded them whole. NULL, DRIVER. */
+CLIP4STR_API int clip4str_kernels_warm(const clip4str_kernels *kernels, clip4str_message *message);
 
 /* Unloads. The handle's context must be current and nothing of it still running. null is allowed. */
 CLIP4STR_API void clip4str_kernels_close(clip4str_kernels *kernels);

@@ -59,6 +59,7 @@ int driver_open(Driver *driver, const char *path, clip4str_message *message) {
   FIND(LaunchKernel, "cuLaunchKernel")
   FIND(GetErrorString, "cuGetErrorString")
 #undef FIND
+  find(driver->library, "cuFuncLoad", &driver->FuncLoad);
   CUresult result = driver->Init(0);
   if (result != 0) {
     int code = driver_check(driver, result, "cuInit", message);

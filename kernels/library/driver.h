@@ -28,6 +28,7 @@ typedef struct {
   CUresult (*ModuleUnload)(CUmodule module);
   CUresult (*ModuleGetFunction)(CUfunction *function, CUmodule module, const char *name);
   CUresult (*FuncSetAttribute)(CUfunction function, int attribute, int value);
+  CUresult (*FuncLoad)(CUfunction function); /* null before CUDA 12.4 */
   CUresult (*LaunchKernel)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                            unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **parameters,
                            void **extra);

@@ -213,6 +213,17 @@ int clip4str_kernels_open(clip4str_kernels **out, const char *network, const cha
   return CLIP4STR_OK;
 }
 
+int clip4str_kernels_warm(const clip4str_kernels *kernels, clip4str_message *message) {
+  if (kernels == NULL) return fail(message, CLIP4STR_ERROR_NULL, "kernels: expected a handle, got null");
+  const Driver *d = &kernels->driver;
+  for (unsigned i = kernels->first; i < kernels->end && d->FuncLoad != NULL; i++) {
+    if (kernels->functions[i] == NULL) continue;
+    int code = driver_check(d, d->FuncLoad(kernels->functions[i]), launch_text((LaunchName)clip4str_table[i].launch), message);
+    if (code != CLIP4STR_OK) return code;
+  }
+  return CLIP4STR_OK;
+}
+
 void clip4str_kernels_close(clip4str_kernels *kernels) {
   if (kernels == NULL) return;
   for (unsigned i = 0; i < clip4str_table_count; i++)

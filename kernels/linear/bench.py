@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clip4str.kernels.linear import candidates, linear
-from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, SIZES, Arguments, Case, run_cases, seeded
 from clip4str.kernels.shared.variants import NETWORKS, Network
 
 
@@ -45,7 +45,7 @@ def _case(
     rows = batch * tokens
 
     def make(device: torch.device, dtype: torch.dtype) -> Arguments:
-        generator = torch.Generator(device).manual_seed(0)
+        generator = seeded(device)
 
         def draw(*shape: int, scale: float = 1.0) -> Tensor:
             return scale * torch.randn(*shape, device=device, dtype=dtype, generator=generator)

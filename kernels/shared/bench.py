@@ -38,6 +38,11 @@ class Case:
     baseline: Callable[..., Tensor] | None = None
 
 
+def seeded(device: torch.device) -> torch.Generator | None:
+    """What random arguments are drawn with; None on the meta device, where nothing is drawn."""
+    return None if device.type == "meta" else torch.Generator(device).manual_seed(0)
+
+
 def run_cases(prog: str, found: Sequence[Case]) -> int:
     """Time all cases under CUDA graphs (weights and inputs warm in the L2 cache where they fit) and print them."""
     try:

@@ -7,7 +7,7 @@ import sys
 import torch
 from torch import Tensor
 
-from clip4str.kernels.shared.bench import Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import Arguments, Case, run_cases, seeded
 from clip4str.kernels.thumbnail import candidates, thumbnail
 
 FRAMES = {"1080p": (1080, 1920), "2160p": (2160, 3840)}
@@ -30,7 +30,7 @@ def _case(name: str, size: tuple[int, int], layout: str, colour: bool) -> Case:
     read = area * (3 if layout == "rgb" else 1.5 if colour else 1)
 
     def make(device: torch.device, dtype: torch.dtype) -> Arguments:
-        generator = torch.Generator(device).manual_seed(0)
+        generator = seeded(device)
         frame = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)
         return {"frame": frame, "size": SIZE, "layout": layout, "colour": colour}
 

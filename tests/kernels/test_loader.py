@@ -222,3 +222,20 @@ def test_a_pass_on_a_gpu_answers_as_the_reference(n):
         torch.cuda.synchronize()
     assert (out.ids == expected.ids).float().mean() > 0.99
     assert (out.probs - expected.probs).abs().max() < 0.01
+
+
+def test_after_warm_no_kernel_is_loaded_inside_a_capture(library, monkeypatch):
+    monkeypatch.setenv("FAKE_CUDA_CAPTURING", "1")
+    with pytest.raises(BackendError, match="previous error during capture"):
+        library.linear(**LINEAR)
+    library.warm()
+    library.linear(**LINEAR)
+    library.tokenize(
+        n=MANY, T=26, characters_count=95, pairs_bits=9, start=0, end=1, ids=4096, characters=4096, pairs=4096, out=4096
+    )
+    monkeypatch.setenv("FAKE_CUDA_FAIL", "cuFuncLoad")
+    with pytest.raises(BackendError, match=r"clip4str_kernels_warm: [a-z_]+\.[a-z_]+: invalid argument"):
+        library.warm()
+    library.close()
+    with pytest.raises(BackendError, match="was closed"):
+        library.warm()

@@ -453,11 +453,18 @@ def test_words_are_resumed_in_a_batch_size_that_is_compiled(random_model):
     pixels = images(13, model, seed=1)
     same(backend.read(driver, pixels), want.read(driver, pixels))
     assert compiled == [16] == backend._runner.resuming.captured
-    with pytest.warns(RuntimeWarning):
-        backend._shrink(16)
-    assert backend.largest == 8
-    same(backend.read(driver, pixels), want.read(driver, pixels))
-    assert compiled == [16, 8] and set(backend._runner.resuming.captured) == {8}
+
+
+def test_words_are_resumed_after_memory_ran_out_in_the_middle_of_a_read(random_model):
+    """What is compiled then is for more images than there is room for."""
+    model, compiled = random_model(seed=3, eos_bias=3.5), []
+    backend, driver = backend_of(model, passes=(9, 6), layer=Replayed(memory_for=8))
+    backend.prepared = Prepared(compiled.append)
+    backend._runner = backend._make_runner(backend.program, 64)
+    pixels = images(13, model, seed=1)
+    with pytest.warns(RuntimeWarning, match="reading 8 at a time"):
+        same(backend.read(driver, pixels), backend_of(model, passes=(9, 6))[0].read(driver, pixels))
+    assert compiled == [16] and max(backend._runner.resuming.captured) <= 8
 
 
 def test_warm_up_captures_every_graph_of_the_batch_sizes(random_model):

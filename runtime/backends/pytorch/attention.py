@@ -1,8 +1,8 @@
 """The towers' attention, by one kernel of torch's that is always the same.
 
 Left to itself torch takes another one with another version, and on new GPUs cuDNN's, which plans for 23 to 37 ms in
-every thread and for every shape. Choosing by torch.nn.attention.sdpa_kernel would change it for the whole process, and for
-good where two threads do it at once; so the operator is called by its name.
+every thread and for every shape. Choosing by torch.nn.attention.sdpa_kernel would change it for the whole process, and
+for good where two threads do it at once; so the operator is called by its name.
 """
 
 from __future__ import annotations

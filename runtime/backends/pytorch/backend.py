@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -190,8 +190,8 @@ class TorchBackend(TorchStages, Backend):
         for rows in buckets:
             self.read(driver, self.blank(min(rows, self.batch_size)))
             if self._runner is not None and rows <= self.largest:
-                with self._on_device(), self._lock:
-                    attempt(partial(self._runner.warm_up, rows))
+                with self._on_device(), self._lock, _typed("warming up"), suppress(torch.cuda.OutOfMemoryError):
+                    self._runner.warm_up(rows)
 
     def _run_program(self, driver: PredictAndRefine, pixels: Tensor) -> Reading:
         """The program's answers as the driver gives them; rows that it left open are read further."""

@@ -1,5 +1,5 @@
-"""Which batch sizes' kernels are compiled. The first batch of a size compiles 15 to 25 of them, seconds each: that
-keeps nobody waiting who reads batches of other sizes, and captures nothing."""
+"""Which batch sizes' kernels are compiled. The first batch of a size compiles 15 to 25 of them, seconds each, which
+keeps nobody waiting who reads batches of other sizes, and no captures."""
 
 from __future__ import annotations
 

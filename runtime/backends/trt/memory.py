@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -11,6 +12,8 @@ import numpy as np
 from clip4str.core.errors import BackendError
 
 from ...cuda import CudaLayer
+
+COPIES = "CLIP4STR_COPY_BUFFERS"  # 1: copy on an integrated GPU, too
 
 
 class Stream:
@@ -101,7 +104,8 @@ class Buffer:
     """Room for `rows` rows of a tensor at an address that never changes.
 
     host: its pinned twin as an array (rows, *shape), None for what stays on the device. On an integrated GPU the two
-    are the same memory, so nothing is copied.
+    are the same memory, so nothing is copied, unless $CLIP4STR_COPY_BUFFERS is 1: a Jetson's GPU may not cache pinned
+    memory, and which costs more there, only a board can tell.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class Buffer:
             self._host_address = memory.on_host(size)
             self.host = _array_at(self._host_address, (rows, *shape), dtype)
             self.host[:] = 0  # rows that pad a batch must be indices that exist, never what was there before
-        self._copied = not (shared and stream.cuda.device.integrated)
+        self._copied = not (shared and stream.cuda.device.integrated and os.environ.get(COPIES, "0") in ("", "0"))
         self.address = memory.on_device(size) if self._copied else stream.cuda.mapped(self._host_address)
 
     def write(self, values: np.ndarray) -> None:

@@ -5,6 +5,7 @@
  *                         name grid_x grid_y grid_z block shared stream parameter/bytes...
  *   FAKE_CUDA_FAIL        name of a function that fails, such as cuLaunchKernel
  *   FAKE_CUDA_NO_CONTEXT  there is no current context
+ *   FAKE_CUDA_CAPTURING   launches are recorded: one of a function that was never loaded or launched is an error
  *
  * Parameters are read as the cubin says they are laid out (its EIATTR_KPARAM_INFO attributes), not as the library
  * believes, so that a parameter too few, too many or too narrow shows.
@@ -15,13 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INVALID_VALUE = 1, INVALID_IMAGE = 200, NO_BINARY = 209, NOT_FOUND = 500, MOST = 64, KPARAM_INFO = 0x17 };
+enum { INVALID_VALUE = 1, INVALID_IMAGE = 200, NO_BINARY = 209, NOT_FOUND = 500, INVALIDATED = 901, MOST = 64, KPARAM_INFO = 0x17 };
 
 typedef struct {
   unsigned char *image;
   const char *name;
   int parameters, sizes[MOST];
-  int shared;
+  int shared, loaded;
 } Module;
 
 static int capability(void) {
@@ -126,9 +127,17 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
   return 0;
 }
 
+int cuFuncLoad(void *function) {
+  if (fails("cuFuncLoad")) return INVALID_VALUE;
+  ((Module *)function)->loaded = 1;
+  return 0;
+}
+
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned block_x, unsigned block_y,
                    unsigned block_z, unsigned shared, void *stream, void **parameters, void **extra) {
-  const Module *module = function;
+  Module *module = function;
+  if (getenv("FAKE_CUDA_CAPTURING") && !module->loaded) return INVALIDATED;
+  module->loaded = 1;
   if (fails("cuLaunchKernel") || extra || block_y != 1 || block_z != 1 || !x || !y || !z) return INVALID_VALUE;
   if (shared > 48 * 1024 && (int)shared > module->shared) return INVALID_VALUE; /* was not asked for */
   const char *path = getenv("FAKE_CUDA_LOG");
@@ -146,6 +155,8 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
 }
 
 int cuGetErrorString(int code, const char **text) {
-  *text = code == NO_BINARY ? "no kernel image is available" : "invalid argument";
+  *text = code == NO_BINARY     ? "no kernel image is available"
+          : code == INVALIDATED ? "operation failed due to a previous error during capture"
+                                : "invalid argument";
   return 0;
 }

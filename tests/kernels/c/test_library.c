@@ -119,6 +119,8 @@ static void check_on(const char *driver) {
   snprintf(capability, sizeof capability, "%d", newest);
   setenv("FAKE_CUDA_CAPABILITY", capability, 1);
   CHECK(clip4str_kernels_open(&kernels, NULL, driver, &message) == CLIP4STR_OK);
+  CHECK(clip4str_kernels_warm(NULL, &message) == CLIP4STR_ERROR_NULL);
+  CHECK(clip4str_kernels_warm(kernels, &message) == CLIP4STR_OK);
   if (kernels == NULL) {
     fprintf(stderr, "%s\n", message.text);
     return;

@@ -159,6 +159,18 @@ def test_an_integrated_gpu_copies_nothing_to_and_from_the_host(rig, engine_bundl
     r.check_empty()
 
 
+@pytest.mark.parametrize(("value", "copies"), [("1", True), ("0", False), ("", False)])
+def test_an_integrated_gpu_that_copies_all_the_same(rig, engine_bundle, images, expected, monkeypatch, value, copies):
+    monkeypatch.setenv("CLIP4STR_COPY_BUFFERS", value)
+    r = rig(FakeGpu(integrated=True))
+    backend, driver = r.open(engine_bundle())
+    assert_same(backend.read(driver, images[:3]), expected(Decoding()), slice(3))
+    assert bool(r.gpu.calls["copy_in"]) is bool(r.gpu.calls["copy_out"]) is copies
+    assert bool(r.gpu.calls["mapped"]) is not copies
+    backend.close()
+    r.check_empty()
+
+
 def test_what_is_copied_between_host_and_device(rig, engine_bundle, images):
     r = rig()
     backend, driver = r.open(engine_bundle())
