@@ -64,7 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--rehearse", action="store_true", help="on a CPU: references, a tiny network, one or two repetitions")
     add("--dry-run", action="store_true", help="the same without what needs more than torch, triton and numpy")
     add("--chart", type=Path, metavar="FILE", help="draw the results in this file, run nothing")
-    add("--warm-shard", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser
 
 
@@ -72,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.chart:
         return _chart(args.chart)
-    if args.warm_shard:
-        return _warm_shard(args)
     if args.minutes <= 0:
         raise UsageError(f"--minutes is more than 0, not {args.minutes:g}")
     if args.dry_run and args.rehearse:
@@ -191,7 +188,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("environment", 6, call("ceilings", "environment")),
         Section("first", 25, call("first", "each_kind")),
         Section("sanitizer", 20, call("first", "sanitizer")),
-        Section("warm", 60, call("kernels", "warm", script=Path(__file__), processes=1 if on_cpu else None)),
+        Section("warm", 60, call("kernels", "warm")),
         Section("network", 50, tests(NETWORK)),
         Section("library", 20, tests(LIBRARY)),
         Section("cuda_layer", 10, tests(CUDA)),
@@ -201,6 +198,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("files", 30, call("files", "files")),
         Section("compiled", 70, call("end_to_end", "compiled", config=config("base16"), batches=others[:2])),
         Section("correctness", 80, tests(KERNELS)),
+        Section("attention", 8, call("attention", "attention")),
         Section("cross_attention", 20, call("kernels", "time_kernels", **attention)),
         Section("end_to_end_small", 30, whole("small", others)),
         Section("engines", 50, call("engines", "engines")),
@@ -224,14 +222,6 @@ def _chart(path: Path) -> int:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not results of this suite ({error})") from None
     print(f"chart: {save_chart(results, path.with_suffix('.png'))}")
-    return 0
-
-
-def _warm_shard(args: argparse.Namespace) -> int:
-    from clip4str.benchmarks.gpu.device import open_device
-    from clip4str.benchmarks.gpu.kernels import warm_shard
-
-    warm_shard(open_device(args.dry_run), *args.warm_shard)
     return 0
 
 

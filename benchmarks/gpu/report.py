@@ -138,7 +138,7 @@ def _kernels(results: dict[str, Any]) -> str:
 
 
 def _kernel(operator: str, case: dict[str, Any]) -> str:
-    name = f"{operator}: {case['name']}"
+    name = f"{operator}: {case['name']}{'' if case.get('cold_is_cold', True) else ' (warm)'}"
     return (
         f"{name:<46.46}{_number(case['cold']['median'], 1):>8}{_number(case['warm_us'], 1):>8}"
         f"{_number(case['gbs'], 0):>7}{_number(case['tflops'], 1):>9}{_percent(case['of_bound']):>7}"
