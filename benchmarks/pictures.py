@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    check_output(args.json, (".json",))
+    check_output(args.json)
     if min(args.batch, args.turns, args.threads) < 1:
         raise UsageError("--batch, --turns and --threads are 1 or more")
     if args.device not in DEVICES:

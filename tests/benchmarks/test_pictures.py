@@ -33,7 +33,7 @@ def test_the_table_is_what_was_measured(tmp_path, capsys, few_crops):
     (["--batch", "0"], "--batch, --turns and --threads are 1 or more"),
     (["--device", "abacus"], "--device knows orin-nano"),
     (["--images", "nowhere"], "nowhere: no pictures there"),
-    (["--json", "figures.txt"], "its name must end in .json"),
+    (["--json", "nowhere/figures.json"], "its folder does not exist"),
 ])  # fmt: skip
 def test_wrong_options_are_one_line(change, words, capsys):
     assert run_script(PROGRAM, main, change) == 2
