@@ -97,7 +97,8 @@ RUNTIME = [
 EXPORT = [
     "torch>=2.6",  # the network; 2.6 is the first release whose weights_only loading is safe
     "safetensors>=0.4",  # checkpoints without pickle
-    "onnx>=1.16",  # writes and checks the four stage graphs
+    "onnx>=1.19",  # writes and checks the four stage graphs; the first that takes E4M3 from numpy
+    "ml_dtypes>=0.5",  # E4M3 in numpy, for fp8 bundles; onnx has it too
     "pyyaml>=6.0",  # charsets in published configurations
 ]
 TRAIN = [

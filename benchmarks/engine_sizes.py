@@ -25,13 +25,22 @@ from clip4str.core.machine_info import busy, describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.export.bundles import BUNDLED
 from clip4str.export.engines import EngineOptions, build_engines, find_library
-from clip4str.export.int8 import Quantization
-from clip4str.export.int8.arithmetic import Range
-from clip4str.export.int8.plan import products_of, units_of
+from clip4str.export.quantization import Quantization
+from clip4str.export.quantization.arithmetic import Range
+from clip4str.export.quantization.plan import products_of, units_of
 from clip4str.export.stage_files import write_stages
 from clip4str.model import Clip4Str, load_checkpoint
 from clip4str.model.sizes import SIZES, size_name
-from clip4str.runtime.bundle import PRECISIONS, STAGES, Bundle, Manifest, describe_file, write_manifest
+from clip4str.runtime.bundle import (
+    EIGHT_BITS,
+    PRECISIONS,
+    STAGES,
+    Bundle,
+    Manifest,
+    describe_file,
+    why_too_old,
+    write_manifest,
+)
 
 PROGRAM = "engine_sizes.py"
 TARGET = "tensorrt-rtx"
@@ -45,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--networks", nargs="+", default=["small", "base16"], metavar="NAME", type=size_name, choices=list(SIZES),
         help=f"of {', '.join(SIZES)}; all but small have random weights (default: small base16)")  # fmt: skip
-    add("--precisions", nargs="+", default=list(PRECISIONS), metavar="NAME", choices=PRECISIONS,
-        help=f"of {', '.join(PRECISIONS)} (default: all)")  # fmt: skip
+    add("--precisions", nargs="+", metavar="NAME", choices=PRECISIONS,
+        help=f"of {', '.join(PRECISIONS)} (default: all that the GPU has)")  # fmt: skip
     add("--compute-capability", default="8.6", metavar="CC", help="GPU to build for (default: 8.6)")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     return parser
@@ -57,12 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = EngineOptions(TARGET, compute_capabilities=(args.compute_capability,))
     options.check()
     check_output(args.json)
+    capability = [int(number) for number in args.compute_capability.split(".")]
+    precisions = args.precisions or [name for name in PRECISIONS if not why_too_old(name, capability)]
     version = find_library(TARGET).__version__
     info = machine_info()
     print(f"TensorRT-RTX {version}, compute capability {args.compute_capability}, {describe(info)}")
     rows = []
     for name in args.networks:
-        for precision in args.precisions:
+        for precision in precisions:
             with tempfile.TemporaryDirectory() as folder:
                 bundle = write_bundle(Path(folder), network(name), precision)
                 engines = build_engines(bundle.folder, bundle.manifest, options)
@@ -83,17 +94,18 @@ def network(name: str) -> Clip4Str:
     return load_checkpoint(BUNDLED) if name == "small" else random_network(SIZES[name]).requires_grad_(False)
 
 
-def quantization(model: Clip4Str, kept: frozenset[str] = frozenset()) -> Quantization:
+def quantization(model: Clip4Str, precision: str = "int8", kept: frozenset[str] = frozenset()) -> Quantization:
     """A plan for GPUs with ranges that nobody measured: which kernels TensorRT takes does not depend on them."""
     products = [product for unit in units_of(model.config) for product in products_of(unit)]
-    return Quantization(target="gpu", ranges={product: Range(-4.0, 4.0) for product in products}, kept=kept)
+    ranges = {product: Range(-4.0, 4.0) for product in products}
+    return Quantization(target="gpu", weights="e4m3" if precision == "fp8" else "s8", ranges=ranges, kept=kept)
 
 
 def write_bundle(folder: Path, model: Clip4Str, precision: str, kept: frozenset[str] = frozenset()) -> Bundle:
-    """The stage files for GPUs, compared with nothing. kept: units of an int8 bundle that stay in half precision."""
+    """The stage files for GPUs, compared with nothing. kept: units of 8-bit bundles that stay in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    plan = quantization(model, kept) if precision == "int8" else None
-    files = write_stages(model, folder, "fp16" if precision == "int8" else precision, quantization=plan)
+    plan = quantization(model, precision, kept) if precision in EIGHT_BITS else None
+    files = write_stages(model, folder, precision if plan is None else plan.precision, quantization=plan)
     manifest = Manifest(
         name=folder.name,
         config=model.config.to_dict(),

@@ -98,14 +98,14 @@ def build_sides(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """A float32 bundle of the network, and one for each scheme of eight bits."""
     from clip4str.benchmarks.random_weights import random_checkpoint
     from clip4str.export.bundles import build_bundle
-    from clip4str.export.int8 import Int8Options, quantise
+    from clip4str.export.quantization import QuantizationOptions, quantise
     from clip4str.model import load_checkpoint
     from clip4str.model.checkpoint import BUNDLED
 
-    checkpoint, options = args.checkpoint or BUNDLED, Int8Options(args.calib_data)
+    checkpoint, options = args.checkpoint or BUNDLED, QuantizationOptions(args.calib_data)
     if args.random_weights:
         checkpoint = random_checkpoint(args.random_weights, folder)
-        options = Int8Options(args.calib_data or BUNDLED_CROPS, max_accuracy_drop=100)
+        options = QuantizationOptions(args.calib_data or BUNDLED_CROPS, max_accuracy_drop=100)
     folders = {BASE: build_bundle(checkpoint, folder / BASE, min_agreement=0, max_batch=max(32, *args.batch))}
     model, manifest = load_checkpoint(checkpoint), Bundle.open(folder / BASE).manifest
     for name, scheme in SCHEMES.items():

@@ -24,7 +24,7 @@ from clip4str.runtime.bundle import KERNELS, MANIFEST, STAGES, Bundle, Manifest,
 from clip4str.runtime.cuda import open_cuda, why_unusable
 from clip4str.runtime.images import prepare
 
-MIN_AGREEMENT = {"fp32": 0.99, "fp16": 0.99, "int8": 0.95}
+MIN_AGREEMENT = {"fp32": 0.99, "fp16": 0.99, "int8": 0.95, "fp8": 0.95}
 Say = Callable[[str], object]
 
 
@@ -41,8 +41,8 @@ def finish_bundle(
     """Build the engines of the bundle in `folder` and check their words against its ONNX files'; returns the folder.
 
     Does nothing if its engines were built from the same files by the same TensorRT on the same GPU with the same
-    options, unless `force`. min_agreement: share of words that must agree, None for 0.99, int8 0.95. The bundle stays
-    as it was until everything is done. Raises BundleError, BackendError, UsageError, ImageError, ParityError.
+    options, unless `force`. min_agreement: share of words that must agree, None for 0.99, int8 and fp8 0.95. The bundle
+    stays as it was until everything is done. Raises BundleError, BackendError, UsageError, ImageError, ParityError.
     """
     folder = Path(folder.absolute())
     bundle = Bundle.open(folder, verify=True)

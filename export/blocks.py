@@ -21,7 +21,7 @@ from clip4str.model.config import Config
 from .graph import Graph, last
 
 if TYPE_CHECKING:
-    from .int8.plan import Quantization
+    from .quantization.plan import Quantization
 
 Weights = Mapping[str, np.ndarray]
 

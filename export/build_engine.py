@@ -19,8 +19,15 @@ from clip4str.core.charset_file import read_charset
 from clip4str.core.console import Parser, fail, image_size
 from clip4str.core.errors import BackendError, Clip4StrError, ParityError, UsageError
 from clip4str.core.normalization import NORMALIZATION
-from clip4str.export.engines import HARDWARE, EngineOptions, choose_target, trtexec_commands, why_no_engines
-from clip4str.runtime.bundle import Bundle
+from clip4str.export.engines import (
+    HARDWARE,
+    EngineOptions,
+    check_precision,
+    choose_target,
+    trtexec_commands,
+    why_no_engines,
+)
+from clip4str.runtime.bundle import EIGHT_BITS, Bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
 PROGRAM = "clip4str build"
@@ -35,6 +42,7 @@ examples:
   clip4str build                                   the bundled network, float32, for a CPU
   clip4str build my.ckpt --fp16                    half precision; engines too, where TensorRT and a GPU are at hand
   clip4str build my.ckpt --int8                    8 bits, for this CPU
+  clip4str build my.ckpt --fp8                     8 bits in floating point, for Ada, Hopper, Blackwell and Thor
   clip4str build my.ckpt --int8 --target tensorrt --no-engines      for a board, on any machine; carry the bundle over,
   clip4str build bundles/my-int8                   and on the board: engines of a bundle that is there (needs no torch)
 """
@@ -71,9 +79,11 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
         Bundle.open(o.checkpoint, verify=False, later=True)  # is it one?
     target = choose_target(o.target, o.precision, is_bundle)
     engines = _engine_options(o, target)
+    if engines is not None and o.precision is not None:
+        check_precision(o.precision, engines, here=not (o.no_engines or o.trtexec))
     detail = _print if o.verbose else lambda _: None
-    if o.max_accuracy_drop is not None and o.precision != "int8":
-        raise UsageError("--max-accuracy-drop is for --int8")
+    if o.max_accuracy_drop is not None and o.precision not in EIGHT_BITS:
+        raise UsageError("--max-accuracy-drop is for --int8 and --fp8")
     if o.min_agreement is not None and not 0 <= o.min_agreement <= 1:
         raise UsageError(f"the agreement wanted is a share from 0 to 1, not {o.min_agreement:g}")
     if is_bundle:
@@ -85,7 +95,7 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
         folder = _from_checkpoint(o, target)
     done.append(_shown(folder))
     if engines is None:
-        if o.target == "auto" and o.precision == "fp16":
+        if o.target == "auto" and o.precision in ("fp16", "fp8"):
             print(f"no engines: {why_no_engines()}; where they are: {PROGRAM} {shlex.quote(done[0])}")
         return
     done.append(engines.command(done[0]))
@@ -211,6 +221,7 @@ def _parser() -> Parser:
         ("fp32", "float32 weights: exact, and fast on a CPU (default)"),
         ("fp16", "half precision: for GPUs"),
         ("int8", "8 bits in the towers, calibrated, behind an accuracy gate"),
+        ("fp8", "likewise in floating point (E4M3), for GPUs of compute capability 8.9 and newer"),
     ):
         precision.add_argument(f"--{name}", dest="precision", action="store_const", const=name, help=text)
     add("--output", metavar="DIR", help="bundle folder; default: bundles/CHECKPOINT-PRECISION")
@@ -240,20 +251,20 @@ def _add_gate_options(group: argparse._ArgumentGroup) -> None:
     add("--sample-images", metavar="DIR", help="word crops to compare words on; default: the bundled ones")
     add("--min-agreement", metavar="SHARE", type=float,
         help="share of words that must agree with the float32 network (default 0.99; "
-        "int8 has the next two)")  # fmt: skip
+        "int8 and fp8 have the next two)")  # fmt: skip
     add("--calib-data", metavar="DIR",
-        help="of int8: word crops to calibrate and check on, a folder or a labelled LMDB; default: the bundled "
+        help="of int8 and fp8: word crops to calibrate and check on, a folder or a labelled LMDB; default: the bundled "
         "samples and rendered words")  # fmt: skip
     add("--max-accuracy-drop", metavar="POINTS", type=float,
-        help="of int8: word accuracy that may be lost; layers return to higher precision until it holds "
+        help="of int8 and fp8: word accuracy that may be lost; layers return to higher precision until it holds "
         "(default 0.3)")  # fmt: skip
 
 
 def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--target", choices=TARGETS, default="auto",
-        help="what will run the bundle; auto (default): TensorRT where it and a GPU are at hand, for fp16, int8 and "
-        "bundles that are there, else onnx")  # fmt: skip
+        help="what will run the bundle; auto (default): TensorRT where it and a GPU are at hand, for fp16, int8, "
+        "fp8 and bundles that are there, else onnx")  # fmt: skip
     add("--no-engines", action="store_true", help="stop before the engines, to build them where they will run")
     add("--min-batch", metavar="N", type=int, help="fewest images per call (default 1)")
     add("--opt-batch", metavar="N", type=int, help="images per call that engines are tuned for (default 8)")

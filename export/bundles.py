@@ -33,7 +33,9 @@ from clip4str.model.checkpoint import BUNDLED, load_checkpoint
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import (
+    EIGHT_BITS,
     KERNELS,
+    PRECISIONS,
     STAGES,
     WEIGHTS,
     Bundle,
@@ -44,7 +46,6 @@ from clip4str.runtime.bundle import (
 )
 from clip4str.runtime.images import prepare
 
-PRECISIONS = ("fp32", "fp16", "int8")
 MOST_BATCH = 4096
 MODEL_CARD = "MODEL_CARD.md"
 MIN_AGREEMENT = 0.99
@@ -82,15 +83,15 @@ class Settings:
             raise UsageError(f"the agreement wanted is a share from 0 to 1, not {self.min_agreement:g}")
         if not 0 <= self.max_accuracy_drop <= 100:
             raise UsageError(f"the accuracy drop allowed is 0 to 100 points, not {self.max_accuracy_drop:g}")
-        if self.calib_data is not None and self.precision != "int8":
-            raise UsageError(f"--calib-data is for --int8; an {self.precision} bundle is not calibrated")
+        if self.calib_data is not None and self.precision not in EIGHT_BITS:
+            raise UsageError(f"--calib-data is for --int8 and --fp8; an {self.precision} bundle is not calibrated")
         if self.half_storage and self.precision != "fp32":
             raise UsageError(f"half storage is of fp32 bundles; {self.precision} ones are small already")
 
     def key(self, checkpoint: Path) -> str:
         """Equal where a build would write the same files."""
         said = {name: str(value) for name, value in vars(self).items()}
-        if self.precision == "int8":
+        if self.precision in EIGHT_BITS:
             said |= {"onnxruntime": version("onnxruntime"), "cpu": "" if self.for_gpu else weight_type(cpu_flags())}
         else:
             del said["max_accuracy_drop"]
@@ -115,19 +116,20 @@ def build_bundle(
     checkpoint: None for the bundled one. output: None for bundles/STEM-PRECISION. force: replace an existing bundle,
     even one that is up to date. say, detail: take lines of progress. settings:
 
-    precision: "fp32", "fp16" or "int8". for_gpu: for engines: int8 with half precision around it, and the decoders
-    packed for the compiled kernels. max_batch: most images per call of a stage. normalization: "half" or "clip".
-    charset, charset_test, image_size: where the checkpoint does not tell. sample_folder: word crops to compare words
-    on, None for the bundled ones. min_agreement: share of words that must agree, None for 0.99, or for int8, which has
-    its accuracy gate, for 0. torch_weights: add the network's tensors, for the torch backend. calib_data,
-    max_accuracy_drop: of int8, see export.int8. half_storage: for a checkpoint of float16 safetensors, which becomes
-    the bundle's tensors for the torch backend; the float32 stages read their weights from it.
+    precision: "fp32", "fp16", "int8" or "fp8". for_gpu: for engines: int8 with half precision around it, and the
+    decoders packed for the compiled kernels; fp8 always is. max_batch: most images per call of a stage. normalization:
+    "half" or "clip". charset, charset_test, image_size: where the checkpoint does not tell. sample_folder: word crops
+    to compare words on, None for the bundled ones. min_agreement: share of words that must agree, None for 0.99, or for
+    int8 and fp8, which have an accuracy gate, for 0. torch_weights: add the network's tensors, for the torch backend.
+    calib_data, max_accuracy_drop: of these two, see export.quantization. half_storage: for a checkpoint of float16
+    safetensors, which becomes the tensors for the torch backend; the float32 stages read their weights from it.
 
     The folder appears when everything is done, or not at all. Raises UsageError, CheckpointError, CharsetError,
     ImageError, ParityError, DataError.
     """
     how = Settings(**settings)
     how.check()
+    how = replace(how, for_gpu=how.for_gpu or how.precision == "fp8")
     source = Path(checkpoint) if checkpoint is not None else _bundled()
     name = source.absolute().parent.name if source.name == WEIGHTS_FILE else source.stem
     target = Path(output) if output is not None else Path("bundles") / f"{name}-{how.precision}"
@@ -152,8 +154,8 @@ def build_bundle(
         if note := untrained(model.charset, parity.read, sample_labels(how.sample_folder)):
             say(note)
         agreement = how.min_agreement
-        agreement = (0 if how.precision == "int8" else MIN_AGREEMENT) if agreement is None else agreement
-        half = how.precision == "fp16" or (how.precision == "int8" and how.for_gpu)
+        agreement = (0 if how.precision in EIGHT_BITS else MIN_AGREEMENT) if agreement is None else agreement
+        half = how.precision == "fp16" or (how.precision in EIGHT_BITS and how.for_gpu)
         if half or how.torch_weights:
             check_half(parity.activations, half, say)
         parity.check(agreement)
@@ -184,11 +186,12 @@ def _write_files(
     if how.half_storage:
         shutil.copyfile(source, weights)
         files = [*write_stages(model, folder, how.precision, say, detail, storage=HalfStorage(weights)), weights]
-    elif how.precision == "int8":
-        from clip4str.export.int8 import Int8Options, quantise
+    elif how.precision in EIGHT_BITS:
+        from clip4str.export.quantization import QuantizationOptions, quantise
 
         calib_data = None if how.calib_data is None else Path(how.calib_data)
-        options = Int8Options(calib_data, how.max_accuracy_drop, "gpu" if how.for_gpu else "cpu")
+        device = "gpu" if how.for_gpu else "cpu"
+        options = QuantizationOptions(calib_data, how.max_accuracy_drop, device, precision=how.precision)
         files, quantization = quantise(model, folder, options, normalization=how.normalization, say=say, detail=detail)
     else:
         files = write_stages(model, folder, how.precision, say, detail)

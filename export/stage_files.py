@@ -17,7 +17,7 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.bundle import STAGES
 
 if TYPE_CHECKING:
-    from clip4str.export.int8.plan import Quantization
+    from clip4str.export.quantization.plan import Quantization
 
 Say = Callable[[str], object]
 
@@ -36,7 +36,7 @@ def write_stages(
     precision: of floating-point values, "fp32" or "fp16". quantization: of the towers' products, None for none.
     storage: a file of the folder that weights are read from, where they are in it.
     """
-    name = precision if quantization is None else "int8"
+    name = precision if quantization is None else quantization.name
     metadata = {"clip4str": clip4str.__version__, "precision": name, "charset": model.charset.characters}
     written: list[Path] = []
     for stage in STAGES:

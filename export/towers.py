@@ -12,8 +12,8 @@ Names, shapes and types of their inputs and outputs are the bundle's contract. N
 draft: the id that each of the F frames of the draft head shows, where the network has one; see runtime/drafts.py.
 Keys and values are float32, in half precision float16: the fused kernels read them as the engines write them.
 
-`quantization`, the plan of an int8 bundle, says which products of the blocks are quantised, and how; `precision` is
-that of everything else.
+`quantization`, the plan of an eight-bit bundle, says which products of the blocks are quantised, and how; `precision`
+is that of everything else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .blocks import Weights, kv_shape, layer_norm, linear, named, residual_block
 from .graph import MASKED, OPSET, Graph
 
 if TYPE_CHECKING:
-    from .int8.plan import Quantization
+    from .quantization.plan import Quantization
 
 FLOAT, INT32 = TensorProto.FLOAT, TensorProto.INT32
 
@@ -100,7 +100,7 @@ def text_graph(model: Clip4Str, precision: str, quantization: Quantization | Non
 
 
 def embedded(g: Graph, bpe: str, table: np.ndarray, name: str, small: bool) -> str:
-    """Rows of the table; if `small` it is stored in half: CLIP's is two thirds of a base size's int8 text stage."""
+    """Rows of the table; if `small` it is stored in half: CLIP's is two thirds of a base size's 8-bit text stage."""
     if not small or g.precision == "fp16":
         return g.op("Gather", g.weight(name, table), bpe)
     return g.op("Cast", g.op("Gather", g.constant(name, g.halved(name, table)), bpe), to=FLOAT)

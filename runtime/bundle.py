@@ -21,8 +21,10 @@ from clip4str.core.atomic_files import replaced
 from clip4str.core.errors import BundleError
 
 from .manifest import (
+    EIGHT_BITS,
     FORMAT_VERSION,
     KERNELS,
+    LEAST_CAPABILITY,
     MANIFEST,
     MOST_MANIFEST_BYTES,
     OUTPUTS,
@@ -32,14 +34,15 @@ from .manifest import (
     Manifest,
     parse_manifest,
     stage_shapes,
+    why_too_old,
 )
 from .onnx_files import MOST_BYTES, External, external_tensors
 from .sealed import sealed
 from .what_is import describe_folder
 
 __all__ = [
-    "FORMAT_VERSION", "KERNELS", "MANIFEST", "OUTPUTS", "PRECISIONS", "STAGES", "WEIGHTS", "Bundle", "Manifest",
-    "describe_file", "file_sha256", "stage_shapes", "write_manifest",
+    "EIGHT_BITS", "FORMAT_VERSION", "KERNELS", "LEAST_CAPABILITY", "MANIFEST", "OUTPUTS", "PRECISIONS", "STAGES",
+    "WEIGHTS", "Bundle", "Manifest", "describe_file", "file_sha256", "stage_shapes", "why_too_old", "write_manifest",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -23,7 +23,9 @@ MANIFEST = "manifest.json"
 STAGES = ("image", "visual", "text", "cross")
 WEIGHTS = "weights"  # further stages that bundles may have: the network's tensors, for the torch backend
 KERNELS = "kernels"  # and the decoders packed for the compiled kernels, for the TensorRT backend
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
+EIGHT_BITS = ("int8", "fp8")
+LEAST_CAPABILITY = {"fp8": (8, 9)}  # of GPUs that have it; the other precisions run on all that TensorRT knows
 # What a manifest may make us read, hold and print: generous for any network of this kind, small for a machine.
 MOST_MANIFEST_BYTES = 1_000_000
 MOST_NESTED = 16
@@ -45,7 +47,7 @@ class Manifest:
     config: the network's dimensions and temperature (model.Config as a dict). normalization: "half" (mean = std = 0.5)
     or "clip". files: name -> {"sha256": hex, "bytes": int}. stages: stage -> file name. parity: figures of the build's
     gate. built_by: versions of what wrote it. checkpoint: {"name", "sha256"} of the weights it came from.
-    quantization: how an int8 bundle is quantised, and what its accuracy gate measured. engines: TensorRT's, where
+    quantization: how an eight-bit bundle is quantised, and what its accuracy gate measured. engines: TensorRT's, where
     there are any: their files, and what they were built with and for. key: of all that the stage files depend on.
     """
 
@@ -83,6 +85,18 @@ class Manifest:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=True) + "\n"
+
+
+def why_too_old(precision: str, capability: Sequence[int]) -> str:
+    """Why a GPU of this compute capability cannot run engines of a precision, "" if it can."""
+    least = LEAST_CAPABILITY.get(precision, (0, 0))
+    if tuple(capability) >= least:
+        return ""
+    here, wanted = (".".join(map(str, numbers)) for numbers in (capability, least))
+    return (
+        f"{precision} is for GPUs of compute capability {wanted} and newer (Ada, Hopper, Blackwell, Thor), not {here}; "
+        "build the checkpoint with --int8 or --fp16"
+    )
 
 
 OUTPUTS = {

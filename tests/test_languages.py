@@ -22,7 +22,7 @@ from clip4str.core.errors import UsageError
 from clip4str.core.text import default_test
 from clip4str.export import decoders
 from clip4str.export.build_engine import main as build
-from clip4str.export.int8 import build as int8_build
+from clip4str.export.quantization import build as int8_build
 from clip4str.model import load_checkpoint, save_checkpoint
 from clip4str.model.sizes import SIZES
 from clip4str.runtime import Recognizer

@@ -16,8 +16,8 @@ import clip4str
 
 ROOT = Path(clip4str.__file__).resolve().parents[1]
 EXCEPTIONS = {  # (file, room that it imports although it comes later): why
-    ("export/int8/samples.py", "data"): "words of an LMDB folder to choose scales by, where one is named",
-    ("export/int8/samples.py", "training"): "words drawn from a font to choose scales by, where one is named",
+    ("export/quantization/samples.py", "data"): "words of an LMDB folder to choose scales by, where one is named",
+    ("export/quantization/samples.py", "training"): "words drawn from a font to choose scales by, where one is named",
 }
 
 

@@ -13,7 +13,7 @@ the ONNX files, and only the number of images varies.
 """
 
 from .build import build_engines, engine_key
-from .library import choose_target, find_library, why_no_engines
+from .library import check_precision, choose_target, find_library, why_no_engines
 from .options import HARDWARE, TARGETS, EngineOptions
 from .trtexec import trtexec_commands
 
@@ -22,6 +22,7 @@ __all__ = [
     "TARGETS",
     "EngineOptions",
     "build_engines",
+    "check_precision",
     "choose_target",
     "engine_key",
     "find_library",

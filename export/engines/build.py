@@ -16,7 +16,7 @@ from clip4str.runtime.backends.trt.library import logger_of
 from clip4str.runtime.bundle import STAGES, Manifest
 
 from .build_log import Facts, facts_of
-from .library import Tools, compute_capability, find_library, hardware_level, tools_here
+from .library import Tools, check_capabilities, compute_capability, find_library, hardware_level, tools_here
 from .listening import Listener, interruptible, monitor_of, one_line
 from .options import MIB, EngineOptions
 from .shapes import input_shapes, output_shapes
@@ -42,6 +42,7 @@ def build_engines(
     options.check()
     library = find_library(options.target)
     tools = tools_here(library, options)
+    check_capabilities(manifest.precision, tools.compute_capabilities)
     cache = None
     if options.target == "tensorrt":
         cache = TimingCache(options.timing_cache or default_cache(tools), say)

@@ -24,12 +24,13 @@ _LINE = re.compile(
 _TENSOR = re.compile(r"Name: (?P<name>.*?), Dimensions: \[(?P<sizes>[-\d,]*)\].*?Datatype: (?P<type>\w+)")
 _FUSED = re.compile(r"_*myl_([A-Za-z]+)_myl\d+_\d+$")
 _MOVES = {"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"}
+_EIGHT_BITS = ("Int8", "FP8")
 _BOOKKEEPING = {"shape_call", "signal", "wait"}  # on the host, and between streams
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """sizes: -1 where they vary. type: "Half", "Int8", "Float", ..."""
+    """sizes: -1 where they vary. type: "Half", "Int8", "FP8", "Float", ..."""
 
     name: str
     sizes: tuple[int, ...]
@@ -83,16 +84,18 @@ class Layer:
     @property
     def unpacks_weights(self) -> bool:
         """Turns 8-bit weights into wider ones, at every run: the product after it gains nothing."""
-        small = any(t.type == "Int8" and len(t.sizes) > 1 for t in self.constants)
+        small = any(t.type in _EIGHT_BITS and len(t.sizes) > 1 for t in self.constants)
         return small and not self.is_product and not self.is_attention
 
     @property
     def product_type(self) -> str:
-        """Of a matrix product: the wider of what goes in, "Int8" only if both sides are."""
+        """Of a matrix product: the wider of what goes in, "Int8" or "FP8" only if both sides are."""
         types = {self.inputs[0].type} if self.inputs else set()
         weights = max((*self.inputs[1:], *self.constants), key=lambda t: t.elements, default=None)
         types |= {weights.type} if weights is not None else set()
-        return next((t for t in ("Float", "Half") if t in types), "Int8" if types == {"Int8"} else "other")
+        return next(
+            (t for t in ("Float", "Half") if t in types), next((t for t in _EIGHT_BITS if types == {t}), "other")
+        )
 
 
 @dataclass(frozen=True)

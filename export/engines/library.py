@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from clip4str.core.errors import BackendError
 from clip4str.runtime import cuda
 from clip4str.runtime.backends.trt.library import MODULES, NAMES, find_library
+from clip4str.runtime.bundle import why_too_old
+from clip4str.runtime.cuda import Device
 
 from .options import EngineOptions
 
@@ -32,8 +35,8 @@ class Tools:
 
 
 def choose_target(target: str, precision: str | None, finishing: bool = False) -> str:
-    """What `auto` stands for: the TensorRT that is here, where there is a GPU, for fp16, int8 and bundles that are
-    there already (`finishing`); else "onnx". Other targets stand for themselves."""
+    """What `auto` stands for: the TensorRT that is here, where there is a GPU, for fp16, int8, fp8 and bundles that
+    are there already (`finishing`); else "onnx". Other targets stand for themselves."""
     if target != "auto":
         return target
     if not finishing and precision in (None, "fp32"):
@@ -60,12 +63,32 @@ def tools_here(library: Any, options: EngineOptions) -> Tools:
         return Tools(options.target, version, "", options.compute_capabilities)
     if (why := cuda.why_unusable()) is not None:
         raise BackendError(f"TensorRT builds engines on the GPU that will run them, and none can be used: {why}")
+    device = _gpu_here()
+    return Tools(options.target, version, device.name, (device.compute_capability,))
+
+
+def _gpu_here() -> Device:
     layer = cuda.open_cuda()
     try:
-        device = layer.device
+        return layer.device
     finally:
         layer.close()
-    return Tools(options.target, version, device.name, (device.compute_capability,))
+
+
+def check_precision(precision: str, options: EngineOptions, here: bool) -> None:
+    """Raises BackendError, before anything is built: the GPUs that engines are for cannot run them. here: is this
+    machine's the one, where it has one and the options name none?"""
+    capabilities = options.compute_capabilities
+    if here and options.target == "tensorrt" and cuda.why_unusable() is None:
+        capabilities = (_gpu_here().compute_capability,)
+    check_capabilities(precision, capabilities)
+
+
+def check_capabilities(precision: str, capabilities: Iterable[str]) -> None:
+    """Raises BackendError: GPUs of one of these, such as "8.7", cannot run engines of this precision."""
+    for capability in capabilities:
+        if why := why_too_old(precision, [int(number) for number in capability.split(".")]):
+            raise BackendError(why)
 
 
 def compute_capability(library: Any, capability: str) -> Any:

@@ -71,6 +71,9 @@ class OrtBackend(Backend):
         # into the next session's run, whose cores they would steal.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.load_model_format", "ONNX")  # no other that bytes might look like
+        if bundle.manifest.precision == "fp8":
+            # Else it moves E4M3 to before operators that do not take it, and then refuses the graph.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         path = bundle.path(stage)
         with bundle.graph(stage) as (source, elsewhere):
             try:

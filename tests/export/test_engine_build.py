@@ -25,11 +25,12 @@ from clip4str.export.engines.shapes import input_shapes, output_shapes
 from clip4str.model import Clip4Str
 from clip4str.model.draft import DraftHead, frames_per_column
 from clip4str.model.sizes import SIZES
-from clip4str.runtime.bundle import STAGES, Bundle, describe_file, write_manifest
+from clip4str.runtime.bundle import EIGHT_BITS, STAGES, Bundle, describe_file, write_manifest
 from clip4str.training.draft import with_head
 
 pytest.importorskip("tensorrt_rtx")
 OPTIONS = EngineOptions("tensorrt-rtx", max_batch=16, compute_capabilities=("8.6", "8.9"), verbose=True)
+OPTIONS_OF = {"fp8": replace(OPTIONS, compute_capabilities=("8.9", "12.0"))}
 TOWERS = ("image", "text")
 FEW_LAYERS = {"image_layers": 4, "text_layers": 4, "vocabulary": 2562}
 NETWORKS = {"small": SIZES["small"], "base16": replace(SIZES["base16"], **FEW_LAYERS), "whole base16": SIZES["base16"]}
@@ -47,7 +48,7 @@ class Built:
     bundle: Bundle
     engines: dict
     log: dict[str, str]  # all that TensorRT said, by stage
-    kept: frozenset[str]  # units of int8 that stay in half precision
+    kept: frozenset[str]  # units of int8 and fp8 that stay in half precision
 
     def facts(self, stage: str) -> Facts:
         return facts_of(self.log[stage])
@@ -67,7 +68,7 @@ def built(tmp_path_factory):
     def build(name: str, precision: str) -> Built:
         if (name, precision) not in made:
             folder = tmp_path_factory.mktemp("engines") / f"{name}-{precision}"
-            kept = KEPT if precision == "int8" else frozenset()
+            kept = KEPT if precision in EIGHT_BITS else frozenset()
             bundle = write_bundle(folder, network(name), precision, kept)
             lines: list[str] = []
             log: dict[str, str] = {}
@@ -77,7 +78,8 @@ def built(tmp_path_factory):
                     log[line.partition(" ")[0]] = "\n".join(line.removeprefix("[V] ") for line in lines)
                     lines.clear()
 
-            engines = build_engines(folder, bundle.manifest, OPTIONS, say=say, detail=lines.append)
+            options = OPTIONS_OF.get(precision, OPTIONS)
+            engines = build_engines(folder, bundle.manifest, options, say=say, detail=lines.append)
             made[name, precision] = Built(bundle, engines, log, kept)
         return made[name, precision]
 
@@ -105,7 +107,7 @@ def products(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
     return eight, {node.name for node in gemms} - eight
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
 def test_every_attention_is_one_kernel(built, name, precision):
     result, config = built(name, precision), network(name).config
     expected = {"image": config.image_layers, "text": config.text_layers, "visual": 2, "cross": 2}
@@ -130,22 +132,24 @@ def test_half_engines_compute_in_half(built, name):
         assert result.nodes(stage, "Gemm") <= facts.products_of("Half")
 
 
-def test_eight_bit_products_are_eight_bit_products(built, name):
-    result = built(name, "int8")
+@pytest.mark.parametrize("precision, kind", [("int8", "Int8"), ("fp8", "FP8")])
+def test_eight_bit_products_are_eight_bit_products(built, name, precision, kind):
+    result = built(name, precision)
     for stage in TOWERS:
         facts = result.facts(stage)
         eight, half = products(result.graph(stage))
         layers = network(name).config.image_layers if stage == "image" else network(name).config.text_layers
         assert len(eight) >= 4 * (layers - 1) + 2 and half
-        assert eight <= facts.products_of("Int8") and not eight & facts.products_of("Half")
-        assert half <= facts.products_of("Half") and not half & facts.products_of("Int8")
-        assert not facts.unpacked and "Float" not in facts.products
+        assert eight <= facts.products_of(kind) and not eight & facts.products_of("Half")
+        assert half <= facts.products_of("Half") and not half & facts.products_of(kind)
+        assert not facts.unpacked and set(facts.products) == {kind, "Half"}
     for stage in ("visual", "cross"):
         assert products(result.graph(stage))[0] == set() and set(result.facts(stage).products) == {"Half"}
 
 
-def test_units_that_were_kept_stay_half(built, name):
-    result = built(name, "int8")
+@pytest.mark.parametrize("precision", EIGHT_BITS)
+def test_units_that_were_kept_stay_half(built, name, precision):
+    result = built(name, precision)
     for stage, unit, names in (("image", "resblocks.1", {"c_fc", "c_proj"}), ("text", "resblocks.0", {"out_proj"})):
         in_half = result.facts(stage).products_of("Half") & result.nodes(stage, "Gemm")
         found = [re.search(r"(resblocks\.\d+)/(\w+)$", node) for node in in_half]
@@ -153,7 +157,7 @@ def test_units_that_were_kept_stay_half(built, name):
         assert names <= {match[2] for match in found if match}
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
 def test_nothing_is_merely_moved_or_cast_between_layers(built, name, precision):
     """But for pixels that come in as float32, and in 8 bits for the heads that an attention leaves side by side."""
     result, config = built(name, precision), network(name).config
@@ -173,6 +177,7 @@ def test_launches_stay_few(built, name):
     layers = network(name).config.image_layers
     assert built(name, "fp16").facts("image").launches <= 11 * layers + 8
     assert built(name, "int8").facts("image").launches <= 13 * layers + 8
+    assert built(name, "fp8").facts("image").launches <= 10 * layers + 8
     for stage in ("visual", "cross"):
         assert built(name, "fp16").facts(stage).launches <= 24
 
@@ -187,7 +192,7 @@ def test_float32_is_float32_and_fuses_no_attention(built, name):
         assert not facts.doubts(stage, result.bundle.manifest)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "fp8"])
 def test_only_the_number_of_images_varies(built, name, precision):
     result, manifest = built(name, precision), built(name, precision).bundle.manifest
     narrow = "Float" if precision == "fp32" else "Half"
@@ -234,8 +239,8 @@ def test_what_the_manifest_gets(built):
 
 
 def test_smaller_types_make_smaller_engines(built, name):
-    sizes = {p: (built(name, p).bundle.folder / "image.plan").stat().st_size for p in ("fp32", "fp16", "int8")}
-    assert sizes["fp32"] > 1.6 * sizes["fp16"] and sizes["fp16"] > 1.05 * sizes["int8"]
+    sizes = {p: (built(name, p).bundle.folder / "image.plan").stat().st_size for p in ("fp32", "fp16", *EIGHT_BITS)}
+    assert sizes["fp32"] > 1.6 * sizes["fp16"] and sizes["fp16"] > 1.03 * max(sizes[p] for p in EIGHT_BITS)
 
 
 def test_the_key_covers_what_decides(built):

@@ -14,13 +14,13 @@ from PIL import Image
 
 from clip4str.core.errors import ParityError, UsageError
 from clip4str.core.text import Charset
-from clip4str.export.int8 import Int8Options, build, quantise
-from clip4str.export.int8.arithmetic import Range
-from clip4str.export.int8.build import by_sensitivity
-from clip4str.export.int8.gate import Attempt, Gate, pass_gate, plain
-from clip4str.export.int8.plan import Quantization, products_of, units_of
-from clip4str.export.int8.samples import Sample
 from clip4str.export.parity_images import BUNDLED_CROPS
+from clip4str.export.quantization import QuantizationOptions, build, quantise
+from clip4str.export.quantization.arithmetic import Range
+from clip4str.export.quantization.build import by_sensitivity
+from clip4str.export.quantization.gate import Attempt, Gate, pass_gate, plain
+from clip4str.export.quantization.plan import Quantization, products_of, units_of
+from clip4str.export.quantization.samples import Sample
 from clip4str.export.stage_files import write_stages
 from clip4str.export.untrained import untrained
 from clip4str.model import load_checkpoint
@@ -46,7 +46,7 @@ def built(bundled, tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("built"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "time_in_turn", fixed_is_faster)
-        files, facts = quantise(bundled, folder, Int8Options(BUNDLED_CROPS, 5.0), say=said.append)
+        files, facts = quantise(bundled, folder, QuantizationOptions(BUNDLED_CROPS, 5.0), say=said.append)
     assert sorted(path.name for path in files) == sorted(f"{stage}.onnx" for stage in STAGES)
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)  # nothing left over
     return folder, facts, said
@@ -116,7 +116,7 @@ def test_a_sabotaged_unit_goes_back_and_the_build_passes(bundled, tmp_path, monk
     monkeypatch.setattr(build, "best_smoothing", sabotage)
     monkeypatch.setattr(build, "time_in_turn", fixed_is_faster)
     said = []
-    _, facts = quantise(bundled, tmp_path, Int8Options(BUNDLED_CROPS, 5.0), say=said.append)
+    _, facts = quantise(bundled, tmp_path, QuantizationOptions(BUNDLED_CROPS, 5.0), say=said.append)
     attempts = facts["gate"]["attempts"]
     assert attempts[1]["drop"] > 5 >= attempts[2]["drop"] and len(attempts) == 3
     assert facts["kept"] == ["image.0.mlp"] and attempts[2]["kept"] == 1
@@ -154,6 +154,14 @@ def test_a_network_that_nothing_helps_is_refused(network, target, rest):
     assert seen[-1] == set(units)
 
 
+def test_the_table_of_an_fp8_bundle_is_of_fp8(network):
+    names, units = [], units_of(network.config)
+    gate = FakeGate(network, lambda plan: 0.0 if plan.kept else 1.0)
+    attempt, gate.attempt = gate.attempt, lambda name, *rest: names.append(name) or attempt(name, *rest)
+    pass_gate(gate, Quantization(target="gpu", weights="e4m3"), 0.3, lambda p: [p], lambda: units)
+    assert names == ["fp8", "fp8, 1 of 6 units fp16"]
+
+
 @pytest.mark.parametrize("target, way_out", [("gpu", "--fp16"), ("cpu", "--fp32")])
 def test_an_int8_bundle_in_which_nothing_is_quantised_is_refused(network, target, way_out):
     units = units_of(network.config)
@@ -170,7 +178,7 @@ def test_random_weights_lose_nothing_when_all_is_float32_again(network, tmp_path
     for i, sample in enumerate(noise(24, seed=1)):
         sample.image.save(folder / f"{i}.png")
     with pytest.raises(ParityError, match="all 6 units had to go back to float32, so nothing would be quantised"):
-        quantise(network, tmp_path, Int8Options(folder, 0.0), say=said.append)
+        quantise(network, tmp_path, QuantizationOptions(folder, 0.0), say=said.append)
     assert "100.00 %" in next(line for line in said if line.startswith("int8, 6 of 6 units"))
 
 
@@ -254,9 +262,16 @@ def test_the_standard_protocol(word, compared):
 
 def test_int8_for_something_else():
     with pytest.raises(UsageError, match="'cpu' or 'gpu', not 'tpu'"):
-        Int8Options(device_target="tpu")
+        QuantizationOptions(device_target="tpu")
     with pytest.raises(UsageError, match="of a CPU's bundle, not 'dynamic'"):
-        Int8Options(device_target="gpu", scheme="dynamic")
+        QuantizationOptions(device_target="gpu", scheme="dynamic")
+
+
+def test_fp8_is_for_gpus_alone():
+    with pytest.raises(UsageError, match="fp8 is for 'gpu', not 'cpu'"):
+        QuantizationOptions(precision="fp8")
+    with pytest.raises(UsageError, match="eight bits are int8 or fp8, not 'fp4'"):
+        QuantizationOptions(device_target="gpu", precision="fp4")
 
 
 def test_unsigned_weights_reach_the_files(network, monkeypatch, tmp_path):
@@ -268,24 +283,27 @@ def test_unsigned_weights_reach_the_files(network, monkeypatch, tmp_path):
     folder.mkdir()
     for i, sample in enumerate(noise(12)):
         sample.image.save(folder / f"{i}.png")
-    _, facts = quantise(network, tmp_path, Int8Options(folder, 100.0))
+    _, facts = quantise(network, tmp_path, QuantizationOptions(folder, 100.0))
     assert facts["weights"] == "u8"
     types = {t.name: t.data_type for t in onnx.load(tmp_path / "image.onnx").graph.initializer}
     stored = [kind for name, kind in types.items() if name.endswith(("c_fc.weight", "out_proj.weight"))]
     assert set(stored) == {onnx.TensorProto.UINT8}
 
 
-def test_for_a_gpu_decoders_are_half(network, tmp_path):
-    from clip4str.export.int8.gate import stage_bundle
+@pytest.mark.parametrize("precision, bits", [("int8", "s8"), ("fp8", "e4m3")])
+def test_for_a_gpu_decoders_are_half(network, tmp_path, precision, bits):
+    from clip4str.export.quantization.gate import stage_bundle
 
     folder = tmp_path / "crops"
     folder.mkdir()
     for i, sample in enumerate(noise(12)):
         sample.image.save(folder / f"{i}.png")
     said = []
-    _, facts = quantise(network, tmp_path, Int8Options(folder, 100.0, "gpu"), say=said.append)
-    assert (facts["rest"], facts["activations"], facts["weights"]) == ("fp16", "s8", "s8") and "schemes" not in facts
-    assert any("says nothing of a GPU" in line for line in said)
-    bundle: Bundle = stage_bundle(network, tmp_path, "half")
+    options = QuantizationOptions(folder, 100.0, "gpu", precision=precision)
+    _, facts = quantise(network, tmp_path, options, say=said.append)
+    assert (facts["rest"], facts["activations"], facts["weights"]) == ("fp16", bits, bits) and "schemes" not in facts
+    assert any("says nothing of a GPU" in line for line in said) and said[0].startswith(f"{precision}: ")
+    assert facts["gate"]["attempts"][-1]["network"] == precision
+    bundle: Bundle = stage_bundle(network, tmp_path, "half", precision)
     visual_kv, _ = OrtBackend(bundle, threads=1).image(np.zeros((2, 3, 32, 64), np.float32))
     assert visual_kv.dtype == np.float16

@@ -13,9 +13,9 @@ from int8_networks import HERE, optimised_kinds, plan_of, session
 from onnx import TensorProto, numpy_helper
 
 from clip4str.export.graph import Graph
-from clip4str.export.int8.arithmetic import Range, activation_scale, quantised_weights
-from clip4str.export.int8.plan import Quantization, products_of, unit_of, units_of, weight_of
-from clip4str.export.int8.products import Emulate, stage_outputs
+from clip4str.export.quantization.arithmetic import U8, Range, activation_scale, quantised_weights
+from clip4str.export.quantization.plan import Quantization, products_of, unit_of, units_of, weight_of
+from clip4str.export.quantization.products import Emulate, stage_outputs
 from clip4str.export.stage_files import stage_graph, write_stages
 from clip4str.runtime.bundle import STAGES
 
@@ -278,7 +278,7 @@ def test_scales_of_a_plan_are_those_in_the_file(network, plans, folders):
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     plan, state = plans["cpu"], {k: v.numpy() for k, v in network.state_dict().items()}
     for product in (p for unit in units_of(network.config) if unit.startswith("image") for p in products_of(unit)):
-        place = activation_scale(plan.ranges[product], symmetric=False)
+        place = activation_scale(plan.ranges[product], U8)
         assert arrays[f"{product}.input_scale"] == place.scale and arrays[f"{product}.input_zero"] == place.zero
         if product not in plan.folds and "in_proj" not in product:
             integers, scales = quantised_weights(state[weight_of(product)])

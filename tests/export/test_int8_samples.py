@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from clip4str.core.errors import ImageError, UsageError
-from clip4str.export.int8 import samples
-from clip4str.export.int8.samples import CALIBRATED, GATED, load_samples, multiplications, rendered_words
+from clip4str.export.quantization import samples
+from clip4str.export.quantization.samples import CALIBRATED, GATED, load_samples, multiplications, rendered_words
 from clip4str.model.config import Config
 
 SMALL = Config(image_size=(32, 128), patch_size=(32, 4), image_width=192, image_layers=6)

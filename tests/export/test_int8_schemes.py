@@ -9,9 +9,9 @@ import pytest
 from int8_networks import calibration_of, plan_of
 
 from clip4str.core.cpu import cpu_flags, weight_type
-from clip4str.export.int8 import build
-from clip4str.export.int8.build import choose_scheme
-from clip4str.export.int8.schemes import MARGIN, faster_scheme, time_in_turn
+from clip4str.export.quantization import build
+from clip4str.export.quantization.build import choose_scheme
+from clip4str.export.quantization.schemes import MARGIN, faster_scheme, time_in_turn
 from clip4str.export.stage_files import write_stages
 
 

@@ -30,6 +30,11 @@ def test_tensorrt_makes_integer_products_of_them(network, tmp_path):
 
 def rtx_layers(trt, path: Path) -> list[str]:
     """What the compiler says of its layers, a line each."""
+    return rtx_build(trt, path, "SM89")[1]
+
+
+def rtx_build(trt, path: Path, capability: str) -> tuple[bytes, list[str]]:
+    """The engine, and what the compiler says of its layers, a line each."""
 
     class Log(trt.ILogger):
         lines: list[str]
@@ -52,6 +57,7 @@ def rtx_layers(trt, path: Path) -> list[str]:
     profile.set_shape(network.get_input(0).name, (1, *shape), (4, *shape), (8, *shape))
     config.add_optimization_profile(profile)
     config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-    assert builder.build_serialized_network(network, config) is not None
-    return [line for line in log.lines if "LayerType" in line]
+    config.set_compute_capability(getattr(trt.ComputeCapability, capability), 0)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None
+    return bytes(plan), [line for line in log.lines if "LayerType" in line]

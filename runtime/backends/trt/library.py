@@ -17,7 +17,7 @@ from typing import Any
 
 from clip4str.core.errors import BackendError, first_line
 
-from ...bundle import Bundle
+from ...bundle import Bundle, why_too_old
 from ...cuda import Device
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -58,6 +58,8 @@ def check_library(bundle: Bundle, version: str) -> None:
 def check_gpu(bundle: Bundle, device: Device) -> None:
     """Can this GPU run the bundle's engines? Raises BackendError; warns where they merely were not tuned for it."""
     engines = bundle.manifest.engines
+    if why := why_too_old(bundle.manifest.precision, device.capability):
+        raise BackendError(f"{bundle.folder}: {why}")
     built = [str(capability) for capability in engines.get("compute_capabilities", ())]
     if not built:
         return

@@ -83,6 +83,28 @@ def test_the_gpus_architecture(rig, engine_bundle, here, built, level, outcome):
         r.open(folder)[0].close()
 
 
+@pytest.mark.parametrize(
+    "here, fits", [((8, 7), False), ((8, 6), False), ((8, 9), True), ((9, 0), True), ((11, 0), True)]
+)
+def test_fp8_engines_on_a_gpu_that_has_no_fp8(rig, engine_bundle, here, fits):
+    """Whatever they say that they were built for."""
+    r = rig(FakeGpu(capability=here))
+    folder = engine_bundle(compute_capabilities=["8.0"], hardware_compatibility="ampere_plus")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["precision"] = "fp8"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if fits:
+        r.open(folder)[0].close()
+        return
+    why = (
+        rf"fp8 is for GPUs of compute capability 8\.9 and newer .*, not {here[0]}\.{here[1]}; build .* --int8 or --fp16"
+    )
+    refused(r, folder, BackendError, why)
+    assert not r.gpu.calls["deserialize"]
+    with pytest.warns(RuntimeWarning, match="not using tensorrt: .*fp8 is for GPUs"):
+        assert type(Recognizer.load(folder).backend).__name__ == "OrtBackend"
+
+
 def test_another_gpu_of_the_same_architecture_is_warned_of(rig, engine_bundle):
     r = rig(FakeGpu(name="NVIDIA A10"))
     with pytest.warns(RuntimeWarning, match="tuned for Orin .* here is NVIDIA A10; they may be slow"):

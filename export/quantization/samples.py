@@ -1,4 +1,4 @@
-"""Word crops that an int8 build calibrates on, and others that its gate reads."""
+"""Word crops that an eight-bit build calibrates on, and others that its gate reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The towers' products in the torch network: watched, or computed as the integers will.
+"""The towers' products in the torch network: watched, or computed as eight bits will.
 
 Both look at every call of torch's `linear` and know a product by its weight.
 """
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from clip4str.export.int8.arithmetic import Range, activation_scale, quantised_weights
-from clip4str.export.int8.plan import Quantization, parameters_of
+from clip4str.export.quantization.arithmetic import Numbers, Range, activation_scale, e4m3_weights, quantised_weights
+from clip4str.export.quantization.plan import Quantization, parameters_of
 from clip4str.model.clip4str import Clip4Str
 
 MOST_VALUES = 1 << 27  # of all samples together: half a GB
@@ -66,7 +66,7 @@ class Watch(_Instead):
 
 
 class Emulate(_Instead):
-    """Rounds as the integer products of a plan with fixed ranges do; sums are float32."""
+    """Rounds as the products of a plan with fixed ranges do; sums are float32."""
 
     def __init__(self, model: Clip4Str, plan: Quantization) -> None:
         super().__init__(model, self._product)
@@ -78,16 +78,23 @@ class Emulate(_Instead):
         w = weight.detach().numpy()
         if (factors := self.plan.folds.get(product)) is not None:
             x, w = x / torch.from_numpy(factors), w * factors
-        integers, scales = quantised_weights(w, np.float16 if self.plan.precision == "fp16" else np.float32)
-        rounded = torch.from_numpy(integers * scales.astype(np.float32)[:, None])
-        return F.linear(fake_quantised(x, self.plan.ranges[product], self.plan.symmetric), rounded, bias)
+        floats, activations = np.float16 if self.plan.precision == "fp16" else np.float32, self.plan.activations
+        if activations.floating:
+            numbers, scale, factors = e4m3_weights(w)
+            scales = scale.astype(np.float32) * factors.astype(np.float32)
+        else:
+            numbers, scales = quantised_weights(w, floats)
+        rounded = torch.from_numpy(numbers.astype(np.float32) * scales.astype(np.float32)[:, None])
+        return F.linear(fake_quantised(x, self.plan.ranges[product], activations, floats), rounded, bias)
 
 
-def fake_quantised(x: Tensor, range_: Range, symmetric: bool) -> Tensor:
-    """Values as they are after rounding to eight bits and back."""
-    place = activation_scale(range_, symmetric)
-    scale, (low, high) = float(place.scale), place.limits
-    return (torch.round(x / scale) + place.zero).clamp(low, high).sub(place.zero).mul(scale)
+def fake_quantised(x: Tensor, range_: Range, numbers: Numbers, floats: type[np.floating] = np.float32) -> Tensor:
+    """Values as they are after rounding to eight bits and back, by a scale of type `floats`."""
+    place = activation_scale(range_, numbers, floats)
+    scale = float(place.scale)
+    if numbers.floating:
+        return (x / scale).clamp(numbers.least, numbers.most).to(torch.float8_e4m3fn).to(x.dtype).mul(scale)
+    return (torch.round(x / scale) + place.zero).clamp(numbers.least, numbers.most).sub(place.zero).mul(scale)
 
 
 def stage_outputs(model: Clip4Str, tower: str, inputs: Any) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from clip4str.export.graph import Graph
-from clip4str.export.int8.arithmetic import Range, activation_scale
+from clip4str.export.quantization.arithmetic import E4M3, S8, U8, Numbers, Range, activation_scale
 from clip4str.model.config import Config
 
 from . import nodes
@@ -30,10 +30,11 @@ _BLOCK = {prefix: tower for tower, prefix in TOWERS.items()}
 class Quantization:
     """The plan of one bundle.
 
-    scheme: "qdq", ranges fixed by calibration, or "dynamic", found anew in every batch. target: "gpu" (int8 symmetric,
-    half precision around it) or "cpu". weights: "s8", or "u8" for CPUs that saturate. ranges: of each product's
-    input, as it is after smoothing. folds: product -> factors (in,) that its input is divided by, in the LayerNorm
-    before it, and its weights multiplied by. kept: units that are not quantised.
+    scheme: "qdq", ranges fixed by calibration, or "dynamic", found anew in every batch. target: "gpu" (symmetric, half
+    precision around it) or "cpu". weights: "s8", "u8" for CPUs that saturate, or "e4m3" for GPUs that have it, which
+    activations then are too. ranges: of each product's input, as it is after smoothing. folds: product -> factors (in,)
+    that its input is divided by, in the LayerNorm before it, and its weights multiplied by. kept: units that are not
+    quantised.
     """
 
     scheme: str = "qdq"
@@ -44,13 +45,21 @@ class Quantization:
     kept: frozenset[str] = frozenset()
 
     @property
-    def symmetric(self) -> bool:
-        return self.target == "gpu"
+    def activations(self) -> Numbers:
+        """What they are rounded to."""
+        if self.weights == "e4m3":
+            return E4M3
+        return S8 if self.target == "gpu" else U8
+
+    @property
+    def name(self) -> str:
+        """The bundle's precision."""
+        return "fp8" if self.weights == "e4m3" else "int8"
 
     @property
     def splits_attention(self) -> bool:
         """Are queries, keys and values three products? See nodes.py."""
-        return self.target == "gpu"
+        return self.target == "gpu" and not self.activations.floating
 
     @property
     def precision(self) -> str:
@@ -59,7 +68,7 @@ class Quantization:
 
     @property
     def opset(self) -> int:
-        """Scales in half precision came with 19."""
+        """Scales in half precision came with 19, as did E4M3."""
         return 19 if self.target == "gpu" else 17
 
     def covers(self, product: str) -> bool:
@@ -72,18 +81,20 @@ class Quantization:
     def linear(
         self, g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, product: str, parts: Sequence[str] = ()
     ) -> list[str]:
-        """Rows (n, in) -> rows (n, out), in integers. weight (out, in), smoothed already.
+        """Rows (n, in) -> rows (n, out), in eight bits. weight (out, in), smoothed already.
 
         parts: names, for as many equal parts of `out`, each computed on its own; otherwise the list has one value.
         """
         if self.scheme == "dynamic":
             return [nodes.dynamic_linear(g, x, weight, bias, product, self.weights)]
-        floats = np.float16 if self.precision == "fp16" else np.float32
-        scale = activation_scale(self.ranges[product], self.symmetric, floats)
+        floats, on_gpu = np.float16 if self.precision == "fp16" else np.float32, self.target == "gpu"
+        scale = activation_scale(self.ranges[product], self.activations, floats)
         x = nodes.static_input(g, x, product, scale)
+        if self.activations.floating:
+            return [nodes.e4m3_linear(g, x, weight, bias, product)]
         names = [f"{product}.{part}" for part in parts] or [product]
         pieces = zip(names, np.split(weight, len(names)), np.split(bias, len(names)))
-        return [nodes.static_linear(g, x, w, b, name, scale, self.weights, self.symmetric) for name, w, b in pieces]
+        return [nodes.static_linear(g, x, w, b, name, scale, self.weights, on_gpu) for name, w, b in pieces]
 
     def folded(self, w: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A network's weights with the smoothing of quantised products in them; in float32 it computes the same."""

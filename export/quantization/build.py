@@ -1,4 +1,4 @@
-"""Checkpoint -> the stage files of an int8 bundle: calibrate, plan, write, pass the gate."""
+"""Checkpoint -> the stage files of an eight-bit bundle: calibrate, plan, write, pass the gate."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import torch
 from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import UsageError
 from clip4str.core.progress import Progress
-from clip4str.export.int8.gate import Gate, pass_gate
-from clip4str.export.int8.plan import Quantization, units_of
-from clip4str.export.int8.products import Watch, exact_outputs, relative_error
-from clip4str.export.int8.samples import Sample, Samples, load_samples
-from clip4str.export.int8.schemes import MARGIN, faster, faster_scheme, time_in_turn
-from clip4str.export.int8.smoothing import best_smoothing
+from clip4str.export.quantization.gate import Gate, pass_gate
+from clip4str.export.quantization.plan import Quantization, units_of
+from clip4str.export.quantization.products import Watch, exact_outputs, relative_error
+from clip4str.export.quantization.samples import Sample, Samples, load_samples
+from clip4str.export.quantization.schemes import MARGIN, faster, faster_scheme, time_in_turn
+from clip4str.export.quantization.smoothing import best_smoothing
 from clip4str.export.stage_files import stage_graph, write_stages
 from clip4str.model.clip4str import Clip4Str
+from clip4str.runtime.bundle import EIGHT_BITS, LEAST_CAPABILITY
 from clip4str.runtime.images import prepare
 
 BATCH = 16
@@ -31,20 +32,25 @@ Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Int8Options:
+class QuantizationOptions:
     """calib_data: a folder of word crops or an LMDB, None for the bundled ones and rendered words. max_accuracy_drop:
     points of word accuracy, or without labels percent of words, that may be lost. device_target: "cpu" or "gpu".
-    scheme: of a CPU's, "qdq" or "dynamic", None for the one that suits the machine.
+    scheme: of a CPU's, "qdq" or "dynamic", None for the one that suits the machine. precision: "int8", or "fp8", which
+    only GPUs have.
     """
 
     calib_data: Path | None = None
     max_accuracy_drop: float = 0.3
     device_target: str = "cpu"
     scheme: str | None = None
+    precision: str = "int8"
 
     def __post_init__(self) -> None:
-        if self.device_target not in ("cpu", "gpu"):
-            raise UsageError(f"int8 is for 'cpu' or 'gpu', not {self.device_target!r}")
+        if self.precision not in EIGHT_BITS:
+            raise UsageError(f"eight bits are {' or '.join(EIGHT_BITS)}, not {self.precision!r}")
+        devices = ("gpu",) if self.precision == "fp8" else ("cpu", "gpu")
+        if self.device_target not in devices:
+            raise UsageError(f"{self.precision} is for {' or '.join(map(repr, devices))}, not {self.device_target!r}")
         if self.scheme is not None and (self.scheme not in ("qdq", "dynamic") or self.device_target != "cpu"):
             raise UsageError(f"the scheme is 'qdq' or 'dynamic', of a CPU's bundle, not {self.scheme!r}")
 
@@ -60,7 +66,7 @@ class Calibration:
 def quantise(
     model: Clip4Str,
     folder: Path,
-    options: Int8Options,
+    options: QuantizationOptions,
     *,
     normalization: str = "half",
     say: Say = lambda _: None,
@@ -71,9 +77,9 @@ def quantise(
     Raises UsageError, ImageError, DataError (calibration crops), ParityError (the gate), CheckpointError.
     """
     samples = load_samples(options.calib_data, model.config)
-    gate = Gate(model, samples.gate, normalization, say)
+    gate = Gate(model, samples.gate, normalization, say, options.precision)
     _say_samples(samples, gate, options, say)
-    plan = Quantization(target=options.device_target)
+    plan = Quantization(target=options.device_target, weights="e4m3" if options.precision == "fp8" else "s8")
     if plan.target == "cpu":
         plan = replace(plan, weights=weight_type(cpu_flags()))
     calibration = calibrate(model, samples.calibration, normalization)
@@ -82,7 +88,7 @@ def quantise(
         detail(f"      {tower}: error of its outputs by strength of smoothing: {found}")
     facts: dict[str, Any] = {"calibration": {"source": samples.source, "crops": len(samples.calibration)}}
     facts |= {"smoothing": strengths, "smoothing_errors": errors}
-    with tempfile.TemporaryDirectory(prefix=".int8-", dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".calibration-", dir=folder) as scratch:
         if options.scheme is not None:
             plan = replace(plan, scheme=options.scheme)
         elif plan.target == "cpu":
@@ -160,10 +166,10 @@ def by_sensitivity(model: Clip4Str, plan: Quantization, calibration: Calibration
     return order
 
 
-def _say_samples(samples: Samples, gate: Gate, options: Int8Options, say: Say) -> None:
+def _say_samples(samples: Samples, gate: Gate, options: QuantizationOptions, say: Say) -> None:
     say(
-        f"int8: {samples.source}; {len(samples.calibration)} to calibrate, {len(gate.samples)} for the gate, "
-        f"{'labelled' if gate.labels else 'without labels'}: one word is {gate.resolution:.2g} points"
+        f"{options.precision}: {samples.source}; {len(samples.calibration)} to calibrate, {len(gate.samples)} for the "
+        f"gate, {'labelled' if gate.labels else 'without labels'}: one word is {gate.resolution:.2g} points"
     )
     if options.calib_data is None and not gate.model.charset.is_standard:
         say("      these are words of ASCII, and this network writes others: name crops of its own with --calib-data")
@@ -172,11 +178,13 @@ def _say_samples(samples: Samples, gate: Gate, options: Int8Options, say: Say) -
 
 
 def _described(plan: Quantization) -> dict[str, Any]:
+    least = LEAST_CAPABILITY.get(plan.name)
     return {
         "scheme": plan.scheme,
         "target": plan.target,
         "weights": plan.weights,
-        "activations": "s8" if plan.symmetric else "u8",
+        "activations": plan.activations.name,
         "rest": plan.precision,
         "kept": sorted(plan.kept),
+        **({"least_compute_capability": ".".join(map(str, least))} if least else {}),
     }

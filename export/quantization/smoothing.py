@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.export.int8.arithmetic import Range, best_range
-from clip4str.export.int8.plan import TOWERS, Quantization, norm_of, parameters_of, unit_of
-from clip4str.export.int8.products import Watch, exact_outputs, relative_error
+from clip4str.export.quantization.arithmetic import Range, best_range
+from clip4str.export.quantization.plan import TOWERS, Quantization, norm_of, parameters_of, unit_of
+from clip4str.export.quantization.products import Watch, exact_outputs, relative_error
 from clip4str.model.clip4str import Clip4Str
 
 STRENGTHS = (None, 0.25, 0.5, 0.75)
@@ -44,7 +44,7 @@ def with_ranges(
             factors = folds[product] = smoothing_factors(np.maximum(-low, high), weight, strength)
             low, high, values, weight = low / factors, high / factors, values / factors, weight * factors
         limits = Range(float(low.min()), float(high.max()))
-        ranges[product] = best_range(values, (weight**2).sum(axis=0), limits, plan.symmetric)
+        ranges[product] = best_range(values, (weight**2).sum(axis=0), limits, plan.activations)
     return replace(plan, folds=folds, ranges=ranges)
 
 

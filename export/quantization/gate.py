@@ -1,4 +1,4 @@
-"""The accuracy gate: an int8 bundle's words, read on ONNX Runtime, beside those of the float32 network.
+"""The accuracy gate: an eight-bit bundle's words, read on ONNX Runtime, beside those of the float32 network.
 
 What is lost is word accuracy where the crops are labelled, by the standard protocol (small letters and digits) or in
 the network's own characters where these are others, and else words that differ at all. Labels of which nothing is
@@ -19,8 +19,8 @@ from clip4str.core.errors import NonFiniteError, ParityError
 from clip4str.core.progress import Progress
 from clip4str.core.reading import NO_WORD
 from clip4str.core.text import comparing
-from clip4str.export.int8.plan import Quantization, units_of
-from clip4str.export.int8.samples import Sample
+from clip4str.export.quantization.plan import Quantization, units_of
+from clip4str.export.quantization.samples import Sample
 from clip4str.export.untrained import character_probabilities, untrained
 from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtBackend
@@ -58,10 +58,14 @@ class Attempt:
 
 
 class Gate:
-    """Reads the same crops with one bundle after another. The first is the float32 network's."""
+    """Reads the same crops with one bundle after another. The first is the float32 network's, the others are of
+    `precision`."""
 
-    def __init__(self, model: Clip4Str, samples: Sequence[Sample], normalization: str, say: Say) -> None:
+    def __init__(
+        self, model: Clip4Str, samples: Sequence[Sample], normalization: str, say: Say, precision: str = "int8"
+    ) -> None:
         self.model, self.samples, self.normalization, self.say = model, samples, normalization, say
+        self.precision = precision
         charset = model.charset
         self.compared = plain if charset.is_standard else comparing(charset).compared
         labels = [None if sample.label is None else self.compared(sample.label) for sample in samples]
@@ -139,7 +143,7 @@ class Gate:
         """All words, the mean probability of a character of each, and the seconds they took without image
         preparation."""
         model = self.model
-        stages = OrtBackend(stage_bundle(model, folder, self.normalization))
+        stages = OrtBackend(stage_bundle(model, folder, self.normalization, self.precision))
         driver = PredictAndRefine(model.charset, model.tokenizer, model.config.steps)
         words: list[str] = []
         probabilities: list[float] = []
@@ -180,7 +184,7 @@ def pass_gate(
     while True:
         plan = plan.keeping(frozenset(order[:count]))
         files = write(plan)
-        name = f"int8, {count} of {total} units {plan.precision}" if count else "int8"
+        name = f"{plan.name}, {count} of {total} units {plan.precision}" if count else plan.name
         attempt = gate.attempt(name, files, count)
         if attempt.drop <= most_lost and count < total:
             return plan, files
@@ -200,14 +204,14 @@ def pass_gate(
         count = min(total, max(1, 2 * count))
 
 
-def stage_bundle(model: Clip4Str, folder: Path, normalization: str) -> Bundle:
+def stage_bundle(model: Clip4Str, folder: Path, normalization: str, precision: str = "int8") -> Bundle:
     """Stage files in a folder that has no manifest yet, as a bundle to run."""
     charset = model.charset
     stages = {stage: f"{stage}.onnx" for stage in STAGES}
     config = model.config.to_dict()
     return Bundle(
         folder,
-        Manifest(folder.name, config, charset.characters, charset.test, normalization, "int8", BATCH, {}, stages),
+        Manifest(folder.name, config, charset.characters, charset.test, normalization, precision, BATCH, {}, stages),
     )
 
 

@@ -1,28 +1,37 @@
-"""A quantised product as ONNX nodes, in the forms that runtimes put together into one integer product.
+"""A quantised product as ONNX nodes, in the forms that runtimes put together into one product of eight bits.
 
 ONNX Runtime 1.31 on a CPU makes QGemm of QuantizeLinear, DequantizeLinear and Gemm only where the bias is an int32 with
 a DequantizeLinear of its own; with a float bias, or as MatMul and Add, it computes in float, and takes up to five times
 as long. TensorRT knows no int32 to dequantise: there the bias stays a float. Of the dynamic form ONNX Runtime makes
 DynamicQuantizeMatMul.
 
-A Gemm whose rows are split afterwards TensorRT cuts in three itself, and then computes in half, from weights that it
-dequantises at every run. So queries, keys and values are three products there; it joins them, in integers.
+A Gemm of integers whose rows are split afterwards TensorRT cuts in three itself, and then computes in half, from
+weights that it dequantises at every run. So queries, keys and values are three products there; it joins them, in
+integers. In E4M3 they are one, which TensorRT-RTX 1.7 keeps, for Ada and Blackwell, and splits in one kernel.
+
+E4M3 weights whose DequantizeLinear has a scale for each output that compiler multiplies unscaled, writes the sums in
+half precision, and scales them in the next kernel: 448 x 448 alone is beyond 65504. One scale of the whole tensor goes
+into the product, where sums are float32. So that one is DequantizeLinear's, and what outputs are smaller by follows the
+product, with the bias: the same kernels, and no sum is larger than those of the largest output.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
 from clip4str.export.graph import Graph, last
-from clip4str.export.int8.arithmetic import Scale, quantised_weights
+from clip4str.export.quantization.arithmetic import E4M3, Scale, e4m3_weights, quantised_weights
 
 
 def static_input(g: Graph, x: str, name: str, scale: Scale) -> str:
     """Rows, rounded to eight bits."""
-    zero = g.constant(f"{name}.input_zero", np.array(scale.zero, scale.dtype))
+    zero = g.constant(f"{name}.input_zero", np.array(scale.zero, scale.numbers.dtype))
     place = (g.constant(f"{name}.input_scale", scale.scale), zero)
-    return g.op("DequantizeLinear", g.op("QuantizeLinear", x, *place), *place)
+    saturate: dict[str, Any] = {"saturate": 1} if scale.numbers.floating else {}  # the default, said for all to see
+    return g.op("DequantizeLinear", g.op("QuantizeLinear", x, *place, **saturate), *place)
 
 
 def static_linear(
@@ -41,6 +50,15 @@ def static_linear(
         b = g.constant(f"{name}.bias", np.rint(bias / steps).astype(np.int32))
         b = g.op("DequantizeLinear", b, g.constant(f"{name}.bias_scale", steps), axis=0)
     return g.op("Gemm", x, w, b, name=last(name), transB=1)
+
+
+def e4m3_linear(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str) -> str:
+    """Rows (n, in) from static_input -> rows (n, out), in E4M3."""
+    numbers, scale, factors = e4m3_weights(weight)
+    place = (g.constant(f"{name}.weight_scale", scale), g.constant(f"{name}.weight_zero", np.zeros((), E4M3.dtype)))
+    w = g.op("DequantizeLinear", g.constant(f"{name}.weight", numbers), *place)
+    y = g.op("Mul", g.op("Gemm", x, w, name=last(name), transB=1), g.constant(f"{name}.weight_factors", factors))
+    return g.op("Add", y, g.weight(f"{name}.bias", bias))
 
 
 def dynamic_linear(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str, weights: str) -> str:
