@@ -29,7 +29,7 @@ class Device:
     """int8, fp16: TOPS and TFLOP/s of dense matrix products. bandwidth: GB/s. clock: GHz. launch_us: a small kernel
     within a graph (an estimate). host: how many times slower than on the machine of the README's figures Python runs
     on its CPU (an estimate). bus: GB/s from host to GPU memory, None where they are the same. source: of the
-    figures."""
+    figures. fp8: has it that, as fast as int8?"""
 
     name: str
     mode: str
@@ -42,6 +42,12 @@ class Device:
     source: str
     host: float = 1.0
     bus: float | None = None
+    fp8: bool = False
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Of engines that run on it."""
+        return ("fp16", "int8", "fp8") if self.fp8 else ("fp16", "int8")
 
     @property
     def copy_gbs(self) -> float:
@@ -49,8 +55,8 @@ class Device:
         return PEAK_BANDWIDTH * self.bandwidth
 
     def peak(self, kind: str) -> float:
-        """Data sheet: dense TFLOP/s ("fp16") or TOPS ("int8")."""
-        return {"int8": self.int8, "fp16": self.fp16}[kind]
+        """Data sheet: dense TFLOP/s ("fp16", "fp8") or TOPS ("int8")."""
+        return {"int8": self.int8, "fp16": self.fp16, "fp8": self.int8}[kind]
 
     def product_rate(self, kind: str = "fp16") -> float:
         """TFLOP/s of a large matrix product."""
@@ -101,7 +107,7 @@ class Device:
         return replace(self, **{k: v for k, v in known.items() if v})
 
 
-_HOPPER = "SXM data sheet, with sparsity: 1979 FP16, 3958 INT8, halved; peaks are at 1.83 GHz; PCIe 5.0 x16"
+_HOPPER = "SXM data sheet, with sparsity: 1979 FP16, 3958 INT8 and FP8, halved; peaks are at 1.83 GHz; PCIe 5.0 x16"
 DEVICES = {
     "orin-nano": Device("Jetson Orin Nano 8GB", "MAXN SUPER", 8, 1.02, 33.4, 16.7, 102.0, 3.5,
                         "JetPack 6.2 data sheet, 67 sparse TOPS; 1024 CUDA cores; 128 bit LPDDR5 at 3200 MHz", 3.0),
@@ -111,15 +117,16 @@ DEVICES = {
                        "data sheet, 170 sparse TOPS without the DLAs; 256 bit LPDDR5 at 3200 MHz", 2.3),
     "thor": Device("Jetson AGX Thor (T5000)", "MAXN, 120 W", 20, 1.575, 517.0, 258.0, 273.0, 2.5,
                    "T5000 data sheet: 2070 FP4 sparse = 517 FP8 dense = 258 FP16 dense, boost clock; states no INT8: "
-                   "taken as fast as FP8", 1.3),
+                   "taken as fast as FP8", 1.3, fp8=True),
     "t4": Device("T4", "70 W", 40, 1.59, 130.0, 65.0, 320.0, 2.5,
                  "data sheet, dense (Turing has no sparsity), boost clock; PCIe 3.0 x16", 1.0, 12.0),
     "l4": Device("L4", "72 W", 58, 2.04, 242.0, 121.0, 300.0, 2.0,
-                 "data sheet, with sparsity: 242 FP16, 485 INT8, halved; boost clock; PCIe 4.0 x16", 1.0, 24.0),
+                 "data sheet, with sparsity: 242 FP16, 485 INT8 and FP8, halved; boost clock; PCIe 4.0 x16",
+                 1.0, 24.0, True),
     "a10": Device("A10", "150 W", 72, 1.695, 250.0, 125.0, 600.0, 2.0,
                   "data sheet, dense, boost clock; PCIe 4.0 x16", 1.0, 24.0),
-    "h100": Device("H100 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 3350.0, 1.6, _HOPPER, 1.0, 48.0),
-    "h200": Device("H200 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 4800.0, 1.6, _HOPPER, 1.0, 48.0),
+    "h100": Device("H100 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 3350.0, 1.6, _HOPPER, 1.0, 48.0, True),
+    "h200": Device("H200 SXM", "700 W", 132, 1.83, 1979.0, 989.0, 4800.0, 1.6, _HOPPER, 1.0, 48.0, True),
 }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 Counts are those of TensorRT-RTX 1.7's build logs for the half-precision graphs of small and B/16: ten in a tower's
 block (queries, keys and values are split by a copy each), 10 L + 8 and 10 L + 4 in all, five more with a draft head; 18
 in a pass of either decoder. With int8 a block has twelve: its products read 8 bits, and what follows them (activation,
-residual, the next quantisation) is a launch of its own. Other versions of TensorRT may fuse differently.
+residual, the next quantisation) is a launch of its own. With fp8 it has nine: queries, keys and values are split by one
+kernel, and attention writes 8 bits itself; 9 L + 7 and 9 L + 4. Other versions of TensorRT may fuse differently.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from clip4str.benchmarks.launches import QUERIES, Cut, Launch, attention, linear, stream
 from clip4str.model import Config
 
 STAGES = ("image", "visual", "text", "cross")
-PRECISIONS = ("fp16", "int8")
+PRECISIONS = ("fp16", "int8", "fp8")
 
 
 def stage_launches(c: Config, stage: str, images: int, precision: str) -> list[Launch]:
@@ -36,7 +38,7 @@ def image(c: Config, images: int, precision: str) -> list[Launch]:
     return [
         stream("image.pixels", images * 3 * prod(c.image_size), passes=6, size=1),  # float32 in, half out
         linear("image.conv1", patches, 3 * prod(c.patch_size), width),
-        stream("image.positions", rows * width),
+        *([] if precision == "fp8" else [stream("image.positions", rows * width)]),  # fused with what follows there
         *tower("image", images, c.memory_tokens, width, c.image_layers, c.image_heads, precision),
         *_memory("image", rows, width, c.d, 2),
         *(_draft(c, images) if c.draft_frames else ()),
@@ -56,17 +58,19 @@ def tower(name: str, images: int, tokens: int, width: int, layers: int, heads: i
     rows, apart = images * tokens, list[Launch]()
     product: Callable[..., Launch] = linear
     normalize = stream(f"{name}.normalize", rows * width)
-    if precision == "int8":
+    split = stream(f"{name}.split", rows * width).times(3)
+    if precision in ("int8", "fp8"):
         normalize = stream(f"{name}.normalize", rows * width, passes=3, size=1)  # half in, 8 bits out
-        apart = [
-            stream(f"{name}.merge", rows * width, passes=2, size=1),  # of the heads, quantised
-            stream(f"{name}.gelu", rows * 4 * width, passes=3, size=1),
-        ]
-        product = _linear_int8
+        apart = [stream(f"{name}.gelu", rows * 4 * width, passes=3, size=1)]
+        product = partial(_linear_eight, precision)
+    if precision == "int8":
+        apart.append(stream(f"{name}.merge", rows * width, passes=2, size=1))  # of the heads, quantised
+    if precision == "fp8":
+        split = stream(f"{name}.split", rows * 3 * width)
     block = [
         normalize,
         product(f"{name}.qkv", rows, width, 3 * width),
-        stream(f"{name}.split", rows * width).times(3),
+        split,
         attention(f"{name}.attention", images, heads, tokens, width // heads),
         product(f"{name}.out", rows, width, width, residual=True),
         normalize,
@@ -103,10 +107,10 @@ def decoder(c: Config, images: int, text: int) -> list[Launch]:
     ]
 
 
-def _linear_int8(name: str, rows: int, k: int, f: int, residual: bool = False) -> Launch:
+def _linear_eight(kind: str, name: str, rows: int, k: int, f: int, residual: bool = False) -> Launch:
     """(rows, k) @ (k, f), both in 8 bits; the result is half."""
     launch = linear(name, rows, k, f, residual, size=1)
-    return replace(launch, kind="int8", bytes=launch.bytes + rows * f * (2 if residual else 1))
+    return replace(launch, kind=kind, bytes=launch.bytes + rows * f * (2 if residual else 1))
 
 
 def _memory(name: str, rows: int, width: int, d: int, decoders: int) -> list[Launch]:

@@ -26,7 +26,7 @@ class Cut:
 @dataclass(frozen=True)
 class Launch:
     """One kernel, launched `count` times. bytes, flops: of one launch. cuts: possible ones, of which the fastest
-    counts. kind: type of its matrix products, "fp16" or "int8"."""
+    counts. kind: type of its matrix products, "fp16", "int8" or "fp8"."""
 
     name: str
     bytes: float

@@ -37,7 +37,7 @@ def predictions(
             {"network": name, "batch": batch, "device": key, "precision": precision}
             | predict(device, config, batch, precision, passes)
             for name, batch, key, config, device in _cases(networks, chosen, batches)
-            for precision in PRECISIONS
+            for precision in device.precisions
         ],
     }  # fmt: skip
 

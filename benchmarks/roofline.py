@@ -181,7 +181,8 @@ def device_table(chosen: Mapping[str, Mapping[str, Any]]) -> str:
 def assumptions(report: dict[str, Any]) -> str:
     a = report["assumed"]
     return (
-        f"{report['status'].capitalize()}. {_reach(a)}; int8 in the towers' blocks, two launches more in each; "
+        f"{report['status'].capitalize()}. {_reach(a)}; int8 in the towers' blocks, two launches more in each, "
+        f"or fp8, one less, where there is such; "
         f"{a['visual_passes']} visual and {a['cross_passes']} cross-modal passes, one more of each to refine, text "
         f"once; host {a['host_call_us']:.0f} us a stage call and {a['host_word_us']:.0f} us a word, times the device's "
         "factor, and copies of float32 pixels over its bus; images are prepared already. Floor: the data sheet's "

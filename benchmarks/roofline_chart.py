@@ -6,10 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.charts import BLUE, ORANGE, add_legend, new_figure, save, tidy
+from clip4str.core.charts import BLUE, GREEN, ORANGE, add_legend, new_figure, save, tidy
 from clip4str.model.sizes import TITLES
 
-_LOOKS = {"fp16": (BLUE, "float16"), "int8": (ORANGE, "int8 in the towers, float16 elsewhere")}
+_LOOKS = {
+    "fp16": (BLUE, "float16"),
+    "int8": (ORANGE, "int8 in the towers, float16 elsewhere"),
+    "fp8": (GREEN, "fp8 in the towers, float16 elsewhere"),
+}
 _SOURCE = (
     "full colour: time on the GPU; pale end of a bar: on the host, and copies to the GPU. Worked out from arithmetic,\n"
     "bytes and launches by benchmarks/roofline.py; no such device has been measured"
@@ -21,7 +25,7 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     rows = report["rows"]
     networks, batches = (list(dict.fromkeys(row[key] for row in rows)) for key in ("network", "batch"))
     devices = list(report["devices"])
-    width, height = 1.6 + 5.2 * len(batches), 1.6 + len(networks) * (0.8 + 0.55 * len(devices))
+    width, height = 1.6 + 5.2 * len(batches), 1.6 + len(networks) * (0.8 + 0.72 * len(devices))
     title = "Time to read a word with TensorRT engines"
     figure = new_figure(width, height, title, report["status"], _SOURCE)
     grid = figure.subplots(len(networks), len(batches), squeeze=False, sharey=True)
@@ -38,11 +42,11 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
 
 def _panel(axes: Any, rows: list[dict[str, Any]], devices: list[str]) -> None:
     for row in rows:
-        place = devices.index(row["device"]) + 0.36 * (list(_LOOKS).index(row["precision"]) - 0.5)
+        place = devices.index(row["device"]) + 0.27 * (list(_LOOKS).index(row["precision"]) - 1)
         gpu, host = (row[key] / row["batch"] / 1000 for key in ("gpu_us", "host_us"))
         colour, label = _LOOKS[row["precision"]]
-        axes.barh(place, gpu, height=0.34, color=colour, label=label)
-        axes.barh(place, host, left=gpu, height=0.34, color=colour, alpha=0.35)
+        axes.barh(place, gpu, height=0.25, color=colour, label=label)
+        axes.barh(place, host, left=gpu, height=0.25, color=colour, alpha=0.35)
         axes.text(gpu + host, place, f" {_short(gpu + host)} ms", va="center", fontsize=7.5)
     axes.set_xlim(0, 1.14 * max(row["total_us"] / row["batch"] / 1000 for row in rows))
     axes.set_xlabel("milliseconds a word")
