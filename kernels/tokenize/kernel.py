@@ -7,9 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from clip4str.core.caption_tables import DROPPED, MULTIPLIERS
+
 from ..shared.launch import on_device
 from .config import TokenizeConfig, configuration
-from .tables import DROPPED, MULTIPLIERS, SLOTS, TokenizerTables
+from .tables import SLOTS, TokenizerTables
 
 _NONE = tl.constexpr(0xFFFF)  # no symbol: larger than any token
 _NEVER = tl.constexpr(1 << 30)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tables import DROPPED, MULTIPLIERS, TokenizerTables
+from clip4str.core.caption_tables import DROPPED, MULTIPLIERS
+
+from .tables import TokenizerTables
 
 _NONE = 0xFFFF  # no symbol: larger than any token
 

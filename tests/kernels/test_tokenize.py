@@ -10,10 +10,10 @@ from device import ON_GPU, there
 from golden_weights import GOLDEN
 
 from clip4str.core.bpe import BytePairTokenizer
+from clip4str.core.caption_tables import cuckoo
 from clip4str.core.errors import CharsetError, DeviceError, DtypeError, LayoutError, ShapeError, UsageError
 from clip4str.core.text import CHARSET_36, CHARSET_94, Charset
 from clip4str.kernels.tokenize import TokenizeConfig, TokenizerTables, api, candidates
-from clip4str.kernels.tokenize.tables import cuckoo
 
 tokenize = there(api.tokenize)
 STEPS = 26
