@@ -10,7 +10,7 @@ from math import ceil, prod
 from clip4str.benchmarks.launches import QUERIES, Cut, Launch, attention, linear, stream
 from clip4str.kernels.linear.api import FUSED_ROWS  # rows up to which `linear` is one fused kernel
 from clip4str.model import Config
-from clip4str.runtime.backends.pytorch.program import DRAFTED, FIRST
+from clip4str.runtime.backends.fixed_passes import DRAFTED, FIRST
 
 
 def layer(name: str, rows: int, k: int, f: int, normalize: bool = False, residual: bool = False) -> list[Launch]:

@@ -14,7 +14,7 @@ from clip4str.benchmarks.forcing import ForcedWords, Forcing
 from clip4str.benchmarks.published import Published
 from clip4str.model import Clip4Str, Config
 from clip4str.model.sizes import SIZES
-from clip4str.runtime.backends.pytorch.program import FIRST
+from clip4str.runtime.backends.fixed_passes import FIRST
 
 WORD, VISUAL_PASSES, CROSS_PASSES = 6, FIRST.visual, FIRST.cross
 FORCING = Forcing(WORD, VISUAL_PASSES, CROSS_PASSES, text_calls=1)

@@ -9,8 +9,8 @@ from device import needs_interpreter
 
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.reading import Decoding
+from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.pytorch import TorchBackend, make_program
-from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 
 OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "collapse")

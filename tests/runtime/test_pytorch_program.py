@@ -9,8 +9,8 @@ from torch_networks import Replayed, backend_of, driver_of, images
 
 from clip4str.core.errors import NonFiniteError
 from clip4str.core.reading import Decoding
+from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.pytorch import program as program_module
-from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.stages import patches_of
 
 NETWORKS = [

@@ -6,8 +6,8 @@ import torch
 
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.reading import Decoding
+from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.pytorch import TorchBackend, make_program
-from clip4str.runtime.backends.pytorch.program import Passes
 from clip4str.runtime.backends.pytorch.weights import pack, source_of_model
 
 CPU = torch.device("cpu")

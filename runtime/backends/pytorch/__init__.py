@@ -29,11 +29,12 @@ from clip4str.kernels.tokenize import TokenizerTables
 
 from ...bundle import Bundle, Manifest, file_sha256
 from ..contract import Backend, Options
+from ..fixed_passes import Passes
 from .backend import TorchBackend
 from .device import PRECISION, choose_device, choose_dtype, gpu_is_usable
 from .graphs import CudaGraphs
 from .plain import PlainBackend, load_network
-from .program import Passes, Program
+from .program import Program
 from .stages import TorchStages
 from .weights import Source, Weights, pack, source_of_bundle, source_of_model
 

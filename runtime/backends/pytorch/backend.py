@@ -15,7 +15,7 @@ from torch import Tensor
 from clip4str.core.cpu import available_threads
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, Clip4StrError, first_line
-from clip4str.core.reading import Pass, Reading, Stages, Stats, check_finite
+from clip4str.core.reading import Reading, Stages
 from clip4str.core.thumbnail import thumbnail_size
 from clip4str.kernels.crop_resize.config import MOST_OUTPUT
 
@@ -32,8 +32,6 @@ from .program import Program
 from .runner import EagerRunner, GraphRunner, Runner
 from .stages import TorchStages
 from .weights import Weights
-
-MOST_RESUMED = 4  # times T: each time settles a position; a change of bucket may round a word back
 
 
 class TorchBackend(TorchStages, Backend):
@@ -198,29 +196,7 @@ class TorchBackend(TorchStages, Backend):
         program, runner = self.program, self._runner
         assert program is not None and runner is not None
         last = runner.run(pixels)
-        answers, n, steps = last.answers, len(last.answers), driver.steps
-        program.check(answers)
-        stats = program.stats(n)
-        for _ in range(MOST_RESUMED * steps):
-            rows = np.flatnonzero(program.open_rows(answers))
-            if not len(rows):
-                break
-            answers[rows] = runner.resume(last, rows)
-            program.check(answers)
-            stats.add(program.stats(len(rows), resumed=True))
-        else:
-            raise BackendError(f"{len(rows)} words change with every pass; the device's arithmetic is not repeatable")
-        ids, probs = (answers[:, program.columns[name]].copy() for name in ("ids", "probs"))
-        rows = np.flatnonzero(program.changed_rows(answers))
-        if len(rows):
-            again = runner.reread(last, rows)
-            ids[rows], probs[rows] = again[:, :steps], again[:, steps:]
-            check_finite(probs.view(np.float32), "cross-modal")
-            stats.add(Stats(refine_passes=1, text_calls=1, captions_encoded=len(rows)))
-        lengths = np.full(n, steps)
-        if program.decoding.refine == 0 and program.decoding.decode == "ar":
-            lengths = answers[:, program.columns["last"]][:, 0] + 1
-        return driver.close(driver.cut(Pass(ids, probs.view(np.float32)), lengths), lengths, stats)
+        return program.finished(driver, last.answers, partial(runner.resume, last), partial(runner.reread, last))
 
     def _make_runner(self, program: Program, largest: int) -> Runner:
         if self._layer is None:

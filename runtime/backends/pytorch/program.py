@@ -1,11 +1,6 @@
 """A word from its patches without the host: predict and refine with a number of passes fixed beforehand.
 
-core/driver.py asks after every pass whether anything has changed; here nothing is asked, so that all of it is one
-CUDA graph. Each row's answer comes with the two questions that were not asked, and where one of them turns out
-badly the caller has the row read further (backend.py):
-
-    unsettled    a branch's last pass still changed something: `resume` goes on from the words as they are
-    refined      caption after the visual refinement; if it is not the first one, `reread` reads it
+What is asked of its results afterwards, and how rows are read further: fixed_passes.py.
 
 Shapes: N rows, T steps, X text positions, M memory tokens, h heads of size e, d = h e.
 """
@@ -14,45 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from clip4str.core.reading import Decoding, Stats, check_finite
+from clip4str.core.reading import Decoding
 from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
+from ..fixed_passes import RESUMED, FixedPasses, Passes
 from .towers import image_tower, key_value_view, memory_views, text_tower
 from .weights import Weights
 
 
 @dataclass(frozen=True)
-class Passes:
-    """Decoder passes before refinement. visual: 2 or more, the guess from the start token alone included, which is one
-    where there is no draft; cross: 1 or more.
-
-    Rows that need more get them in `resume`, which costs little more for many rows than for few, so a pass more for all
-    rows rarely pays.
-    """
-
-    visual: int
-    cross: int
-
-
-# By benchmarks/drafts.py the visual branch of the bundled network settles 21 % of SVT's and CUTE80's words in three
-# passes from the start token, and with a draft 74 % in one, 82 % in two.
-FIRST = Passes(3, 2)
-DRAFTED = Passes(2, 2)
-RESUMED = Passes(6, 4)  # the words that are left take up to 18, most of them 6
-
-
-@dataclass(frozen=True)
-class Program:
+class Program(FixedPasses):
     """The network and how to decode, ready to be run on any number of rows.
 
-    tables: the device's tokenizer; None where decoding.branch is "visual". decoding.refine is 0 or 1. passes: None for
-    FIRST, or with a draft DRAFTED.
+    tables: the device's tokenizer; None where decoding.branch is "visual". decoding.refine is 0 or 1.
     """
 
     weights: Weights
@@ -61,77 +35,16 @@ class Program:
     passes: Passes | None = None
 
     @property
-    def columns(self) -> dict[str, slice]:
-        """Where what lies in a row of results, all int32.
-
-        ids, probs (bits of float32): the answer, T each. last: index of the last position of the visual word.
-        unsettled, cross_unsettled: of the two branches. word, cross_word: the two branches' words before refinement, T
-        each. Where captions are reread also keep: the last position of the cross_word; caption, refined: tokens before
-        and after the visual refinement. ..._probs: of words before the answer, to be checked.
-        """
-        c = self.weights.config
-        widths = {"ids": c.steps, "probs": c.steps, "last": 1, "unsettled": 1, "word": c.steps, "word_probs": c.steps}
-        if self.decoding.branch == "cross":
-            widths |= {"cross_unsettled": 1, "cross_word": c.steps, "cross_probs": c.steps}
-        if self.rereads:
-            widths |= {"keep": 1, "caption": c.context, "refined": c.context, "refined_probs": c.steps}
-        starts = [sum(list(widths.values())[:i]) for i in range(len(widths) + 1)]
-        return {name: slice(a, b) for name, a, b in zip(widths, starts, starts[1:])}
+    def steps(self) -> int:
+        return self.weights.config.steps
 
     @property
-    def width(self) -> int:
-        """Columns of a row of results."""
-        return max(column.stop for column in self.columns.values())
+    def context(self) -> int:
+        return self.weights.config.context
 
     @property
     def drafts(self) -> bool:
-        """Does the visual branch begin with the draft head's word?"""
         return self.weights.image.draft is not None and self.decoding.draft and self.decoding.decode == "ar"
-
-    @property
-    def first_passes(self) -> Passes:
-        """What every row gets."""
-        return self.passes or (DRAFTED if self.drafts else FIRST)
-
-    @property
-    def rereads(self) -> bool:
-        """Can the visual refinement change the caption?"""
-        return self.decoding.branch == "cross" and self.decoding.refine > 0
-
-    def open_rows(self, results: np.ndarray) -> np.ndarray:
-        """Which rows of results (n, width) have not settled: (n,) bool."""
-        flags = [results[:, place] for name, place in self.columns.items() if name.endswith("unsettled")]
-        return np.asarray(np.concatenate(flags, axis=1).any(axis=1))
-
-    def changed_rows(self, results: np.ndarray) -> np.ndarray:
-        """Whose caption is another one after the visual refinement: (n,) bool."""
-        if not self.rereads:
-            return np.zeros(len(results), bool)
-        return (results[:, self.columns["caption"]] != results[:, self.columns["refined"]]).any(axis=1)
-
-    def check(self, results: np.ndarray) -> None:
-        """Raises NonFiniteError where a decoder's probabilities in results (n, width) are no numbers."""
-        last = "cross-modal" if self.decoding.branch == "cross" else "visual"
-        passes = {"word_probs": "visual", "cross_probs": "cross-modal", "refined_probs": "visual", "probs": last}
-        for name, decoder in passes.items():  # as they follow each other: where it began is said
-            if name in self.columns:
-                check_finite(np.ascontiguousarray(results[:, self.columns[name]]).view(np.float32), decoder)
-
-    def stats(self, images: int, resumed: bool = False) -> Stats:
-        """What `run`, or `resume`, of these images counts as."""
-        how, passes = self.decoding, RESUMED if resumed else self.first_passes
-        cross, in_order = how.branch == "cross", how.decode == "ar"
-        return Stats(
-            images=0 if resumed else images,
-            batches=0 if resumed else 1,
-            drafted=images if self.drafts and not resumed else 0,
-            visual_passes=passes.visual if in_order else 1,
-            cross_passes=(passes.cross if in_order else 1) if cross else 0,
-            refine_passes=how.refine * (2 if cross else 1),
-            text_calls=int(cross),
-            captions=images * (1 + how.refine) if cross and not resumed else 0,
-            captions_encoded=images if cross else 0,
-        )
 
     def run(self, patches: Tensor, kv: Tensor | None = None, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """patches (N, *patch_shape) -> results (N, width) int32, keys and values (N, M, 2 d or 4 d).
