@@ -32,7 +32,7 @@ from clip4str.kernels.shared.variants import CAPABILITIES, MOST, NETWORKS, Entry
 if TYPE_CHECKING:
     from clip4str.kernels.cubin import Cubin
 
-OPERATORS = ("linear", "cross_attention", "decode_pass", "crop_resize", "resize", "thumbnail", "tokenize")
+OPERATORS = ("linear", "cross_attention", "decode_pass", "crop_resize", "resize", "thumbnail", "tokenize", "collapse")
 DTYPE = "fp16"
 PROGRAM = "kernels/aot.py"
 HEAD = ("sm", "kernel", "networks", "for", "warps", "registers", "shared", "local", "spills", "tensor cores", "bytes")

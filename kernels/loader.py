@@ -112,6 +112,10 @@ class _Tokenize(ctypes.Structure):
     ]
 
 
+class _Collapse(ctypes.Structure):
+    _fields_: ClassVar = [*_fields(_int, "n frames T C"), *_fields(_pointer, "ids out")]
+
+
 class KernelLibrary:
     """A handle on the library for the CUDA context that is current when it is made.
 
@@ -228,6 +232,10 @@ class KernelLibrary:
     def tokenize(self, *, stream: int = 0, **arguments: int) -> None:
         """Characters' ids to byte-pair tokens: clip4str_tokenize."""
         self._launch("clip4str_tokenize", _Tokenize, stream, **arguments)
+
+    def collapse(self, *, stream: int = 0, **arguments: int) -> None:
+        """A draft head's frames to words: clip4str_collapse."""
+        self._launch("clip4str_collapse", _Collapse, stream, **arguments)
 
     def _launch(self, function: str, kind: type[ctypes.Structure], stream: int, **values: Any) -> None:
         if not self._handle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from clip4str.core.drafts import MOST_FRAMES
@@ -16,7 +17,7 @@ from ..shared.checks import (
 )
 from ..shared.launch import use_kernel
 from .config import CollapseConfig
-from .reference import collapse_reference
+from .reference import collapse_frames_reference, collapse_reference
 
 MOST_CLASSES, MOST_STEPS = 65536, 1024
 
@@ -46,3 +47,23 @@ def collapse(
     from .kernel import collapse_triton
 
     return collapse_triton(logits, steps, config)
+
+
+def collapse_frames(ids: Tensor, steps: int, classes: int, *, implementation: str = "auto") -> Tensor:
+    """The same of frames whose argmax is done, as engines give them: what is no id of a character, 1 to classes - 1,
+    shows none.
+
+    ids: (N, F) int32 contiguous, F at most 1024. Returns (N, steps) int32. Raises ShapeError, DtypeError, LayoutError,
+    DeviceError, UsageError.
+    """
+    check_shape("ids", ids, ("N", "F"), {})
+    check_range("ids: F", ids.shape[1], 1, MOST_FRAMES)
+    check_range("classes", classes, 1, MOST_CLASSES)
+    check_range("steps", steps, 1, MOST_STEPS)
+    check_dtype("ids", ids, torch.int32)
+    check_contiguous("ids", ids)
+    if not use_kernel(check_same_device({"ids": ids}), implementation) or len(ids) == 0:
+        return collapse_frames_reference(ids, steps, classes)
+    from .kernel import collapse_frames_triton
+
+    return collapse_frames_triton(ids, steps, classes)

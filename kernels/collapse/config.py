@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clip4str.core.drafts import MOST_FRAMES
+
 from ..shared.tiles import power_of_two
+
+FRAMES_AT_ONCE = ((64, 1), (MOST_FRAMES, 4))  # of frames that are ids: block and warps, up to 64 frames and above
+LEAST_STEPS = 32  # a power of two that holds the steps of all networks that are compiled ahead of time
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Argmax, merge and compaction of all frames of a word in one program."""
+"""Merge and compaction of all frames of a word in one program, and the argmax before them where it is not done yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..shared.launch import on_device
 from ..shared.tiles import power_of_two
-from .config import CollapseConfig, configuration
+from .config import FRAMES_AT_ONCE, LEAST_STEPS, CollapseConfig, configuration
 
 
 @triton.jit
@@ -35,14 +35,35 @@ def collapse_kernel(
         highest, where = tl.max(tile.to(tl.float32), axis=1, return_indices=True)  # the first of equals
         ids = tl.where(highest > best, start + where, ids)
         best = tl.maximum(best, highest)
-    ids = tl.where((frame < F) & (ids < C), ids, 0)
+    _spell(tl.where((frame < F) & (ids < C), ids, 0), out + word * T, frame, T, BLOCK_T)
+
+
+@triton.jit(do_not_specialize=["frames", "classes", "steps"])
+def collapse_frames_kernel(
+    ids,  # [N, F] int32
+    out,  # [N, T] int32
+    frames,  # F
+    classes,  # C
+    steps,  # T, at most BLOCK_T
+    BLOCK_F: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    word = tl.program_id(0).to(tl.int64)
+    frame = tl.arange(0, BLOCK_F)
+    shown = tl.load(ids + word * frames + frame, mask=frame < frames, other=0)
+    _spell(tl.where((shown > 0) & (shown < classes), shown, 0), out + word * steps, frame, steps, BLOCK_T)
+
+
+@triton.jit
+def _spell(ids, out, frame, steps, BLOCK_T: tl.constexpr):
+    """Stores a word: ids of its frames, repeats merged, then without 0."""
     before = tl.where(frame > 0, tl.gather(ids, tl.maximum(frame - 1, 0), axis=0), 0)
     shows = (ids != 0) & (ids != before)
     place = tl.cumsum(shows.to(tl.int32), axis=0) - 1
-    tl.store(out + word * T + place, ids, mask=shows & (place < T - 1))
+    tl.store(out + place, ids, mask=shows & (place < steps - 1))
     position = tl.arange(0, BLOCK_T)
-    ends = position >= tl.minimum(tl.sum(shows.to(tl.int32), axis=0), T - 1)
-    tl.store(out + word * T + position, tl.zeros((BLOCK_T,), tl.int32), mask=ends & (position < T))
+    ends = position >= tl.minimum(tl.sum(shows.to(tl.int32), axis=0), steps - 1)
+    tl.store(out + position, tl.zeros((BLOCK_T,), tl.int32), mask=ends & (position < steps))
 
 
 def constants(frames: int, classes: int, steps: int, config: CollapseConfig) -> dict[str, int]:
@@ -58,4 +79,16 @@ def collapse_triton(logits: Tensor, steps: int, config: CollapseConfig | None = 
     out = torch.empty((n, steps), dtype=torch.int32, device=logits.device)
     with on_device(logits.device):
         collapse_kernel[(n,)](logits, out, **constants(frames, classes, steps, config), num_warps=config.warps)
+    return out
+
+
+def collapse_frames_triton(ids: Tensor, steps: int, classes: int) -> Tensor:
+    """As api.collapse_frames, which checks; N at least 1."""
+    n, frames = ids.shape
+    out = torch.empty((n, steps), dtype=torch.int32, device=ids.device)
+    block, warps = FRAMES_AT_ONCE[frames > FRAMES_AT_ONCE[0][0]]
+    with on_device(ids.device):
+        collapse_frames_kernel[(n,)](
+            ids, out, frames, classes, steps, BLOCK_F=block, BLOCK_T=power_of_two(steps, LEAST_STEPS), num_warps=warps
+        )
     return out

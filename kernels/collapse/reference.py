@@ -8,8 +8,12 @@ from torch import Tensor
 
 def collapse_reference(logits: Tensor, steps: int) -> Tensor:
     """As api.collapse."""
-    ids = logits.argmax(dim=-1)
-    shows = ids > 0
+    return collapse_frames_reference(logits.argmax(dim=-1), steps, logits.shape[2])
+
+
+def collapse_frames_reference(ids: Tensor, steps: int, classes: int) -> Tensor:
+    """As api.collapse_frames, of ids of any integer type."""
+    shows = (ids > 0) & (ids < classes)
     shows[:, 1:] &= ids[:, 1:] != ids[:, :-1]
     places = shows.cumsum(dim=1) - 1
     kept = shows & (places < steps - 1)

@@ -225,6 +225,17 @@ typedef struct {
 CLIP4STR_API int clip4str_tokenize(const clip4str_kernels *kernels, const clip4str_tokenize_arguments *arguments,
                                    CUstream stream, clip4str_message *message);
 
+/* A draft head's frames to words: repeats merged, then what is no character dropped, cut to T - 1. */
+typedef struct {
+  int32_t n, frames; /* frames of a word, up to 1024 */
+  int32_t T, C;      /* T up to 32; a character is 1 to C - 1 */
+  clip4str_pointer ids; /* [n, frames] int32: the character that each frame shows */
+  clip4str_pointer out; /* [n, T] int32, zeros behind the word */
+} clip4str_collapse_arguments;
+
+CLIP4STR_API int clip4str_collapse(const clip4str_kernels *kernels, const clip4str_collapse_arguments *arguments,
+                                   CUstream stream, clip4str_message *message);
+
 enum { CLIP4STR_LAYOUT_RGB = 0, CLIP4STR_LAYOUT_BGR = 1, CLIP4STR_LAYOUT_NV12 = 2 };
 enum { CLIP4STR_MATRIX_BT601 = 0, CLIP4STR_MATRIX_BT709 = 1 };
 enum { CLIP4STR_NORMALIZATION_HALF = 0, CLIP4STR_NORMALIZATION_CLIP = 1 };

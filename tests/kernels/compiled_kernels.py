@@ -98,7 +98,7 @@ def wanted(launch: str, where: dict[str, Any], capability: tuple[int, int]) -> b
     hopper = capability == (9, 0)
     if launch in ("crop_resize.crop_resize", "resize.resize"):
         return hopper and where["out_float32"] == 1 and where["normalization"] == 0
-    if launch == "thumbnail.thumbnail":
+    if launch in ("thumbnail.thumbnail", "collapse.frames"):
         return hopper
     if launch == "tokenize.tokenize":
         return hopper and where["has_last"] == 0 and serves(where, MANY)
@@ -120,7 +120,7 @@ def collapse_variants(network: Network, dtype: str, capability: tuple[int, int])
     return [
         variant
         for frames in ((42, 1024) if capability == (9, 0) else (42,))
-        for variant in collapse_aot.variants(network, dtype, capability, frames)
+        for variant in collapse_aot.logits_variants(network, dtype, capability, frames)
     ]
 
 

@@ -103,6 +103,8 @@ def test_every_launch_of_a_pass_has_a_kernel(name, capability):
             assert inside or count("linear.linear", {**query, "has_bias": 1, "has_residual": 0}) == 1
         for last in (0, 1):
             assert count("tokenize.tokenize", {"n": n, "has_last": last}) == 1
+    for frames in (1, 42, 64, 65, 1024):
+        assert count("collapse.frames", {"n": 1, "frames": frames}) == 1
     crop = {"n": 1, "height": network.image_size[0], "width": network.image_size[1]}
     for options in range(8):
         bits = {"nv12": options & 1, "normalization": options >> 1 & 1, "out_float32": options >> 2}

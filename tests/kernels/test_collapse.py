@@ -12,7 +12,7 @@ from clip4str.kernels.collapse import CollapseConfig, api, candidates
 pytest.importorskip("triton")
 from compiled_kernels import collapse_figures
 
-collapse = there(api.collapse)
+collapse, collapse_frames = there(api.collapse), there(api.collapse_frames)
 BOTH = pytest.mark.parametrize("implementation", ["reference", "triton"])
 
 
@@ -54,6 +54,21 @@ def test_words_of_frames(implementation, n, frames, classes, steps):
     logits, ids = drawn(n, frames, classes, seed=n)
     words = collapse(logits, steps, implementation=implementation)
     assert words.dtype == torch.int32 and words.tolist() == one_by_one(ids, steps).tolist()
+    assert np.array_equal(words.numpy(), on_host(ids, steps, classes - 1))
+
+
+@pytest.mark.gpu
+@BOTH
+@pytest.mark.parametrize(("n", "frames", "classes", "steps"), [
+    (7, 32, 95, 26), (3, 42, 95, 26), (1, 1, 2, 1), (4, 64, 1, 3), (5, 65, 37, 4), (1, 1024, 5, 40),
+])  # fmt: skip
+def test_words_of_frames_whose_argmax_is_done(implementation, n, frames, classes, steps):
+    ids = drawn(n, frames, classes, seed=n)[1]
+    ids[:, ::7] = [classes]  # beyond the charset
+    ids[0, ::5] = -1
+    words = collapse_frames(torch.from_numpy(ids.astype(np.int32)), steps, classes, implementation=implementation)
+    known = np.where((ids > 0) & (ids < classes), ids, 0)
+    assert words.dtype == torch.int32 and words.tolist() == one_by_one(known, steps).tolist()
     assert np.array_equal(words.numpy(), on_host(ids, steps, classes - 1))
 
 
@@ -116,6 +131,20 @@ def test_wrong_arguments():
     ):
         with pytest.raises(error, match=message):
             api.collapse(*arguments, implementation="triton")
+
+
+def test_wrong_frames():
+    ids = torch.zeros(2, 8, dtype=torch.int32)
+    for arguments, error, message in (
+        ((ids[0], 26, 95), ShapeError, r"ids: expected shape \(N, F\)"),
+        ((ids.long(), 26, 95), DtypeError, "ids: expected int32"),
+        ((ids.T, 26, 95), LayoutError, "ids: expected contiguous"),
+        ((ids, 0, 95), ShapeError, "steps: supported are 1 to 1024, got 0"),
+        ((ids, 26, 0), ShapeError, "classes: supported are 1 to 65536, got 0"),
+        ((ids.new_zeros(1, 1025), 26, 95), ShapeError, "ids: F: supported are 1 to 1024, got 1025"),
+    ):
+        with pytest.raises(error, match=message):
+            api.collapse_frames(*arguments)
 
 
 def test_compiles_ahead_of_time_without_spills():

@@ -17,6 +17,7 @@ from device import needs_interpreter
 from torch import Tensor
 
 from clip4str.core.errors import LayoutError, ShapeError, UsageError
+from clip4str.kernels.collapse import collapse_frames
 from clip4str.kernels.crop_resize import crop_resize
 from clip4str.kernels.cross_attention import cross_attention
 from clip4str.kernels.decode_pass import Answer, decode_pass
@@ -31,6 +32,7 @@ from library_arguments import NET, decoder_of, decoder_weights, half, keys_value
 
 import clip4str.kernels.linear.api as linear_api
 from clip4str.kernels.aot import operator_variants
+from clip4str.kernels.collapse import kernel as collapse_kernel
 from clip4str.kernels.crop_resize import kernel as crop_kernel
 from clip4str.kernels.cross_attention import kernel as attention_kernel
 from clip4str.kernels.decode_pass import kernel as decode_kernel
@@ -52,6 +54,7 @@ KERNELS = (
     (resize_kernel, "resize_kernel"),
     (thumbnail_kernel, "thumbnail_kernel"),
     (tokenize_kernel, "tokenize_kernel"),
+    (collapse_kernel, "collapse_frames_kernel"),
 )
 
 
@@ -297,6 +300,32 @@ def test_tokenize_launches_what_triton_would(library, log, triton_launches):
         ids=ids.data_ptr(), characters=tables.characters.data_ptr(), pairs=tables.pairs.data_ptr(), out=out.data_ptr(),
     )  # fmt: skip
     assert_same(logged(log), triton_launches, [ids, tables.characters, tables.pairs, out])
+
+
+@pytest.mark.parametrize("frames", [42, 65])
+def test_collapse_launches_what_triton_would(library, log, triton_launches, frames):
+    ids = numbers(MANY, frames)
+    out = collapse_frames(ids, NET.steps, NET.classes, implementation="triton")
+    library.collapse(
+        stream=0x1234, n=MANY, frames=frames, T=NET.steps, C=NET.classes, ids=ids.data_ptr(), out=out.data_ptr()
+    )
+    assert_same(logged(log), triton_launches, [ids, out])
+
+
+@pytest.mark.parametrize("change, error, words", [
+    ({"frames": 1025}, ShapeError, "a->frames: supported are 1 to 1024, got 1025"),
+    ({"T": 33}, ShapeError, "a->T: supported are 1 to 32, got 33"),
+    ({"C": 0}, ShapeError, "a->C"),
+    ({"n": -1}, ShapeError, "a->n"),
+    ({"ids": 0}, UsageError, "a->ids"),
+    ({"out": 0}, UsageError, "a->out"),
+    ({"out": 2}, LayoutError, "out must be a multiple of 4"),
+])  # fmt: skip
+def test_collapse_refuses_what_are_no_frames(library, log, change, error, words):
+    good = {"n": 2, "frames": 32, "T": 26, "C": 95, "ids": 16, "out": 32}
+    with pytest.raises(error, match=re.escape(words)):
+        library.collapse(**{**good, **change})
+    assert not log.exists()
 
 
 def test_shared_memory_threads_and_architecture(library, log):

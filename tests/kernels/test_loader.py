@@ -150,7 +150,7 @@ def test_structures_are_those_of_the_header():
     kinds["const clip4str_decoder *"] = ctypes.POINTER(Decoder)
     structures = {
         "memory": Memory, "decoder": Decoder, "linear_arguments": loader._Linear,
-        "tokenize_arguments": loader._Tokenize,
+        "tokenize_arguments": loader._Tokenize, "collapse_arguments": loader._Collapse,
         "cross_attention_arguments": loader._CrossAttention, "decode_pass_arguments": loader._DecodePass,
         "crop_resize_arguments": loader._CropResize, "thumbnail_arguments": loader._Thumbnail,
         "resize_arguments": loader._Resize,

@@ -83,7 +83,13 @@ static void check_null(const clip4str_kernels *kernels) {
   CHECK(clip4str_tokenize(NULL, &tokenize, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_decode_pass_workspace(NULL, 1) == 0);
   CHECK(clip4str_cross_attention_workspace(-1, 26, 512) == 0);
+  clip4str_collapse_arguments collapse = {.n = 1, .frames = 1, .T = 1, .C = 2};
+  CHECK(clip4str_collapse(NULL, &collapse, NULL, NULL) == CLIP4STR_ERROR_NULL);
   if (kernels == NULL) return;
+  CHECK(clip4str_collapse(kernels, NULL, NULL, NULL) == CLIP4STR_ERROR_NULL);
+  CHECK(clip4str_collapse(kernels, &collapse, NULL, NULL) == CLIP4STR_ERROR_NULL);
+  collapse.n = 0;
+  CHECK(clip4str_collapse(kernels, &collapse, NULL, NULL) == CLIP4STR_OK);
   CHECK(clip4str_linear(kernels, NULL, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_linear(kernels, &linear, NULL, NULL) == CLIP4STR_ERROR_NULL);
   CHECK(clip4str_cross_attention(kernels, &attention, NULL, NULL) == CLIP4STR_ERROR_RANGE);
