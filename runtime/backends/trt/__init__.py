@@ -11,6 +11,7 @@ to 11.4 and for TensorRT-RTX.
     pictures   pictures on their way to the GPU, for the compiled kernels to resize
     frames     what a backend does with frames
     fused      decoders by the compiled kernels in the engines' place
+    one_launch what it takes to read a batch in one launch, and whether it is here; program: what is sent then
     session    all of it together, and the order in which it is let go of
     backend    the stage functions of core/driver.py, and `read`
 

@@ -33,11 +33,12 @@ from .session import Pipeline, Session
 
 
 class TrtBackend(FrameBackend):
-    """The stages, and `read`, which splits batches and makes do with less memory.
+    """The stages, and `read`, which splits batches, makes do with less memory, and goes in one launch where it can.
 
-    Batches are padded to 1, 2, 4 ... images or the largest, each with its own CUDA graph per stage, captured when it is
-    first needed. Keys and values stay on the GPU. Pixels that lie there already, float32, contiguous and aligned to 256
-    bytes, are read where they are, without a graph; others are copied.
+    Batches are padded to 1, 2, 4 ... images or the largest, each with CUDA graphs of its own, of all of it or one per
+    stage, captured when they are first needed. Keys and values stay on the GPU. Pixels that lie there already, float32,
+    contiguous and aligned to 256 bytes, are read where they are, without a graph; others, and all for one launch, are
+    copied.
 
     with_logits: Pass.logits are wanted, as arrays; they cost a copy per pass. batch_size: images that a batch may have.
     Safe to share between threads, which take turns; instances do not know of each other. close(), or dropping the
@@ -66,6 +67,12 @@ class TrtBackend(FrameBackend):
         pipeline = self._session.pipeline
         return self.batch_size if pipeline is None else min(self.batch_size, pipeline.largest)
 
+    @property
+    def one_launch(self) -> bool:
+        """Is a batch read in one launch, rather than stage by stage?"""
+        pipeline = self._session.pipeline
+        return pipeline is not None and pipeline.program is not None and pipeline.program.usable
+
     def close(self) -> None:
         """Gives back all that is held on the GPU. Twice is allowed."""
         with self._lock:
@@ -81,15 +88,11 @@ class TrtBackend(FrameBackend):
             rows = pipeline.bucket(n)
             self._generation += 1
             stage, buffer = pipeline.stages["image"], pipeline.buffers["image.pixels"]
-            if isinstance(pixels, Crops):
-                self._cropper("a word of a frame").cut(pixels, buffer.address, pipeline.quads)
-                stage.run(rows, filled=True)
-            elif isinstance(pixels, DevicePixels):
+            if isinstance(pixels, DevicePixels):
                 address = self._place(pixels, buffer.address, rows)
                 stage.run_at(n if address != buffer.address else rows, {"pixels": address})
             else:
-                buffer.write(pixels)
-                stage.run(rows)
+                stage.run(rows, filled=self._fill(pipeline, pixels))
             keys_values = [BatchOutput(self, name, n, self._generation) for name in ("visual_kv", "cross_kv")]
             if not self._drafts:
                 return tuple(keys_values)
@@ -185,8 +188,14 @@ class TrtBackend(FrameBackend):
     def _attempt(self, driver: PredictAndRefine, stages: Stages, pixels: Any) -> Reading | None:
         """None if memory ran out; the error is let go of here, with what its traceback holds."""
         try:
-            with self._entered():
-                return driver(stages, pixels)
+            with self._entered() as pipeline:
+                program = pipeline.program
+                mine = program is not None and program.usable and program.one.serves(driver)
+                if program is None or not mine or stages is not self or self.with_logits:
+                    return driver(stages, pixels)
+                self._generation += 1
+                rows = pipeline.bucket(len(pixels))
+                return program.read(driver, len(pixels), rows, self._fill(pipeline, pixels))
         except CudaOutOfMemory:
             return None
 
@@ -290,9 +299,23 @@ class TrtBackend(FrameBackend):
         fits = n >= session.least and (n == rows or not session.engines["image"].on_rtx)
         if pixels.usable_in_place and fits:
             return pixels.address
-        pairs = [(address + i * pixels.row_bytes, pixels.address + i * pixels.stride) for i in range(n)]
-        copy_runs(session.stream, pairs, pixels.row_bytes)
+        self._copy(pixels, address)
         return address
+
+    def _copy(self, pixels: DevicePixels, to: int) -> None:
+        pairs = [(to + i * pixels.row_bytes, pixels.address + i * pixels.stride) for i in range(len(pixels))]
+        copy_runs(self._session.stream, pairs, pixels.row_bytes)
+
+    def _fill(self, pipeline: Pipeline, pixels: Any) -> bool:
+        """Puts pixels where the image stage reads them; are they on the device already?"""
+        buffer = pipeline.buffers["image.pixels"]
+        if isinstance(pixels, Crops):
+            self._cropper("a word of a frame").cut(pixels, buffer.address, pipeline.quads)
+        elif isinstance(pixels, DevicePixels):
+            self._copy(pixels, buffer.address)
+        else:
+            buffer.write(pixels)
+        return isinstance(pixels, (Crops, DevicePixels))
 
     @contextmanager
     def _entered(self, build: bool = True) -> Iterator[Pipeline]:

@@ -149,25 +149,26 @@ class EngineStage:
         """What runs that many rows. filled: all inputs are on the device already. Raises CudaOutOfMemory,
         BackendError."""
         if (rows, filled) not in self._runs:
-            if rows not in self._contexts:
-                context = self._contexts[rows] = self.loaded.context(fixed=True)
-                self._bind(context, rows, {name: buffer.address for name, buffer in self.buffers.items()})
-            context = self._contexts[rows]
-
-            def send() -> None:
-                for buffer in () if filled else self._inputs:
-                    buffer.send(rows)
-                self._enqueue(context)
-                for buffer in self._outputs:
-                    buffer.fetch(rows)
-
-            self._runs[rows, filled] = Replay(self._stream, self._graphs, self.loaded.stage, send)
+            self._context(rows)
+            self._runs[rows, filled] = Replay(
+                self._stream, self._graphs, self.loaded.stage, lambda: self.send(rows, filled)
+            )
         return self._runs[rows, filled]
+
+    def send(self, rows: int, filled: bool, fetched: bool = True) -> None:
+        """The work itself, without a graph: to be captured with what goes before and after it. used() is the caller's
+        to call. fetched: are outputs wanted on the host? Raises as prepare."""
+        context = self._context(rows)
+        for buffer in () if filled else self._inputs:
+            buffer.send(rows)
+        self._enqueue(context)
+        for buffer in self._outputs if fetched else ():
+            buffer.fetch(rows)
 
     def run(self, rows: int, filled: bool = False) -> None:
         """Sends the stage's work over the first rows of its buffers."""
         self.prepare(rows, filled)()
-        self._mark()
+        self.used()
 
     def run_at(self, rows: int, elsewhere: dict[str, int]) -> None:
         """The same, with some tensors at other addresses."""
@@ -181,11 +182,19 @@ class EngineStage:
         self._enqueue(self._loose)
         for buffer in self._outputs:
             buffer.fetch(rows)
-        self._mark()
+        self.used()
 
-    def _mark(self) -> None:
+    def used(self) -> None:
+        """Host memory of its inputs and outputs is read or written by what was sent."""
         for buffer in (*self._inputs, *self._outputs):
             buffer.used()
+
+    def _context(self, rows: int) -> Any:
+        if rows not in self._contexts:
+            context = self.loaded.context(fixed=True)
+            self._bind(context, rows, {name: buffer.address for name, buffer in self.buffers.items()})
+            self._contexts[rows] = context
+        return self._contexts[rows]
 
     def _bind(self, context: Any, rows: int, addresses: dict[str, int]) -> None:
         complaints = Complaints(self.loaded.logger)

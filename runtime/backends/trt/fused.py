@@ -2,7 +2,8 @@
 
 Where a bundle for a GPU has its decoders packed for them ("kernels": decoders.npz) and libclip4str_kernels.so is there
 and serves this network and GPU. Masks are made inside, from a mode and `keep`; self-attention reads tables. Where
-anything is missing, the engines decode. Captions are tokenised on the host: the driver caches them by their words.
+anything is missing, the engines decode. program.py sends all passes of a batch in one go; where it cannot, the driver
+asks for one after the other, and captions are tokenised on the host, by words that it caches.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import warnings
 import zipfile
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,6 +69,15 @@ def open_decoders(bundle: Bundle, visual_only: bool, stack: ExitStack, stream: S
     return weights
 
 
+class Answer(NamedTuple):
+    """Where a pass writes: addresses, see clip4str_decode_pass."""
+
+    ids: int
+    probs: int
+    last: int
+    unsettled: int
+
+
 class Decoders:
     """Passes over static buffers, with a graph for each branch, mode and number of rows.
 
@@ -121,14 +131,43 @@ class Decoders:
 
     def _send(self, branch: str, mode: str, rows: int, elsewhere: dict[str, int]) -> None:
         at = {name: buffer.address for name, buffer in self.buffers.items()}
+        kept = {name: elsewhere.get(name.partition(".")[2], at[name]) for name in self._weights.shapes}
+        for name in ("context", "keep", "limit"):
+            self.buffers[name].send(rows)
+        self.launch(
+            branch,
+            mode,
+            rows,
+            kept,
+            Answer(at["ids"], at["probs"], at["last"], at["unsettled"]),
+            limit=at["limit"],
+            ids=0 if mode == "start" else at["context"],
+            keep=at["keep"] if mode == "cloze" else 0,
+            logits=at["logits"],
+        )
+        for name in ("ids", "probs"):
+            self.buffers[name].fetch(rows)
+
+    def launch(
+        self,
+        branch: str,
+        mode: str,
+        rows: int,
+        kept: dict[str, int],
+        to: Answer,
+        *,
+        limit: int,
+        ids: int = 0,
+        keep: int = 0,
+        logits: int = 0,
+    ) -> None:
+        """One pass, nothing copied. kept: addresses of keys and values, by the names of weights.shapes; the other
+        arguments' are clip4str_decode_pass's."""
         memories = {}
         for name, shape in self._weights.shapes.items():
             if name.startswith(f"{branch}."):
                 kind = "text" if name.endswith("text_kv") else "memory"
-                data = elsewhere.get(name.partition(".")[2], at[name])
-                memories[kind] = self._weights.loader.Memory(data=data, length=shape[2])
-        for name in ("context", "keep", "limit"):
-            self.buffers[name].send(rows)
+                memories[kind] = self._weights.loader.Memory(data=kept[name], length=shape[2])
         workspace, size = self._workspace
         self._weights.library.decode_pass(
             self._weights.decoders[branch],
@@ -136,19 +175,17 @@ class Decoders:
             stream=self._stream.handle,
             **memories,
             n=rows,
-            ids=0 if mode == "start" else at["context"],
-            keep=at["keep"] if mode == "cloze" else 0,
-            limit=at["limit"],
-            out_ids=at["ids"],
-            probs=at["probs"],
-            last=at["last"],
-            unsettled=at["unsettled"],
-            logits=at["logits"],
+            ids=ids,
+            keep=keep,
+            limit=limit,
+            out_ids=to.ids,
+            probs=to.probs,
+            last=to.last,
+            unsettled=to.unsettled,
+            logits=logits,
             workspace=workspace,
             workspace_bytes=size,
         )
-        for name in ("ids", "probs"):
-            self.buffers[name].fetch(rows)
 
 
 def _shapes(bundle: Bundle, branches: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -27,8 +27,10 @@ class Graphs:
     def wants(self, stage: str) -> bool:
         return self._wanted and stage not in self._refused
 
-    def capture(self, stage: str, send: Send) -> int | None:
-        """The graph, None if it cannot be captured, with one warning for the stage. Raises CudaContextLost."""
+    def capture(self, stage: str, send: Send, otherwise: str = "") -> int | None:
+        """The graph, None if it cannot be captured, with a warning for the stage. otherwise: what that means, in words.
+
+        Raises CudaContextLost."""
         try:
             try:
                 graph = self._capture(send)
@@ -43,9 +45,8 @@ class Graphs:
             self._refused.add(stage)
             with suppress(BackendError):  # the next use says if the stream is broken
                 self._stream.synchronise()
-            warnings.warn(
-                f"the {stage} stage runs without a CUDA graph, which is slower: {error}", RuntimeWarning, stacklevel=9
-            )
+            otherwise = otherwise or f"the {stage} stage runs without a CUDA graph, which is slower"
+            warnings.warn(f"{otherwise}: {error}", RuntimeWarning, stacklevel=9)
             return None
         self._graphs.append(graph)
         return graph
@@ -72,8 +73,9 @@ class Replay:
     """send() as often as it is called. The first time sends it as it is, which lets TensorRT set up what it must not
     while recording, and is an answer too."""
 
-    def __init__(self, stream: Stream, graphs: Graphs, stage: str, send: Send) -> None:
+    def __init__(self, stream: Stream, graphs: Graphs, stage: str, send: Send, otherwise: str = "") -> None:
         self._stream, self._graphs, self._stage, self._send = stream, graphs, stage, send
+        self._otherwise = otherwise
         self.graph: int | None = None
 
     def __call__(self) -> None:
@@ -83,4 +85,4 @@ class Replay:
         self._send()
         if self._graphs.wants(self._stage):
             self._stream.synchronise()
-            self.graph = self._graphs.capture(self._stage, self._send)
+            self.graph = self._graphs.capture(self._stage, self._send, self._otherwise)

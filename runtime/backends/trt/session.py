@@ -24,6 +24,8 @@ from .engines import EngineStage, Loaded, Tensor, load_engine
 from .fused import Decoders, open_decoders
 from .library import check_gpu, check_library, find_library, logger_of
 from .memory import Buffer, Memory, Scratch, Stream
+from .one_launch import OneLaunch, open_one_launch
+from .program import Program
 from .replay import Graphs
 from .rows import Slots
 
@@ -41,6 +43,7 @@ class Pipeline:
         self.buffers: dict[str, Buffer] = {}
         self.stages: dict[str, EngineStage] = {}
         self.decoders: Decoders | None = None
+        self.program: Program | None = None
         self._uploads: dict[str, int] = {}
         self._quads: Buffer | None = None
         try:
@@ -67,6 +70,9 @@ class Pipeline:
             own = {f"{branch}.{branch}_kv": shared[f"{branch}_kv"] for branch in session.weights.decoders}
             self.decoders = Decoders(session.weights, self._stream, self._memory, self._graphs, own, rows)
             self.buffers |= {name: own[name] for name in session.weights.shapes}
+        if session.one_launch is not None and self.decoders is not None:
+            shown = session.one_launch, self._stream, self._memory, self._graphs
+            self.program = Program(*shown, self.stages, self.decoders, self.buffers, self.buckets)
         for ready in self.stages.values():
             ready.prepare(rows)  # the largest first: its scratch memory serves all, and what does not fit shows now
 
@@ -99,7 +105,7 @@ class Pipeline:
             self._stream.synchronise()
         self._graphs.close()
         self.stages.clear()
-        self.decoders = None
+        self.decoders = self.program = None
         self.buffers.clear()
         self._memory.close()
 
@@ -118,6 +124,7 @@ class Session:
         self.engines: dict[str, Loaded] = {}
         self.slots: Slots | None = None
         self.weights: Any = None
+        self.one_launch: OneLaunch | None = None
         self.cropping = Opening()
         self.pictures: Stager | None = None
         self.stack = ExitStack()
@@ -146,6 +153,7 @@ class Session:
             if decoders is None or stage not in ("visual", "cross"):
                 self.engines[stage] = load_engine(self._library, runtime, logger, bundle, stage)
         self.weights = decoders
+        self.one_launch = open_one_launch(bundle, driver, decoders, self.graphs, self.stack, self.stream)
         self._check_memory(bundle)
         self.stack.callback(self._close_pipeline)
         if not visual_only:

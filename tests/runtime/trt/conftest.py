@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 
 import numpy as np
@@ -42,3 +43,12 @@ def images(golden):
     random = np.random.default_rng(0)
     more = np.stack([np.roll(pixels[i % len(pixels)], int(random.integers(1, 60)), axis=-1) for i in range(70)])
     return np.ascontiguousarray(np.concatenate((pixels, more))[:70], np.float32)
+
+
+@pytest.fixture
+def quick_collections():
+    """What other tests have left in memory is not looked through at every gc.collect()."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 
 import numpy as np
 import pytest
+from trt_rig import forgive, life
 
-from clip4str.core.errors import BackendError, Clip4StrError
+from clip4str.core.errors import BackendError
 from clip4str.core.reading import Decoding
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
@@ -35,31 +35,6 @@ def want(tiny_bundle, images):
     return read_by_onnxruntime(tiny_bundle, images[:N])
 
 
-def life(r, bundle, pixels):
-    """Open, read twice, close: what was read, or the error."""
-    backend = None
-    try:
-        backend, driver = r.open(bundle, cache=2)
-        backend.read(driver, pixels)
-        return backend.read(driver, pixels).ids, None
-    except Clip4StrError as error:
-        assert "\n" not in str(error) and str(error)
-        # What is left must read right when it is asked once more.
-        return (None if backend is None else backend.read(driver, pixels).ids), str(error)
-    finally:
-        if backend is not None:
-            backend.close()
-
-
-@pytest.fixture
-def quick_collections():
-    """What other tests have left in memory is not looked through at every gc.collect()."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("error, least", [("CUDA_ERROR_OUT_OF_MEMORY", 3), ("CUDA_ERROR_INVALID_VALUE", 50)])
 def test_every_call_may_fail(rig, engine_bundle, tiny_bundle, images, quick_collections, error, least):
     """least: errors that are reported at all; the others only cost a graph, or a smaller batch."""
@@ -83,16 +58,6 @@ def test_every_call_may_fail(rig, engine_bundle, tiny_bundle, images, quick_coll
             forgive(r, call) if leaves else r.check_empty()
             failed += raised is not None
     assert failed > least
-
-
-def forgive(r, call):
-    """A call that gives back and failed leaves one thing; everything else must be gone."""
-    gpu = r.gpu
-    left = [len(x) for x in (gpu.blocks, gpu.pinned, gpu.streams, gpu.graphs)]
-    assert sum(left) <= 1 or call == "current", left
-    for x in (gpu.blocks, gpu.pinned, gpu.streams, gpu.graphs):
-        x.clear()
-    r.check_empty()
 
 
 def test_less_memory_means_smaller_batches(rig, engine_bundle, images, want):

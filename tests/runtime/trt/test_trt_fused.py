@@ -7,12 +7,11 @@ import json
 import sys
 import warnings
 from dataclasses import fields
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from fake_decoders import add_kernels, install, packed_decoders
 from fake_gpu import FakeGpu
 from trt_rig import driver_of
 
@@ -20,103 +19,26 @@ from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeEr
 from clip4str.core.reading import Decoding, Pass
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
-from clip4str.kernels.decode_pass.weights import pack_decoder
-from clip4str.model import load_checkpoint
 from clip4str.runtime.backends.ort import OrtBackend
+from clip4str.runtime.backends.trt.one_launch import VARIABLE
 from clip4str.runtime.bundle import Bundle, describe_file
-
-FLOAT32 = ("scores", "base", "head_bias")
 
 
 @pytest.fixture(scope="module")
 def arrays(golden_checkpoint):
-    """What export/kernel_weights.py writes, for a network that no kernels were compiled for."""
-    model, found = load_checkpoint(golden_checkpoint("tiny")), {"network": np.array("tiny")}
-    for branch in ("visual", "cross"):
-        packed = pack_decoder(getattr(model, f"{branch}_decoder"), torch.float16, "cpu")
-        found |= {f"{branch}.{f.name}": getattr(packed, f.name).numpy() for f in fields(DecoderWeights)}
-    return found
+    return packed_decoders(golden_checkpoint("tiny"))
 
 
-def add_kernels(folder, arrays, **how):
-    with (folder / "decoders.npz").open("wb") as file:
-        (np.savez_compressed if how.get("compressed") else np.savez)(file, **arrays)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["decoders.npz"] = describe_file(folder / "decoders.npz")
-    manifest["stages"]["kernels"] = "decoders.npz"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+@pytest.fixture(autouse=True)
+def stage_by_stage(monkeypatch):
+    """In one launch: test_trt_one_launch.py"""
+    monkeypatch.setenv(VARIABLE, "0")
 
 
 @pytest.fixture
 def library(monkeypatch):
-    """library(gpu, fail=...) puts the stand-in in the loader's place."""
-
-    def install(gpu, open_error=None, pass_error=None):
-        class Library:
-            opened: ClassVar = []
-
-            def __init__(self, path, *, network):
-                assert gpu.is_current(), "it belongs to the current context"
-                if open_error:
-                    raise open_error
-                self.network, self.closed = network, 0
-                self.opened.append(self)
-
-            def close(self):
-                self.closed += 1
-
-            def decode_pass_workspace(self, decoder, n):
-                return 1000 * n
-
-            def decode_pass(self, decoder, *, mode, memory, text=None, stream, workspace, workspace_bytes, n, **at):
-                assert not self.closed and gpu.is_current() and workspace_bytes >= 1000 * n
-                if pass_error:
-                    raise pass_error
-                gpu.called("decode_pass", mode)
-                kept = [(name, getattr(decoder, name)) for name, _ in decoder._fields_]
-                memories = [(m.data, m.length) for m in (memory, text) if m is not None]
-                area = workspace, workspace_bytes
-                gpu.send(stream, lambda: compute(gpu, dict(kept), mode, memories, area, n, at), "decode_pass")
-
-        monkeypatch.setattr(loader, "KernelLibrary", Library)
-        monkeypatch.setattr(loader, "find_library", lambda: Path("library"))
-        return Library
-
-    return install
-
-
-def compute(gpu, d, mode, memories, workspace, n, at):
-    gpu.view(*workspace)[:] = 0xEE
-    T, K, C, width, h, F = (d[name] for name in ("T", "K", "C", "d", "heads", "F"))
-    shapes = {
-        "scores": (T, K, h, 32), "values": (T, K, h, width), "base": (T, width), "query_weight": (width, width),
-        "query_bias": (width,), "out_weight": (width, width), "out_bias": (width,), "up_weight": (F, width),
-        "up_bias": (F,), "down_weight": (width, F), "down_bias": (width,), "head_weight": (C, width), "head_bias": (C,),
-    }  # fmt: skip
-
-    def area(address, shape, dtype):
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return gpu.view(address, size).view(dtype).reshape(shape)
-
-    def tensor(*where):
-        return torch.from_numpy(area(*where).copy())
-
-    weights = DecoderWeights(
-        **{k: tensor(d[k], shape, np.float32 if k in FLOAT32 else np.float16) for k, shape in shapes.items()}
-    )
-    kvs = [tensor(address, (n, 2, h, length, width // h), np.float16) for address, length in memories]
-    assert (mode == "cloze") == bool(at["keep"]) and (mode == "start") == (not at["ids"])
-    ids = tensor(at["ids"], (n, T), np.int32) if at["ids"] else None
-    keep = tensor(at["keep"], (n,), np.int32) if at["keep"] else None
-    limit = tensor(at["limit"], (n,), np.int32)
-    assert (limit == T - 1).all() and at["out_ids"] != at["ids"]
-    out = decode_pass(weights, ids, *kvs, mode=mode, keep=keep, limit=limit, logits=True)
-    area(at["out_ids"], (n, T), np.int32)[:] = out.ids.numpy()
-    area(at["probs"], (n, T), np.float32)[:] = out.probs.numpy()
-    area(at["last"], (n,), np.int32)[:] = out.last.numpy()
-    area(at["unsettled"], (n,), np.int32)[:] = out.unsettled.numpy()
-    area(at["logits"], (n, T, C), np.float32)[:] = out.logits.numpy()
+    """library(gpu, open_error=...) puts the stand-in in the loader's place."""
+    return lambda gpu, **how: install(monkeypatch, gpu, **how)
 
 
 class Expected:

@@ -13,6 +13,7 @@ from fake_trt_runtime import make_tensorrt, write_plan
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
+from clip4str.core.errors import Clip4StrError
 from clip4str.core.reading import Decoding
 from clip4str.core.text import Charset
 from clip4str.runtime.backends import Options
@@ -70,3 +71,29 @@ def driver_of(bundle, decoding=None, cached=0):
     tokenizer = tokenizer_of(m.config["vocabulary"], m.config["context"])
     charset = Charset(m.charset, m.charset_test)
     return PredictAndRefine(charset, tokenizer, m.config["steps"], decoding or Decoding(), CaptionCache(cached))
+
+
+def life(r, bundle, pixels):
+    """Open, read twice, close: what was read, or the error."""
+    backend = None
+    try:
+        backend, driver = r.open(bundle, cache=2)
+        backend.read(driver, pixels)
+        return backend.read(driver, pixels).ids, None
+    except Clip4StrError as error:
+        assert "\n" not in str(error) and str(error)
+        # What is left must read right when it is asked once more.
+        return (None if backend is None else backend.read(driver, pixels).ids), str(error)
+    finally:
+        if backend is not None:
+            backend.close()
+
+
+def forgive(r, call):
+    """A call that gives back and failed leaves one thing; everything else must be gone."""
+    gpu = r.gpu
+    left = [len(x) for x in (gpu.blocks, gpu.pinned, gpu.streams, gpu.graphs)]
+    assert sum(left) <= 1 or call == "current", left
+    for x in (gpu.blocks, gpu.pinned, gpu.streams, gpu.graphs):
+        x.clear()
+    r.check_empty()
