@@ -36,6 +36,11 @@ def percent(share: dict[str, float], places: int = 1) -> str:
     return f"{share['percent']:.{places}f} ({between(share, places, ('low', 'high'))})"
 
 
+def digits(value: float) -> str:
+    """Three significant digits, or all before the point: 0.0123, 1.23, 1234."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[Any]], texts: int = 1) -> str:
     """A table, aligned so that it can be read as it is. The first `texts` columns are text, the others numbers."""
     lines = [list(heads), *([str(cell) for cell in row] for row in rows)]

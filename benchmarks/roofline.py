@@ -2,15 +2,15 @@
 """Predicts times on GPUs that were not measured, from launches, bytes and arithmetic: `python benchmarks/roofline.py`.
 
 For TensorRT engines, stage by stage (engine_launches.py), or with --kernels for the one-shot program over our kernels
-(kernel_launches.py), on the devices of devices.py, which also has the model of a launch's time; with --streams, how
-many videos they follow and read at once (streams.py). gpu_suite.py prints the predictions beside what it measures.
+(kernel_launches.py), on the devices of devices.py, which also has the model of a launch's time; with --one-launch, what
+engines gain by reading a batch in one graph (one_launch.py); with --streams, how many videos they follow and read at
+once (streams.py). gpu_suite.py prints the predictions beside what it measures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,8 @@ if __name__ == "__main__":
 
 from clip4str.benchmarks.devices import DEVICES
 from clip4str.benchmarks.engine_launches import STAGES
-from clip4str.benchmarks.figures import markdown
+from clip4str.benchmarks.figures import digits, markdown
+from clip4str.benchmarks.one_launch import one_launch_predictions, one_launch_table
 from clip4str.benchmarks.predictions import PASSES, kernel_predictions, predictions
 from clip4str.benchmarks.roofline_chart import save_chart
 from clip4str.benchmarks.streams import stream_predictions, stream_table
@@ -44,6 +45,7 @@ examples:
   python benchmarks/roofline.py --batch 32 --passes 9 2               a batch goes on until its hardest word is settled
   python benchmarks/roofline.py --kernels --networks base16 --devices h100 --batch 1 64
                                                                       our kernels; of one device, launch by launch
+  python benchmarks/roofline.py --one-launch --batch 1 8 32           engines stage by stage, and in one launch
   python benchmarks/roofline.py --streams                             1080p streams a device can follow and read
 """
 
@@ -57,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--kernels", action="store_true", help="the one-shot program over our kernels instead of TensorRT's engines")
+    add("--one-launch", action="store_true", help="TensorRT's engines stage by stage, and all of a batch in one launch")
     add("--streams", action="store_true", help="how many 1080p streams are followed and read at once")
     add("--networks", nargs="+", default=["small", "base16"], metavar="NAME",
         help=f"of {', '.join(SIZES)}, or bundle folders (default: small base16)")  # fmt: skip
@@ -77,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.streams:
         report = stream_predictions(networks, chosen, installed_model())
         print(stream_table(report))
+    elif args.one_launch:
+        report = one_launch_predictions(networks, chosen, args.batch)
+        print(one_launch_table(report))
     elif args.kernels:
         report = kernel_predictions(networks, chosen, args.batch)
         print(kernel_table(report))
@@ -99,9 +105,13 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"--batch is 1 to {MOST_BATCH}, not {batch}")
     if not all(1 <= passes <= MOST_PASSES for passes in args.passes):
         raise UsageError(f"--passes are 1 to {MOST_PASSES}, not {args.passes[0]} and {args.passes[1]}")
-    if args.kernels and (args.chart or args.passes != list(PASSES)):
-        raise UsageError("--kernels has its own passes and no chart: leave out --passes and --chart")
-    if args.streams and (args.kernels or args.chart or args.passes != list(PASSES) or args.batch != BATCHES):
+    own = [name for name in ("kernels", "one_launch", "streams") if getattr(args, name)]
+    if len(own) > 1:
+        raise UsageError("--kernels, --one-launch and --streams are three reports: name one of them")
+    if own in (["kernels"], ["one_launch"]) and (args.chart or args.passes != list(PASSES)):
+        name = f"--{own[0].replace('_', '-')}"
+        raise UsageError(f"{name} has its own passes and no chart: leave out --passes and --chart")
+    if args.streams and (args.chart or args.passes != list(PASSES) or args.batch != BATCHES):
         raise UsageError("--streams has its own batches and passes and no chart: only --networks, --devices and --json")
     labels = [_label(name) for name in args.networks]
     for label in labels:
@@ -210,11 +220,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def digits(value: float) -> str:
-    """Three significant digits, or all before the point: 0.0123, 1.23, 1234."""
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
 def _label(name: str) -> str:

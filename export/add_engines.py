@@ -11,7 +11,7 @@ from typing import Any
 
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.driver import PredictAndRefine
-from clip4str.core.errors import BundleError, UsageError
+from clip4str.core.errors import BundleError, ParityError, UsageError
 from clip4str.core.progress import Progress
 from clip4str.core.text import Charset
 from clip4str.export.atomic_folder import atomic_folder
@@ -104,11 +104,29 @@ def _compared(
         backend.with_logits = True
         with Progress(len(pixels), "comparing words", "images") as bar:
             parity = compare(driver, OrtBackend(bundle), backend, pixels, bar.update, most=backend.batch_size)
+        say(parity.table())
+        least = MIN_AGREEMENT[manifest.precision] if min_agreement is None else min_agreement
+        parity.check(least)
+        return {**parity.to_dict(), **_in_one_launch(backend, driver, pixels, least, say)}
     finally:
         backend.close()
-    say(parity.table())
-    parity.check(MIN_AGREEMENT[manifest.precision] if min_agreement is None else min_agreement)
-    return parity.to_dict()
+
+
+def _in_one_launch(backend: Any, driver: PredictAndRefine, pixels: Any, least: float, say: Say) -> dict[str, float]:
+    """How many words are, read in one launch, those that the same stages give one after the other; {} if none are read
+    so here. Raises ParityError."""
+    backend.with_logits = False
+    if not backend.one_launch:
+        return {}
+    same, size = 0, backend.batch_size
+    for start in range(0, len(pixels), size):
+        part = pixels[start : start + size]
+        same += int((backend.read(driver, part).ids == driver(backend, part).ids).all(axis=1).sum())
+    found = f"{same} of {len(pixels)} words agree in one launch with those stage by stage"
+    say(found)
+    if same < least * len(pixels):
+        raise ParityError(f"{found} (wanted {100 * least:g}%); CLIP4STR_ONE_LAUNCH=0 does without it")
+    return {"one_launch_agreement": round(same / len(pixels), 5)}
 
 
 def _why_not_run(manifest: Manifest) -> str | None:

@@ -184,7 +184,7 @@ def test_engines_for_another_gpu_than_the_one_here_are_left_unchecked(monkeypatc
 
 
 class Backend:
-    """ONNX Runtime in the TensorRT backend's place, wrong where it decodes by `wrong`."""
+    """ONNX Runtime in the TensorRT backend's place, wrong where it decodes by `wrong`. Kernels read in one launch."""
 
     flexible_steps = False
 
@@ -192,6 +192,7 @@ class Backend:
         self.stages, self.kernels, self.wrong = OrtBackend(bundle, threads=1), KERNELS in bundle.manifest.stages, wrong
         self.image, self.text, self.stack = self.stages.image, self.stages.text, self.stages.stack
         self.closed, self.compiled_kernels, self.batch_size = False, False, 5
+        self.one_launch = self.kernels
 
     def visual(self, tokens, rule, kv):
         return self.stages.visual(tokens, rule, kv)
@@ -201,11 +202,16 @@ class Backend:
         here = "kernels" if self.kernels else "engines"
         return found._replace(ids=found.ids * 0 + 1) if self.wrong == here else found
 
+    def read(self, driver, pixels):
+        assert not self.with_logits
+        reading = driver(self, pixels)
+        return replace(reading, ids=reading.ids + 1) if self.wrong == "one launch" else reading
+
     def close(self):
         self.closed = True
 
 
-@pytest.mark.parametrize("wrong", ["", "engines", "kernels"])
+@pytest.mark.parametrize("wrong", ["", "engines", "kernels", "one launch"])
 def test_engines_and_kernels_are_both_compared(bundle, monkeypatch, wrong):
     manifest = Bundle.open(bundle).manifest
     (bundle / "decoders.npz").write_bytes(b"")
@@ -220,11 +226,14 @@ def test_engines_and_kernels_are_both_compared(bundle, monkeypatch, wrong):
     monkeypatch.setattr(trt, "open_backend", open_backend)
     monkeypatch.setattr(add_engines, "_why_not_run", lambda manifest: None)
     if wrong:
-        with pytest.raises(ParityError, match="words agree"):
+        with pytest.raises(
+            ParityError, match=r"words agree.*in one launch" if wrong == "one launch" else "words agree"
+        ):
             add_engines._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
     else:
         found = add_engines._parity(bundle, with_kernels, sample_images(), 0.9, lambda _: None)
         assert found["checked"] and found["agreement"] == found["with_kernels"]["agreement"] == 1
+        assert found["with_kernels"]["one_launch_agreement"] == 1 and "one_launch_agreement" not in found
     assert [b.kernels for b in opened] == [False, True][: 1 if wrong == "engines" else 2]
     assert all(b.closed for b in opened)
 
