@@ -29,12 +29,15 @@ from clip4str.core.errors import BackendError, first_line
 from clip4str.kernels.lz4 import pack
 from clip4str.kernels.shared.variants import Variant
 
-FORMAT = 2  # version of the files kept beside a cubin; part of its key
+FORMAT = 3  # version of the files kept beside a cubin; part of its key
 REGISTERS = 65536  # per multiprocessor
 _NEWER = "TRITON_PTXAS_BLACKWELL_PATH"
 _CUDA_12 = ((9, 0), (10, 0), (12, 0))
 _TENSOR_CORES = re.compile(r"^(HMMA|IMMA|QMMA|OMMA|[HIQ]GMMA|UTC[A-Z]*MMA)\b")
 _LOCAL_MEMORY = re.compile(r"^(LDL|STL)\b")
+_WAIT, _LAUNCH_DEPENDENTS = "ACQBULK", "PREEXIT"  # griddepcontrol.wait and .launch_dependents
+_PREFETCH = "CCTL"
+_GLOBAL_MEMORY = re.compile(r"^(LD|ST|LDG|STG|LDGSTS|ATOM|ATOMG|RED|REDG|UBLKCP|UBLKRED|UTMA[A-Z]*)$")
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 
 
@@ -45,7 +48,9 @@ class Cubin:
     shared: bytes of dynamic shared memory. hidden: trailing pointer arguments that Triton adds (passed as null: no
     kernel here uses scratch memory). specific: runs on exactly this compute capability ("sm_90a"), not on later minors.
     local: bytes of stack per thread. spills: instructions that read or write local memory. tensor: tensor-core
-    instructions by name.
+    instructions by name. dependent: it may start before the kernel ahead of it on the stream has ended, for which it
+    waits before it reads or writes memory (shared/dependent.py). prefetches: instructions before it that fetch weights
+    into the L2 cache.
     """
 
     key: str
@@ -60,6 +65,8 @@ class Cubin:
     local: int
     spills: int
     tensor: Mapping[str, int]
+    dependent: bool
+    prefetches: int
 
     def save(self, folder: Path, code: bytes) -> None:
         write(folder / f"{self.key}.cubin", code)
@@ -130,7 +137,8 @@ def _compile(
         raise BackendError(f"{what} wants clusters of {metadata.num_ctas}, which the library does not launch")
     parameters, specific = _declared(compiled.asm["ptx"])
     registers, local = _usage(code, folder)
-    counts = _instructions(code, folder)
+    instructions = _instructions(code, folder)
+    counts = Counter(instructions)
     cubin = Cubin(
         key=key(variant, capability),
         symbol=metadata.name,
@@ -144,6 +152,8 @@ def _compile(
         local=local,
         spills=sum(n for name, n in counts.items() if _LOCAL_MEMORY.match(name)),
         tensor={name: n for name, n in sorted(counts.items()) if _TENSOR_CORES.match(name)},
+        dependent=_waits(instructions, bool(variant.constexprs.get("DEPENDENT")), what),
+        prefetches=_before_wait(instructions).count(_PREFETCH),
     )
     return cubin, code
 
@@ -225,5 +235,23 @@ def _usage(code: bytes, folder: Path) -> tuple[int, int]:
     return int(found.group(1)), int(found.group(2)) + int(found.group(3))
 
 
-def _instructions(code: bytes, folder: Path) -> Counter[str]:
-    return Counter(_INSTRUCTION.findall(_run("nvdisasm", code, folder, "-c")))
+def _instructions(code: bytes, folder: Path) -> list[str]:
+    """Names, in order."""
+    return _INSTRUCTION.findall(_run("nvdisasm", code, folder, "-c"))
+
+
+def _before_wait(instructions: list[str]) -> list[str]:
+    return instructions[: instructions.index(_WAIT)] if _WAIT in instructions else []
+
+
+def _waits(instructions: list[str], wanted: bool, what: str) -> bool:
+    """`wanted`, once it is certain: what waits for the kernel ahead touches no memory before, what shall not does not.
+
+    Raises BackendError.
+    """
+    found = {name: name in instructions for name in (_WAIT, _LAUNCH_DEPENDENTS)}
+    if set(found.values()) != {wanted}:
+        raise BackendError(f"{what}: expected {'' if wanted else 'no '}grid dependency control, found {found}")
+    if touched := [name for name in _before_wait(instructions) if _GLOBAL_MEMORY.match(name)]:
+        raise BackendError(f"{what} touches memory before it waits for the kernel ahead: {touched[0]}")
+    return wanted

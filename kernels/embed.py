@@ -123,6 +123,7 @@ def _row(
         name("LAUNCH", variant.launch),
         cubin.hidden,
         int(cubin.specific),
+        int(cubin.dependent),
         *(len(conditions), len(factors), len(parameters)),
         10 * cubin.capability[0] + cubin.capability[1],
         *(cubin.num_warps, cubin.registers),

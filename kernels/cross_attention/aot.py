@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..shared.tiles import DEPENDENT_CAPABILITY
 from ..shared.variants import Network, Variant, Where, ranges, torch_dtype
 from .config import configuration
 from .kernel import STRIDES, attend_constants, attend_kernel
@@ -12,13 +13,13 @@ SAMPLES = 256
 
 def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:
     heads, e, M = network.heads, network.head_dim, network.memory
-    found = []
+    found, early = [], capability >= DEPENDENT_CAPABILITY
     for text in (0, network.text):
         for samples, config in ranges(lambda n: configuration(n, heads, e, M, torch_dtype(dtype), capability), SAMPLES):
             weights = ("weight", "bias") if config.project_inside else ()
             pointers = ("x", "memory", "out", *weights, *(("text",) if text else ()))
             constants: dict[str, object] = dict(
-                attend_constants(network.steps, heads, e, M, text, ALIGN, torch_dtype(dtype), config)
+                attend_constants(network.steps, heads, e, M, text, ALIGN, torch_dtype(dtype), config, early)
             )
             constants.update({name: None for name in ("text", "weight", "bias") if name not in pointers})
             inside = int(config.project_inside)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..shared.dependent import dependent, launch_dependents, prefetch_rows, wait
 from ..shared.product import multiply_add, product_deferred, upcast
 from ..shared.tiles import power_of_two
 from .config import AttentionConfig
@@ -90,6 +91,7 @@ def attend_kernel(
     STATISTICS_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_X: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """out[n, t, head] = softmax(q K^T) V, one program per (sample n, head), q = n(x) Wq^T + bq, or x if weight is None.
 
@@ -113,6 +115,10 @@ def attend_kernel(
     D: tl.constexpr = HEADS * E
     sample = (tl.program_id(0) // HEADS).to(tl.int64)
     head = tl.program_id(0) % HEADS
+    launch_dependents(DEPENDENT)
+    if weight is not None:
+        prefetch_rows(weight, head * E, D, D, E, DEPENDENT)
+    wait(DEPENDENT)
     t = tl.arange(0, BLOCK_T)
     e = tl.arange(0, BLOCK_E)
     row_x = sample * x_sample * ALIGN + tl.minimum(t, T - 1) * (x_row * ALIGN)
@@ -152,7 +158,15 @@ def alignment(*tensors: Tensor | None) -> int:
 
 
 def attend_constants(
-    T: int, heads: int, head_dim: int, M: int, X: int, align: int, dtype: torch.dtype, config: AttentionConfig
+    T: int,
+    heads: int,
+    head_dim: int,
+    M: int,
+    X: int,
+    align: int,
+    dtype: torch.dtype,
+    config: AttentionConfig,
+    dependent: bool = False,
 ) -> dict[str, int | bool]:
     """The constexprs of attend_kernel."""
     d = heads * head_dim
@@ -170,6 +184,7 @@ def attend_constants(
         "STATISTICS_K": min(power_of_two(d, 16), 64 * 32 * config.warps // block_t),
         "BLOCK_M": min(config.block_m, power_of_two(M, 16)),
         "BLOCK_X": power_of_two(X, 16) if X else 16,
+        "DEPENDENT": dependent,
     }
 
 
@@ -186,7 +201,7 @@ def launch_attend(
     samples, T, _ = x.shape
     _, _, heads, M, head_dim = memory.shape
     X = 0 if text is None else text.shape[3]
-    align = alignment(x, memory, text)
+    align, early = alignment(x, memory, text), dependent(x.device)
 
     def strides(tensor: Tensor | None, dims: int) -> list[int]:
         return [0] * dims if tensor is None else [s // align for s in tensor.stride()[:dims]]
@@ -202,7 +217,8 @@ def launch_attend(
         *strides(x, 2),
         *strides(memory, 4),
         *strides(text, 4),
-        **attend_constants(T, heads, head_dim, M, X, align, x.dtype, config),
+        **attend_constants(T, heads, head_dim, M, X, align, x.dtype, config, early),
         num_warps=config.warps,
         num_stages=config.stages,
+        launch_pdl=early,
     )

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..shared.dependent import dependent, launch_dependents, prefetch_rows, wait
 from ..shared.product import multiply_add, product, upcast
 from ..shared.tiles import power_of_two
 from .config import HeadConfig, TableConfig, head_configuration, table_configuration
@@ -37,6 +38,7 @@ def self_attention_kernel(
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
     UPCAST: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x[n, i] = base[i] + sum_head sum_j softmax_j(scores[j, t_j, head, i] where i sees j) values[j, t_j, head]
 
@@ -49,6 +51,8 @@ def self_attention_kernel(
     one (32 x 32 GROUP) @ (32 GROUP x BLOCK_D). Rows that no query sees are not read. Heads and content positions are
     summed in the same order whatever the tiles.
     """
+    launch_dependents(DEPENDENT)
+    wait(DEPENDENT)
     n = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     i = tl.arange(0, PADDED)
@@ -104,6 +108,7 @@ def head_kernel(
     BLOCK_K: tl.constexpr,
     STATISTICS_K: tl.constexpr,
     UPCAST: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """logits[i] = n(x[n, i]) weight^T + bias; ids = argmax (the lowest of equals), probs = its softmax probability;
     last[n] = min(first i with ids[i] = 0, or STEPS; limit[n]); unsettled[n] = any i < last[n] with ids[i] != before[i].
@@ -116,6 +121,10 @@ def head_kernel(
     H/14) at 60 to 100 GB/s: 1 to 1.6 us, 2 to 3 us at H/14. Splitting the classes over several programs would save most
     of that, but combining their results takes a launch of 1.5 to 2 us: no gain at B/16, at most 1 us at H/14, batch 1.
     """
+    launch_dependents(DEPENDENT)
+    if tl.program_id(0) == 0:
+        prefetch_rows(weight, tl.program_id(0), CLASSES, D, BLOCK_C, DEPENDENT)
+    wait(DEPENDENT)
     n = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, PADDED)
     c = tl.arange(0, BLOCK_C)
@@ -162,6 +171,7 @@ def self_attention(
     """x1 (n, T, d). Arguments as reference.self_attention."""
     w = weights
     config = config or table_configuration(n, w.width, w.dtype)
+    early = dependent(w.device)
     x = torch.empty(n, w.steps, w.width, dtype=w.dtype, device=w.device)
     self_attention_kernel[(n, triton.cdiv(w.width, config.block_d))](
         None if mode == "start" else ids,
@@ -170,9 +180,10 @@ def self_attention(
         w.values,
         w.base,
         x,
-        **table_constexprs(w.steps, w.tokens, w.heads, w.width, w.start, mode, config, upcast(w.dtype)),
+        **table_constexprs(w.steps, w.tokens, w.heads, w.width, w.start, mode, config, upcast(w.dtype), early),
         num_warps=config.warps,
         num_stages=config.stages,
+        launch_pdl=early,
     )
     return x
 
@@ -188,6 +199,7 @@ def head(
     """Writes ids, probs, last, unsettled and, unless None, logits to `out`. Arguments as reference.head."""
     w = weights
     config = config or head_configuration(w.width, w.dtype)
+    early = dependent(w.device)
     head_kernel[(x.shape[0],)](
         x,
         w.head_weight,
@@ -195,24 +207,35 @@ def head(
         before,
         limit,
         *out,
-        **head_constexprs(w.steps, w.width, w.classes, config, upcast(w.dtype)),
+        **head_constexprs(w.steps, w.width, w.classes, config, upcast(w.dtype), early),
         num_warps=config.warps,
         num_stages=config.stages,
+        launch_pdl=early,
     )
 
 
 def table_constexprs(
-    steps: int, tokens: int, heads: int, d: int, start: int, mode: str, config: TableConfig, upcast: bool = False
+    steps: int,
+    tokens: int,
+    heads: int,
+    d: int,
+    start: int,
+    mode: str,
+    config: TableConfig,
+    upcast: bool = False,
+    dependent: bool = False,
 ) -> dict[str, int | str | bool]:
     return {
         "STEPS": steps, "TOKENS": tokens, "HEADS": heads, "D": d, "START": start, "MODE": mode,
-        "BLOCK_D": config.block_d, "GROUP": config.group, "UPCAST": upcast,
+        "BLOCK_D": config.block_d, "GROUP": config.group, "UPCAST": upcast, "DEPENDENT": dependent,
     }  # fmt: skip
 
 
-def head_constexprs(steps: int, d: int, classes: int, config: HeadConfig, upcast: bool = False) -> dict[str, int]:
+def head_constexprs(
+    steps: int, d: int, classes: int, config: HeadConfig, upcast: bool = False, dependent: bool = False
+) -> dict[str, int]:
     statistics = min(power_of_two(d, 16), 64 * config.warps)  # 64 elements of x per thread
     return {
         "STEPS": steps, "D": d, "CLASSES": classes, "BLOCK_C": power_of_two(classes, 16), "BLOCK_K": config.block_k,
-        "STATISTICS_K": statistics, "UPCAST": upcast,
+        "STATISTICS_K": statistics, "UPCAST": upcast, "DEPENDENT": dependent,
     }  # fmt: skip

@@ -99,6 +99,8 @@ CLIP4STR_API int clip4str_kernels_validate(clip4str_message *message);
  * those for the nearest older one of the same major number (not those that are specific to theirs).
  * network: load only what this network needs; null: everything. libcuda: path of the driver's library; null:
  * environment variable CLIP4STR_LIBCUDA, else libcuda.so.1. message may be null.
+ * Environment variable CLIP4STR_GPU_OPTIONS=dependent_launch: kernels for 9.0 and newer start while the one ahead of
+ * them on the stream still runs, and wait for it by themselves (driver of CUDA 12.3 or newer; else they start after it).
  * NULL, UNSUPPORTED (network), NO_DRIVER, NO_CONTEXT, ARCHITECTURE, DRIVER, MEMORY, CORRUPT; *kernels is null then. */
 CLIP4STR_API int clip4str_kernels_open(clip4str_kernels **kernels, const char *network, const char *libcuda,
                                        clip4str_message *message);

@@ -36,6 +36,15 @@ static int find(void *library, const char *name, void *pointer) {
   return found != NULL;
 }
 
+enum { DEPENDENT_DRIVER = 12030 }; /* the first that captures dependent launches in graphs */
+
+static void find_dependent_launch(Driver *driver) {
+  CUresult (*version_of)(int *version) = NULL;
+  int version = 0;
+  if (!find(driver->library, "cuDriverGetVersion", &version_of) || version_of(&version) != 0) return;
+  if (version >= DEPENDENT_DRIVER) find(driver->library, "cuLaunchKernelEx", &driver->LaunchKernelEx);
+}
+
 int driver_open(Driver *driver, const char *path, clip4str_message *message) {
   memset(driver, 0, sizeof *driver);
   if (path == NULL) path = getenv("CLIP4STR_LIBCUDA");
@@ -60,6 +69,7 @@ int driver_open(Driver *driver, const char *path, clip4str_message *message) {
   FIND(GetErrorString, "cuGetErrorString")
 #undef FIND
   find(driver->library, "cuFuncLoad", &driver->FuncLoad);
+  find_dependent_launch(driver);
   CUresult result = driver->Init(0);
   if (result != 0) {
     int code = driver_check(driver, result, "cuInit", message);

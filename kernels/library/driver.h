@@ -15,7 +15,24 @@ enum {
   CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
   CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97,
   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
+  CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
 };
+
+typedef struct {
+  int id;
+  char pad[4];
+  union {
+    char bytes[64];
+    int number;
+  } value;
+} CUlaunchAttribute;
+
+typedef struct {
+  unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared;
+  CUstream stream;
+  CUlaunchAttribute *attributes;
+  unsigned attributes_count;
+} CUlaunchConfig;
 
 typedef struct {
   void *library;
@@ -32,6 +49,8 @@ typedef struct {
   CUresult (*LaunchKernel)(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                            unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **parameters,
                            void **extra);
+  CUresult (*LaunchKernelEx)(const CUlaunchConfig *config, CUfunction function, void **parameters,
+                             void **extra);        /* null where the driver is too old for dependent launches */
   CUresult (*GetErrorString)(CUresult code, const char **text);
 } Driver;
 

@@ -112,15 +112,26 @@ int prepare(const clip4str_kernels *kernels, LaunchName name, const Values *valu
   return CLIP4STR_OK;
 }
 
+/* One launch; a dependent one may start before the kernel ahead of it has ended, and waits by itself. */
+static CUresult start(const clip4str_kernels *kernels, const Launch *l, CUstream stream, void **parameters) {
+  const Driver *driver = &kernels->driver;
+  const unsigned threads = 32u * l->kernel->warps, shared = l->kernel->shared;
+  if (!kernels->dependent || !l->kernel->dependent || driver->LaunchKernelEx == NULL)
+    return driver->LaunchKernel(l->function, l->grid[0], l->grid[1], l->grid[2], threads, 1, 1, shared, stream,
+                                parameters, NULL);
+  CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, .value = {.number = 1}};
+  const CUlaunchConfig config = {.grid_x = l->grid[0], .grid_y = l->grid[1], .grid_z = l->grid[2],
+                                 .block_x = threads, .block_y = 1, .block_z = 1, .shared = shared,
+                                 .stream = stream, .attributes = &early, .attributes_count = 1};
+  return driver->LaunchKernelEx(&config, l->function, parameters, NULL);
+}
+
 int run(const clip4str_kernels *kernels, Launch *launches, int count, CUstream stream, clip4str_message *message) {
   for (int i = 0; i < count; i++) {
     Launch *l = &launches[i];
     void *parameters[MOST_PARAMETERS];
     for (int j = 0; j < MOST_PARAMETERS; j++) parameters[j] = &l->numbers[j];
-    CUresult result =
-        kernels->driver.LaunchKernel(l->function, l->grid[0], l->grid[1], l->grid[2], 32u * l->kernel->warps, 1, 1,
-                                     l->kernel->shared, stream, parameters, NULL);
-    int code = driver_check(&kernels->driver, result, launch_texts[l->kernel->launch], message);
+    int code = driver_check(&kernels->driver, start(kernels, l, stream, parameters), launch_texts[l->kernel->launch], message);
     if (code != CLIP4STR_OK) return code;
   }
   return CLIP4STR_OK;

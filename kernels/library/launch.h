@@ -11,6 +11,7 @@ struct clip4str_kernels {
   CUfunction *functions; /* NULL where the entry is not for this device */
   unsigned first, end;   /* where in the table this device's entries lie */
   int capability;
+  int dependent; /* launch kernels that allow it before the one ahead has ended */
 };
 
 /* The values of a launch by name; start from zero, only those that were SET count. */

@@ -188,6 +188,20 @@ static int open_device(clip4str_kernels *kernels, uint32_t networks, clip4str_me
   return code;
 }
 
+/* Is a name among the comma-separated ones of $CLIP4STR_GPU_OPTIONS? The last mention counts, "-name" is off. */
+static int option(const char *name) {
+  const char *at = getenv("CLIP4STR_GPU_OPTIONS");
+  int on = 0;
+  while (at != NULL && *at != '\0') {
+    at += strspn(at, ", ");
+    const size_t length = strcspn(at, ", ");
+    const size_t off = *at == '-';
+    if (length == off + strlen(name) && strncmp(at + off, name, strlen(name)) == 0) on = !off;
+    at += length;
+  }
+  return on;
+}
+
 int clip4str_kernels_open(clip4str_kernels **out, const char *network, const char *libcuda, clip4str_message *message) {
   if (out == NULL) return fail(message, CLIP4STR_ERROR_NULL, "out: expected a place for the handle, got null");
   *out = NULL;
@@ -203,6 +217,7 @@ int clip4str_kernels_open(clip4str_kernels **out, const char *network, const cha
     return fail(message, CLIP4STR_ERROR_MEMORY, "out of host memory");
   }
   kernels->modules = modules, kernels->functions = functions;
+  kernels->dependent = option("dependent_launch");
   int code = driver_open(&kernels->driver, libcuda, message);
   if (code == CLIP4STR_OK) code = open_device(kernels, networks, message);
   if (code != CLIP4STR_OK) {

@@ -47,6 +47,7 @@ typedef struct {
   uint8_t launch;
   uint8_t hidden;      /* pointers that the compiler adds behind the parameters */
   uint8_t specific;    /* runs on exactly this compute capability */
+  uint8_t dependent;    /* waits by itself for the kernel ahead: it may be launched before that has ended */
   uint8_t conditions_count, factors_count, parameters_count;
   uint16_t capability; /* 87 */
   uint16_t warps, registers;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..shared.tiles import DEPENDENT_CAPABILITY
 from ..shared.variants import ACTIVATIONS, MOST, Network, Variant, torch_dtype
 from .config import LinearConfig, configuration
 from .kernel import linear_constants, linear_kernel
@@ -22,7 +23,8 @@ def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[
     for K, F, normalize, activation, residual in layers:
         for least, most in zip((1, *(r + 1 for r in ROWS)), (*ROWS[:-1], MOST)):
             config = configuration(min(most, ROWS[-1]), K, F, torch_dtype(dtype), capability)
-            found.append(_variant(K, F, normalize, activation, residual, dtype, config, (least, most)))
+            early = capability >= DEPENDENT_CAPABILITY
+            found.append(_variant(K, F, normalize, activation, residual, dtype, config, early, (least, most)))
     return found
 
 
@@ -34,11 +36,14 @@ def _variant(
     residual: bool,
     dtype: str,
     config: LinearConfig,
+    early: bool,
     rows: tuple[int, int],
 ) -> Variant:
     pointers = ("x", "weight", "bias", "out", *(("residual",) if residual else ()))
     strides = ("stride_x", "stride_residual", "stride_out")
-    constants: dict[str, object] = dict(linear_constants(K, F, normalize, activation, torch_dtype(dtype), config))
+    constants: dict[str, object] = dict(
+        linear_constants(K, F, normalize, activation, torch_dtype(dtype), config, early)
+    )
     if not residual:
         constants["residual"] = None
     return Variant(

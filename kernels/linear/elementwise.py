@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..shared.dependent import dependent, launch_dependents, wait
 from ..shared.product import load_rows, row_statistics
 from ..shared.tiles import power_of_two
 from .kernel import activate
@@ -14,9 +15,21 @@ ELEMENTS = 4096  # of one program: 32 per thread
 
 
 @triton.jit(do_not_specialize=["rows"])
-def normalize_kernel(x, out, rows, stride_x, stride_out, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr):
+def normalize_kernel(
+    x,
+    out,
+    rows,
+    stride_x,
+    stride_out,
+    K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
     """out = (x - mean) / sqrt(var + 1e-5), one program per BLOCK_M rows, float32 inside. Bound: reads and writes
     rows K elements once (the second pass over a row finds it in the L1 or L2 cache)."""
+    launch_dependents(DEPENDENT)
+    wait(DEPENDENT)
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_x = tl.minimum(row, rows - 1).to(tl.int64) * stride_x
     mean, variance = row_statistics(x, row_x, K, BLOCK_M, BLOCK_K)
@@ -42,9 +55,12 @@ def activate_kernel(
     ACTIVATION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_F: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x = act(x + bias) + residual in place, float32 inside. Bound: rows F elements read (twice with a residual) and
     written once."""
+    launch_dependents(DEPENDENT)
+    wait(DEPENDENT)
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     feature = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     inside = (row < rows)[:, None] & (feature < F)[None, :]
@@ -69,7 +85,9 @@ def launch_normalize(x: Tensor, out: Tensor) -> None:
     rows, K = x.shape
     constants = normalize_constants(K)
     grid = (triton.cdiv(rows, constants["BLOCK_M"]),)
-    normalize_kernel[grid](x, out, rows, x.stride(0), out.stride(0), **constants, num_warps=4)
+    early = dependent(x.device)
+    strides = x.stride(0), out.stride(0)
+    normalize_kernel[grid](x, out, rows, *strides, **constants, DEPENDENT=early, num_warps=4, launch_pdl=early)
 
 
 def activate_constants(F: int) -> dict[str, int]:
@@ -82,6 +100,7 @@ def launch_activate(x: Tensor, activation: str, bias: Tensor | None, residual: T
     rows, F = x.shape
     constants = activate_constants(F)
     grid = (triton.cdiv(rows, constants["BLOCK_M"]), triton.cdiv(F, constants["BLOCK_F"]))
+    early = dependent(x.device)
     activate_kernel[grid](
         x,
         bias,
@@ -91,5 +110,7 @@ def launch_activate(x: Tensor, activation: str, bias: Tensor | None, residual: T
         0 if residual is None else residual.stride(0),
         ACTIVATION=activation,
         **constants,
+        DEPENDENT=early,
         num_warps=4,
+        launch_pdl=early,
     )

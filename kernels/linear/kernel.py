@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..shared.dependent import dependent, launch_dependents, prefetch_rows, wait
 from ..shared.product import product, product_deferred, upcast
 from ..shared.tiles import power_of_two
 from .config import LinearConfig
@@ -44,6 +45,7 @@ def linear_kernel(
     BLOCK_K: tl.constexpr,
     STATISTICS_K: tl.constexpr,
     GROUP: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """out = act(n(x) W^T + bias) + residual, one program per BLOCK_M x BLOCK_F tile; bias, residual may be None.
 
@@ -58,6 +60,7 @@ def linear_kernel(
 
     Rows and features past the end are clamped to the last one (no masks in the loop) and not stored.
     """
+    launch_dependents(DEPENDENT)
     tiles_m = tl.cdiv(rows, BLOCK_M)
     tiles_f: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
     program = tl.program_id(0)
@@ -66,6 +69,9 @@ def linear_kernel(
     within = program % (GROUP * tiles_f)
     row = (first_m + within % group) * BLOCK_M + tl.arange(0, BLOCK_M)
     feature = within // group * BLOCK_F + tl.arange(0, BLOCK_F)
+    if DEFER:  # few rows: every program has weights of its own
+        prefetch_rows(weight, within // group * BLOCK_F, F, K, BLOCK_F, DEPENDENT)
+    wait(DEPENDENT)
     row_x = tl.minimum(row, rows - 1).to(tl.int64) * stride_x
     row_w = tl.minimum(feature, F - 1).to(tl.int64) * K if F % BLOCK_F else feature.to(tl.int64) * K
 
@@ -84,7 +90,13 @@ def linear_kernel(
 
 
 def linear_constants(
-    K: int, F: int, normalize: bool, activation: str, dtype: torch.dtype, config: LinearConfig
+    K: int,
+    F: int,
+    normalize: bool,
+    activation: str,
+    dtype: torch.dtype,
+    config: LinearConfig,
+    dependent: bool = False,
 ) -> dict[str, int | bool | str]:
     """The constexprs of linear_kernel."""
     # The statistics pass holds up to 64 elements of x per thread: as few and as long loads as registers allow.
@@ -101,6 +113,7 @@ def linear_constants(
         "BLOCK_K": config.block_k,
         "STATISTICS_K": statistics,
         "GROUP": config.group,
+        "DEPENDENT": dependent,
     }
 
 
@@ -118,6 +131,7 @@ def launch_linear(
     rows, K = x.shape
     F = weight.shape[0]
     grid = (triton.cdiv(rows, config.block_m) * triton.cdiv(F, config.block_f),)
+    early = dependent(x.device)
     linear_kernel[grid](
         x,
         weight,
@@ -128,7 +142,8 @@ def launch_linear(
         x.stride(0),
         0 if residual is None else residual.stride(0),
         out.stride(0),
-        **linear_constants(K, F, normalize, activation, x.dtype, config),
+        **linear_constants(K, F, normalize, activation, x.dtype, config, early),
         num_warps=config.warps,
         num_stages=config.stages,
+        launch_pdl=early,
     )

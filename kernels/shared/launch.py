@@ -46,6 +46,11 @@ def compiles_for(capability: tuple[int, int]) -> None:
     _compiled_for = capability
 
 
+def on_gpu(device: torch.device) -> bool:
+    """Is it a GPU, or does it stand for one that kernels are compiled for ahead?"""
+    return device.type == "cuda" or (device.type == "meta" and _compiled_for is not None)
+
+
 def capability_of(device: torch.device) -> tuple[int, int]:
     """The compute capability to choose tiles for. Raises DeviceError for a GPU that is too old for the kernels."""
     if device.type == "cuda":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 120: 99}  # KB per program
+DEPENDENT_CAPABILITY = (9, 0)  # from here on kernels may start before the one ahead has ended, see dependent.py
 MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # of the largest GPU each
 
 

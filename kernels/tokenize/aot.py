@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..shared.tiles import DEPENDENT_CAPABILITY
 from ..shared.variants import Network, Variant, ranges
 from .config import TokenizeConfig, configuration
 from .kernel import tokenize_kernel
@@ -12,10 +13,11 @@ NUMBERS = ("n", "row", "steps", "classes", "bits", "start", "end")
 
 def variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:
     """With and without `last`."""
-    return [_variant(network, has_last, *cut) for has_last in (True, False) for cut in ranges(configuration)]
+    early = capability >= DEPENDENT_CAPABILITY
+    return [_variant(network, has_last, early, *cut) for has_last in (True, False) for cut in ranges(configuration)]
 
 
-def _variant(network: Network, has_last: bool, n: tuple[int, int], config: TokenizeConfig) -> Variant:
+def _variant(network: Network, has_last: bool, early: bool, n: tuple[int, int], config: TokenizeConfig) -> Variant:
     absent = () if has_last else ("last",)
     pointers = dict.fromkeys(("ids", "last", "characters", "out"), "*i32")
     types = {**pointers, "pairs": "*i64", **dict.fromkeys(NUMBERS, "i32")}
@@ -23,7 +25,13 @@ def _variant(network: Network, has_last: bool, n: tuple[int, int], config: Token
         launch="tokenize.tokenize",
         kernel=tokenize_kernel,
         types={name: kind for name, kind in types.items() if name not in absent},
-        constexprs={"WORDS": config.words, "SLOTS": SLOTS, "CONTEXT": network.text, **dict.fromkeys(absent, None)},
+        constexprs={
+            "WORDS": config.words,
+            "SLOTS": SLOTS,
+            "CONTEXT": network.text,
+            "DEPENDENT": early,
+            **dict.fromkeys(absent, None),
+        },
         where={"has_last": int(has_last), "n": n},
         grid=(f"ceil(n / {config.words})",),
         num_warps=config.warps,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clip4str.core.caption_tables import DROPPED, MULTIPLIERS
 
+from ..shared.dependent import dependent, launch_dependents, wait
 from ..shared.launch import on_device
 from .config import TokenizeConfig, configuration
 from .tables import SLOTS, TokenizerTables
@@ -36,6 +37,7 @@ def tokenize_kernel(
     WORDS: tl.constexpr,
     SLOTS: tl.constexpr,
     CONTEXT: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Merges until nothing merges; the formula is api.tokenize's, the tables are TokenizerTables'.
 
@@ -47,6 +49,8 @@ def tokenize_kernel(
     The lowest rank of the whole word may be taken, not of each run of letters: merging it changes nothing in runs that
     do not have it, and in one that has it, it is that run's lowest too.
     """
+    launch_dependents(DEPENDENT)
+    wait(DEPENDENT)
     word = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
     is_word = word < n
     slot = tl.arange(0, SLOTS)[None, :]
@@ -103,6 +107,7 @@ def tokenize_triton(
 ) -> Tensor:
     """As api.tokenize, which checks; N at least 1."""
     n, config = len(ids), config or configuration(len(ids))
+    early = dependent(ids.device)
     out = torch.empty((n, tables.context), dtype=torch.int32, device=ids.device)
     with on_device(ids.device):
         tokenize_kernel[(triton.cdiv(n, config.words),)](
@@ -121,6 +126,8 @@ def tokenize_triton(
             WORDS=config.words,
             SLOTS=SLOTS,
             CONTEXT=tables.context,
+            DEPENDENT=early,
             num_warps=config.warps,
+            launch_pdl=early,
         )
     return out

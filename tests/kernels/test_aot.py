@@ -137,6 +137,33 @@ def test_kernels_compile_onto_tensor_cores_without_spills():
     assert any("HGMMA" in row["tensor"] for row in linear)  # Hopper's own matrix instructions, where rows are many
 
 
+def test_kernels_that_may_start_early_wait_before_they_touch_memory():
+    """Grid dependency control from 9.0 on and not below; few rows' weights are fetched before the wait."""
+    first_of_a_chain = ("crop_resize.crop_resize", "thumbnail.thumbnail", "resize.resize")
+    for row in figures():
+        hopper = row["capability"] == [9, 0]
+        assert row["dependent"] == (hopper and row["launch"] not in first_of_a_chain), row["launch"]
+        weights = row["launch"] == "decode_pass.head" or row["where"].get("has_weight") == 1
+        weights |= row["launch"] == "linear.linear" and row["where"]["rows"][1] <= 32
+        assert bool(row["prefetches"]) == (hopper and weights), (row["launch"], row["where"])
+
+
+def test_a_kernel_that_reads_before_it_waits_is_not_shipped():
+    from clip4str.kernels.cubin import _waits
+
+    assert _waits(["S2R", "PREEXIT", "CCTL", "ACQBULK", "LDG", "STG"], True, "linear")
+    assert not _waits(["S2R", "LDG", "STG"], False, "linear")
+    for instructions, wanted, words in (
+        (["PREEXIT", "LDGSTS", "ACQBULK"], True, "linear touches memory before it waits for the kernel ahead: LDGSTS"),
+        (["PREEXIT", "STG", "ACQBULK"], True, "touches memory"),
+        (["PREEXIT", "LDG"], True, "expected grid dependency control"),
+        (["LDG"], True, "expected grid dependency control"),
+        (["ACQBULK", "LDG", "PREEXIT"], False, "expected no grid dependency control"),
+    ):
+        with pytest.raises(BackendError, match=words):
+            _waits(instructions, wanted, "linear")
+
+
 @pytest.mark.slow
 def test_every_architecture_compiles_without_spills(tmp_path):
     """Ten minutes: all kernels of two networks for all architectures."""
@@ -175,7 +202,8 @@ def test_unknown_names_are_refused(tmp_path):
 
     known = read_names(NAMES)
     variant = aot.operator_variants(NETWORKS[NETWORK], "fp16", (9, 0))[0]
-    cubin = type("Cubin", (), dict.fromkeys(("hidden", "specific", "num_warps", "registers", "shared", "size"), 1))()
+    figures = ("hidden", "specific", "dependent", "num_warps", "registers", "shared", "size")
+    cubin = type("Cubin", (), dict.fromkeys(figures, 1))()
     cubin.capability, cubin.symbol = (9, 0), "kernel"
     entry = aot.Entry(variant, (9, 0), (NETWORK,), "key")
     assert "LAUNCH_linear" in _row(entry, cubin, (0, 1), [NETWORK], _Arrays(), known)

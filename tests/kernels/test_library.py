@@ -38,6 +38,7 @@ from clip4str.kernels.cross_attention import kernel as attention_kernel
 from clip4str.kernels.decode_pass import kernel as decode_kernel
 from clip4str.kernels.linear import aot as linear_aot
 from clip4str.kernels.linear import kernel as linear_kernel
+from clip4str.kernels.loader import NAME, KernelLibrary
 from clip4str.kernels.resize import kernel as resize_kernel
 from clip4str.kernels.shared.variants import Variant
 from clip4str.kernels.thumbnail import kernel as thumbnail_kernel
@@ -77,7 +78,8 @@ class Recorder:
         self.kernel, self.launches = kernel, launches
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        def launch(*values: Any, num_warps: int, **fixed: Any) -> None:
+        def launch(*values: Any, num_warps: int, launch_pdl: bool = False, **fixed: Any) -> None:
+            assert launch_pdl == fixed.get("DEPENDENT", False), "started early, it must wait by itself"
             given = [v for v in values if v is not None]
             absent = {name: None for name, v in zip(self.kernel.arg_names, values) if v is None}
             sizes = (*grid, 1, 1)[:3]
@@ -91,6 +93,7 @@ def triton_launches(monkeypatch) -> list[Launch]:
     """What the Triton wrappers launch; tensors in it stay alive, so that no address serves twice."""
     launches: list[Launch] = []
     for module, name in KERNELS:
+        monkeypatch.setattr(module, "dependent", lambda device: True, raising=False)  # as compiled for a 9.0
         monkeypatch.setattr(module, name, Recorder(getattr(module, name), launches))
     chosen = linear_api.configuration
 
@@ -111,7 +114,7 @@ def log(tmp_path, monkeypatch) -> Path:
 def logged(log: Path) -> list[Launch]:
     launches = []
     for line in log.read_text().splitlines():
-        name, x, y, z, threads, _, stream, *values = line.split()
+        name, x, y, z, threads, _, stream, *values = line.removesuffix(" dependent").split()
         assert int(stream, 16) == 0x1234
         numbers = [int(v.split("/")[0]) for v in values]
         assert numbers[-2:] == [0, 0]  # hidden: scratch memory that no kernel uses
@@ -341,3 +344,27 @@ def test_shared_memory_threads_and_architecture(library, log):
         and row["where"]["has_residual"] and serves(row["where"], MANY)
     )  # fmt: skip
     assert (int(fields[4]), int(fields[5])) == (32 * cubin["num_warps"], cubin["shared"])
+
+
+def test_kernels_start_before_the_one_ahead_has_ended_where_asked(log, monkeypatch):
+    """By an option of the environment, on drivers that can capture it, for kernels that wait by themselves."""
+    sizes = {"rows": FEW * 26, "K": 4 * NET.d, "F": NET.d, "x": 16, "weight": 32, "bias": 48, "residual": 64, "out": 64}
+    frame = {"height": 16, "width": 32, "frame_height": 16, "frame_width": 32, "frame": 16, "stride": 96, "out": 64}
+
+    def early(asked: str, version: str, capability: str = "90") -> list[bool]:
+        log.write_text("")
+        for name, value in (("GPU_OPTIONS", asked), ("VERSION", version), ("CAPABILITY", capability)):
+            monkeypatch.setenv(f"{'CLIP4STR' if name == 'GPU_OPTIONS' else 'FAKE_CUDA'}_{name}", value)
+        folder = compiled_kernels.library()
+        with KernelLibrary(folder / NAME, libcuda=folder / "libfake_cuda.so") as library:
+            library.linear(stream=0x1234, **sizes)
+            if capability == "90":
+                library.thumbnail(stream=0x1234, **frame)
+        return [line.endswith(" dependent") for line in log.read_text().splitlines()]
+
+    assert early("dependent_launch", "12030") == [True, False], "a frame's kernel is the first of its chain"
+    assert early("-library_residual, dependent_launch", "13000") == [True, False]
+    off = "dependent_launch,-dependent_launch"
+    for asked, version in (("", "13000"), (off, "13000"), ("dependent_launch", "12020")):
+        assert early(asked, version) == [False, False]
+    assert early("dependent_launch", "13000", "87") == [False]

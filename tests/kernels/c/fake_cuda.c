@@ -3,6 +3,8 @@
  *   FAKE_CUDA_CAPABILITY  87 (default 90): what the device claims to be
  *   FAKE_CUDA_LOG         file to append launches to, one a line:
  *                         name grid_x grid_y grid_z block shared stream parameter/bytes...
+ *                         at the end " dependent" where it may start before the kernel ahead has ended
+ *   FAKE_CUDA_VERSION     12020 (default 13000): of the driver
  *   FAKE_CUDA_FAIL        name of a function that fails, such as cuLaunchKernel
  *   FAKE_CUDA_NO_CONTEXT  there is no current context
  *   FAKE_CUDA_CAPTURING   launches are recorded: one of a function that was never loaded or launched is an error
@@ -133,12 +135,18 @@ int cuFuncLoad(void *function) {
   return 0;
 }
 
-int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned block_x, unsigned block_y,
-                   unsigned block_z, unsigned shared, void *stream, void **parameters, void **extra) {
+int cuDriverGetVersion(int *version) {
+  const char *text = getenv("FAKE_CUDA_VERSION");
+  *version = text ? atoi(text) : 13000;
+  return fails("cuDriverGetVersion") ? INVALID_VALUE : 0;
+}
+
+static int launch(void *function, unsigned x, unsigned y, unsigned z, unsigned block_x, unsigned block_y,
+                  unsigned block_z, unsigned shared, void *stream, void **parameters, void **extra, int dependent) {
   Module *module = function;
   if (getenv("FAKE_CUDA_CAPTURING") && !module->loaded) return INVALIDATED;
   module->loaded = 1;
-  if (fails("cuLaunchKernel") || extra || block_y != 1 || block_z != 1 || !x || !y || !z) return INVALID_VALUE;
+  if (extra || block_y != 1 || block_z != 1 || !x || !y || !z) return INVALID_VALUE;
   if (shared > 48 * 1024 && (int)shared > module->shared) return INVALID_VALUE; /* was not asked for */
   const char *path = getenv("FAKE_CUDA_LOG");
   FILE *file = path ? fopen(path, "a") : NULL;
@@ -149,9 +157,39 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
     memcpy(&value, parameters[i], (size_t)module->sizes[i]);
     fprintf(file, " %llu/%d", (unsigned long long)value, module->sizes[i]);
   }
-  fputc('\n', file);
+  fputs(dependent ? " dependent\n" : "\n", file);
   fclose(file);
   return 0;
+}
+
+int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned block_x, unsigned block_y,
+                   unsigned block_z, unsigned shared, void *stream, void **parameters, void **extra) {
+  if (fails("cuLaunchKernel")) return INVALID_VALUE;
+  return launch(function, x, y, z, block_x, block_y, block_z, shared, stream, parameters, extra, 0);
+}
+
+/* As cuda.h declares them; the library has its own declarations. */
+typedef struct {
+  int id;
+  char pad[4];
+  union {
+    char pad[64];
+    int programmaticStreamSerializationAllowed;
+  } value;
+} Attribute;
+
+typedef struct {
+  unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+  void *hStream;
+  Attribute *attrs;
+  unsigned numAttrs;
+} Config;
+
+int cuLaunchKernelEx(const Config *c, void *function, void **parameters, void **extra) {
+  if (fails("cuLaunchKernelEx") || c->numAttrs != 1 || c->attrs[0].id != 6) return INVALID_VALUE;
+  return launch(function, c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ,
+                c->sharedMemBytes, c->hStream, parameters, extra,
+                c->attrs[0].value.programmaticStreamSerializationAllowed);
 }
 
 int cuGetErrorString(int code, const char **text) {

@@ -1,0 +1,63 @@
+"""Switches of what has not been measured on a GPU yet, so that one run there decides: kernels/NOTES.md predicts each.
+
+    CLIP4STR_GPU_OPTIONS=dependent_launch,-library_residual      one on, one off, the rest as they are
+
+They are read when a kernel is launched or a CUDA graph captured: set them before. Plain Python: importable without
+torch and triton.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+from clip4str.core.errors import UsageError
+
+VARIABLE = "CLIP4STR_GPU_OPTIONS"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be switched.
+
+    dependent_launch: on compute capability 9.0 and newer kernels start while the one before is still running, fetch
+        their weights into the L2 cache, then wait for it (programmatic dependent launch). The C library reads the same
+        variable. Off until a device has shown that answers stay equal.
+    library_residual: many rows of a tower's residual products are cuBLAS's, in place. On.
+    """
+
+    dependent_launch: bool = False
+    library_residual: bool = True
+
+
+NAMES = tuple(field.name for field in fields(Options))
+_used: Options | None = None
+
+
+def options() -> Options:
+    """What holds now: what `using` has set, else the environment's. Raises UsageError for names that there are not."""
+    return _used or parse(os.environ.get(VARIABLE, ""))
+
+
+def parse(text: str, defaults: Options = Options()) -> Options:
+    """ "dependent_launch,-library_residual" -> Options. Raises UsageError."""
+    changes = {}
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        bare = name.removeprefix("-")
+        if bare not in NAMES:
+            raise UsageError(f"{VARIABLE}: {name!r} is none of {', '.join(NAMES)} (with - before it: off)")
+        changes[bare] = bare == name
+    return replace(defaults, **changes)
+
+
+@contextlib.contextmanager
+def using(chosen: Options) -> Iterator[None]:
+    """These in this process, whatever the environment says. Not for several threads at once."""
+    global _used
+    before, _used = _used, chosen
+    try:
+        yield
+    finally:
+        _used = before
