@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clip4str.core.errors import LayoutError, UsageError
 
+from ..options import options
 from ..shared.checks import (
     FLOATS,
     MOST_FEATURES,
@@ -87,24 +88,50 @@ def by_library(activation: str, residual: bool) -> bool:
     return activation == "none" and not residual
 
 
-def normalize(x: Tensor, *, out: Tensor | None = None, implementation: str = "auto") -> Tensor:
+def adds_in_place(x: Tensor) -> bool:
+    """Are residual products onto x (..., F) to be `add_product_`'s? Of many rows on a GPU, where options() say so."""
+    return x.is_cuda and x.numel() // max(1, x.shape[-1]) > FUSED_ROWS and options().library_residual
+
+
+def add_product_(residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """residual += x W^T in place, by the library: residual (..., F) dense, x and weight as `linear` takes them.
+
+    No bias: a library adds either a residual or a bias behind its product. `normalize` takes the sum of the biases that
+    a residual stream lacks as its shift. Returns residual. Raises ShapeError, DtypeError, LayoutError, DeviceError.
+    """
+    check_contiguous("residual", residual)
+    x2, residual2, _ = _check_linear(x, weight, None, "none", residual, None)
+    check_same_device({"x": x, "weight": weight, "residual": residual})
+    assert residual2 is not None
+    residual2.addmm_(x2, weight.t())
+    return residual
+
+
+def normalize(
+    x: Tensor, *, shift: Tensor | None = None, out: Tensor | None = None, implementation: str = "auto"
+) -> Tensor:
     """(x - mean) / sqrt(var + 1e-5) over the last dimension: x (..., K), rows dense -> (..., K). out may be x.
 
-    LayerNorm without its affine part, which must be folded into the weights that follow. Raises as `linear` does.
+    shift (K,) float32: of x + shift instead. LayerNorm without its affine part, which must be folded into the weights
+    that follow. Raises as `linear` does.
     """
     check_dtype("x", x, FLOATS)
     x2 = as_rows("x", x)
     if out is not None:
         _check_like("out", out, x, x.shape[-1])
-    if not use_kernel(check_same_device({"x": x, "out": out}), implementation):
-        y = reference.normalize_rows(x)
+    if shift is not None:
+        check_shape("shift", shift, (x.shape[-1],), {})
+        check_dtype("shift", shift, (torch.float32,))
+        check_contiguous("shift", shift)
+    if not use_kernel(check_same_device({"x": x, "shift": shift, "out": out}), implementation):
+        y = reference.normalize_rows(x, shift)
         return y if out is None else out.copy_(y)
     out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     if x.numel():
         from .elementwise import launch_normalize
 
         with on_device(x.device):
-            launch_normalize(x2, as_rows("out", out))
+            launch_normalize(x2, shift, as_rows("out", out))
     return out
 
 

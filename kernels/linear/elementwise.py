@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..shared.dependent import dependent, launch_dependents, wait
-from ..shared.product import load_rows, row_statistics
+from ..shared.product import load_shifted, row_statistics
 from ..shared.tiles import power_of_two
 from .kernel import activate
 
@@ -17,6 +17,7 @@ ELEMENTS = 4096  # of one program: 32 per thread
 @triton.jit(do_not_specialize=["rows"])
 def normalize_kernel(
     x,
+    shift,
     out,
     rows,
     stride_x,
@@ -26,18 +27,19 @@ def normalize_kernel(
     BLOCK_K: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """out = (x - mean) / sqrt(var + 1e-5), one program per BLOCK_M rows, float32 inside. Bound: reads and writes
-    rows K elements once (the second pass over a row finds it in the L1 or L2 cache)."""
+    """out = (x - mean) / sqrt(var + 1e-5) of x + shift [K], of x where that is None, one program per BLOCK_M rows,
+    float32 inside. Bound: reads and writes rows K elements once (the second pass over a row finds it in the L1 or L2
+    cache)."""
     launch_dependents(DEPENDENT)
     wait(DEPENDENT)
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_x = tl.minimum(row, rows - 1).to(tl.int64) * stride_x
-    mean, variance = row_statistics(x, row_x, K, BLOCK_M, BLOCK_K)
+    mean, variance = row_statistics(x, row_x, shift, K, BLOCK_M, BLOCK_K)
     scale = tl.rsqrt(variance + 1e-5)
     for start in range(0, K, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         inside = (row < rows)[:, None] & (column < K)[None, :]
-        part = load_rows(x, row_x, start, K, BLOCK_K).to(tl.float32)
+        part = load_shifted(x, row_x, shift, start, K, BLOCK_K)
         part = (part - mean[:, None]) * scale[:, None]
         row_out = row.to(tl.int64)[:, None] * stride_out
         tl.store(out + row_out + column[None, :], part.to(out.dtype.element_ty), mask=inside)
@@ -80,14 +82,14 @@ def normalize_constants(K: int) -> dict[str, int]:
     return {"K": K, "BLOCK_M": ELEMENTS // block_k, "BLOCK_K": block_k}
 
 
-def launch_normalize(x: Tensor, out: Tensor) -> None:
-    """x, out (rows, K)"""
+def launch_normalize(x: Tensor, shift: Tensor | None, out: Tensor) -> None:
+    """x, out (rows, K), shift (K,) float32"""
     rows, K = x.shape
     constants = normalize_constants(K)
     grid = (triton.cdiv(rows, constants["BLOCK_M"]),)
     early = dependent(x.device)
     strides = x.stride(0), out.stride(0)
-    normalize_kernel[grid](x, out, rows, *strides, **constants, DEPENDENT=early, num_warps=4, launch_pdl=early)
+    normalize_kernel[grid](x, shift, out, rows, *strides, **constants, DEPENDENT=early, num_warps=4, launch_pdl=early)
 
 
 def activate_constants(F: int) -> dict[str, int]:

@@ -13,9 +13,10 @@ from torch import Tensor
 EPS = 1e-5
 
 
-def normalize_rows(x: Tensor) -> Tensor:
-    """(x - mean) / sqrt(var + 1e-5) over the last dimension, var the biased variance."""
-    return F.layer_norm(x.float(), x.shape[-1:], eps=EPS).to(x.dtype)
+def normalize_rows(x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """(x - mean) / sqrt(var + 1e-5) over the last dimension, var the biased variance; of x + shift [K] if given."""
+    shifted = x.float() if shift is None else x.float() + shift
+    return F.layer_norm(shifted, x.shape[-1:], eps=EPS).to(x.dtype)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:

@@ -32,12 +32,12 @@ def merge_chunk(part, mean, deviations, start, K: tl.constexpr, BLOCK_K: tl.cons
 
 
 @triton.jit
-def row_statistics(x, row_x, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr):
-    """mean and var of the rows at x + row_x [BLOCK_M], of length K, in float32."""
+def row_statistics(x, row_x, shift, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr):
+    """mean and var of the rows at x + row_x [BLOCK_M], of length K, plus shift [K] or None, in float32."""
     mean = tl.zeros([BLOCK_M], tl.float32)
     deviations = tl.zeros([BLOCK_M], tl.float32)
     for start in range(0, K, BLOCK_K):
-        part = load_rows(x, row_x, start, K, BLOCK_K).to(tl.float32)
+        part = load_shifted(x, row_x, shift, start, K, BLOCK_K)
         mean, deviations = merge_chunk(part, mean, deviations, start, K, BLOCK_K)
     return mean, deviations / K
 
@@ -48,6 +48,16 @@ def load_rows(x, row_x, start, K: tl.constexpr, BLOCK_K: tl.constexpr):
     column = start + tl.arange(0, BLOCK_K)
     pointers = x + row_x[:, None] + column[None, :]
     return tl.load(pointers) if K % BLOCK_K == 0 else tl.load(pointers, mask=(column < K)[None, :], other=0.0)
+
+
+@triton.jit
+def load_shifted(x, row_x, shift, start, K: tl.constexpr, BLOCK_K: tl.constexpr):
+    """load_rows in float32, plus shift [K] or None; 0 past K"""
+    part = load_rows(x, row_x, start, K, BLOCK_K).to(tl.float32)
+    if shift is not None:
+        column = start + tl.arange(0, BLOCK_K)
+        part += tl.load(shift + column, mask=column < K, other=0.0)[None, :]
+    return part
 
 
 @triton.jit
@@ -83,7 +93,7 @@ def product(
 ):
     """n(x) W^T of one tile, [BLOCK_M, BLOCK_F] float32: rows at x + row_x and weight + row_w, of length K."""
     if NORMALIZE:
-        mean, variance = row_statistics(x, row_x, K, BLOCK_M, STATISTICS_K)
+        mean, variance = row_statistics(x, row_x, None, K, BLOCK_M, STATISTICS_K)
         scale = tl.rsqrt(variance + 1e-5)
     sums = tl.zeros([BLOCK_M, BLOCK_F], tl.float32)
     for start in range(0, K, BLOCK_K):

@@ -12,6 +12,8 @@ from clip4str.kernels import linear as package
 from clip4str.kernels.linear import (
     LinearConfig,
     activate_,
+    add_product_,
+    adds_in_place,
     api,
     candidates,
     configuration,
@@ -23,7 +25,9 @@ from clip4str.kernels.shared.checks import as_rows
 from clip4str.kernels.shared.tiles import MULTIPROCESSORS, SHARED_LIMIT
 from clip4str.model.network import TowerMLP
 
-activate_, linear, normalize, quick_gelu_ = map(there, (activate_, linear, normalize, quick_gelu_))
+activate_, add_product_, linear, normalize, quick_gelu_ = map(
+    there, (activate_, add_product_, linear, normalize, quick_gelu_)
+)
 
 # Relative to the largest output: one rounding to the dtype (bfloat16: the interpreter cuts instead of rounding),
 # and float32's sums in another order.
@@ -96,6 +100,32 @@ def test_many_rows_take_other_ways_to_the_same(dtype: torch.dtype, monkeypatch: 
         got = linear(**given, **options, implementation="triton")
         close(got, linear(**given, **options, implementation="reference"), factor=2)
     assert by_library == ["none"], "what an activation or a residual follows is one kernel with it"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_biases_may_be_added_where_rows_are_normalised(dtype: torch.dtype) -> None:
+    """Two residual products without their biases, then normalised with the biases' sum: as with each."""
+    given, residual = arguments(30, 48, 24, dtype), draw(30, 24, dtype=dtype, seed=3)
+    wanted = linear(**given, residual=residual, implementation="reference")
+    second = draw(24, 48, dtype=dtype, scale=48**-0.5, seed=4)
+    wanted = linear(given["x"], second, given["bias"], residual=wanted, implementation="reference")
+    got = residual.clone()
+    assert add_product_(got, given["x"], given["weight"]) is got
+    add_product_(got, given["x"], second)
+    shift = 2 * given["bias"].float()
+    for implementation in ("triton", "reference"):
+        rows = normalize(got, shift=shift, implementation=implementation)
+        close(rows, normalize(wanted, implementation="reference"), factor=4)  # sums are rounded at other places
+
+
+def test_residual_products_in_place_take_many_rows_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = type("OnGpu", (), {"is_cuda": True, "shape": (2, 24), "numel": lambda self: 24 * self.rows})
+    many, few = rows(), rows()
+    many.rows, few.rows = api.FUSED_ROWS + 1, api.FUSED_ROWS
+    assert adds_in_place(many) and not adds_in_place(few) and not adds_in_place(draw(api.FUSED_ROWS + 1, 1))
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "-library_residual")
+    assert not adds_in_place(many)
 
 
 def test_reference_is_the_towers_mlp() -> None:
@@ -240,6 +270,17 @@ def test_bad_input() -> None:
         for implementation in ("triton", "reference"):
             with pytest.raises(error, match=message):
                 api.linear(**{"x": x, "weight": w, "implementation": implementation, **change})
+    for error, message, change in (
+        (ShapeError, r"residual.*\(4, 8\).*got \(5, 8\)", {"residual": draw(5, 8)}),
+        (LayoutError, "residual: expected contiguous", {"residual": draw(8, 4).t()}),
+        (DtypeError, "residual: expected float32, got float16", {"residual": draw(4, 8).half()}),
+        (DeviceError, "residual: expected on cpu", {"residual": draw(4, 8).to("meta")}),
+    ):
+        with pytest.raises(error, match=message):
+            api.add_product_(**{"residual": draw(4, 8), "x": x, "weight": w, **change})
+    for error, shift in ((ShapeError, draw(23)), (DtypeError, draw(24).half()), (LayoutError, draw(48)[::2])):
+        with pytest.raises(error, match="shift"):
+            api.normalize(x, shift=shift)
     square = draw(24, 24)
     with pytest.raises(LayoutError, match="out: expected memory other than x's"):
         linear(x, square, out=x)

@@ -9,8 +9,10 @@ from torch_networks import Replayed, backend_of, driver_of, images
 
 from clip4str.core.errors import NonFiniteError
 from clip4str.core.reading import Decoding
+from clip4str.kernels.linear import add_product_
 from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.pytorch import program as program_module
+from clip4str.runtime.backends.pytorch import towers
 from clip4str.runtime.backends.pytorch.stages import patches_of
 
 NETWORKS = [
@@ -232,3 +234,36 @@ def test_a_decoder_that_overflows_reads_no_words(random_model, decoder, decoding
     backend, driver = backend_of(model, decoding, layer=layer and layer())
     with pytest.raises(NonFiniteError, match=f"the {named} decoder's output is not finite"):
         backend.read(driver, images(3, model))
+
+
+@pytest.mark.parametrize("network", [0, 6])
+def test_many_words_read_alike_with_residual_products_in_place(network, random_model, monkeypatch):
+    """The towers as a GPU runs them on many rows: biases are carried beside the residual stream."""
+    model = random_model(seed=network, **NETWORKS[network])
+    tower = [*model.clip_model.visual.transformer.parameters(), *model.clip_model.transformer.parameters()]
+    with torch.no_grad():
+        for bias in (p for p in tower if p.dim() == 1):
+            bias.add_(torch.randn(bias.shape, generator=torch.Generator().manual_seed(len(bias))), alpha=0.3)
+    pixels = images(20, model, seed=network)
+    backend, driver = backend_of(model)
+    as_ever, products = backend.read(driver, pixels), []
+
+    def counted(*given):
+        products.append(given[2].shape)
+        return add_product_(*given)
+
+    monkeypatch.setattr(towers, "adds_in_place", lambda x: True)
+    monkeypatch.setattr(towers, "add_product_", counted)
+    got = backend.read(driver, pixels)
+    same(got, as_ever)
+    same(got, model.read(pixels))
+    c = model.config
+    assert len(products) >= 2 * (c.image_layers + c.text_layers)
+    patches = patches_of(pixels, backend.weights)
+    (kv, draft), blocks = towers.image_tower(backend.weights.image, patches), backend.weights.image.blocks
+    monkeypatch.setattr(towers, "adds_in_place", lambda x: False)
+    wanted, wanted_draft = towers.image_tower(backend.weights.image, patches)
+    torch.testing.assert_close(kv, wanted, rtol=1e-4, atol=1e-4)
+    if draft is not None:
+        torch.testing.assert_close(draft, wanted_draft, rtol=1e-4, atol=1e-4)
+    assert all(block.carried[1].abs().max() > 0.1 for block in blocks)

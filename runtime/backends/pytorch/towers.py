@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip4str.kernels.linear import linear, normalize
+from clip4str.kernels.linear import add_product_, adds_in_place, linear, normalize
 from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS
 
@@ -41,24 +41,21 @@ def image_tower(
     torch.add(embedded, w.positions[1:], out=x[:, 1:])
     x[:, 0] = w.positions[0]
     x = F.layer_norm(x, (width,), w.norm.weight, w.norm.bias, IMAGE_LAYER_NORM_EPS)
-    for block in w.blocks:
-        x = _block(block, x, w.heads, causal=False)
-    draft = draft_logits(w.draft, x) if drafts and w.draft is not None else None
-    return apply(w.key_value, x, normalize=True, out=out), draft
+    x, shift = _blocks(w, x, causal=False)
+    draft = draft_logits(w.draft, x, shift) if drafts and w.draft is not None else None
+    return _memory(w, x, shift, out), draft
 
 
-def draft_logits(w: DraftWeights, x: Tensor) -> Tensor:
-    """The residual stream's last state (N, M, width), the class token first -> (N, F, C)."""
-    patches = normalize(x)[:, 1:].unflatten(1, w.grid)  # every patch by itself, before they are put side by side
+def draft_logits(w: DraftWeights, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """The residual stream's last state (N, M, width), the class token first, plus shift (width,) -> (N, F, C)."""
+    patches = normalize(x, shift=shift)[:, 1:].unflatten(1, w.grid)  # each by itself, before they are side by side
     return apply(w.head, patches.transpose(1, 2).flatten(2).contiguous()).view(len(x), -1, w.classes)
 
 
 def text_tower(w: TextWeights, bpe: Tensor) -> Tensor:
     """Tokens (N, X) int32 -> keys and values of the cross-modal decoder, (N, X, 2 d)."""
     x = F.embedding(bpe, w.embedding) + w.positions[: bpe.shape[1]]
-    for block in w.blocks:
-        x = _block(block, x, w.heads, causal=True)
-    return apply(w.key_value, x, normalize=True)
+    return _memory(w, *_blocks(w, x, causal=True))
 
 
 def key_value_view(kv: Tensor, heads: int, decoder: int = 0, decoders: int = 1) -> Tensor:
@@ -84,12 +81,40 @@ def apply(
     return linear(x, affine.weight, affine.bias, normalize=normalize, activation=activation, residual=residual, out=out)
 
 
+def _blocks(w: ImageWeights | TextWeights, x: Tensor, causal: bool) -> tuple[Tensor, Tensor | None]:
+    """The residual stream after all blocks, and what is to be added to it, (width,) float32 or None. x may change."""
+    in_place = adds_in_place(x)
+    for block in w.blocks:
+        x = (_block_in_place if in_place else _block)(block, x, w.heads, causal)
+    return x, w.carried if in_place else None
+
+
+def _memory(w: ImageWeights | TextWeights, x: Tensor, shift: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """Keys and values of the decoders out of what `_blocks` returns."""
+    if shift is None:
+        return apply(w.key_value, x, normalize=True, out=out)
+    return apply(w.key_value, normalize(x, shift=shift), out=out)
+
+
 def _block(block: Block, x: Tensor, heads: int, causal: bool) -> Tensor:
     """A pre-norm residual block: x (N, S, width) -> (N, S, width)."""
-    n, length, width = x.shape
-    qkv = apply(block.qkv, x, normalize=True).view(n, length, 3, heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [N, heads, S, width / heads] each
-    attended = attention(q, k, v, causal)
-    x = apply(block.out, attended.transpose(1, 2).reshape(n, length, width), residual=x)
+    x = apply(block.out, _attend(apply(block.qkv, x, normalize=True), heads, causal), residual=x)
     hidden = apply(block.up, x, normalize=True, activation="quick_gelu")
     return apply(block.down, hidden, residual=x)
+
+
+def _block_in_place(block: Block, x: Tensor, heads: int, causal: bool) -> Tensor:
+    """The same in x's memory, by the library: what x lacks in biases is added where its rows are normalised."""
+    before, between = block.carried
+    qkv = apply(block.qkv, normalize(x, shift=before))
+    add_product_(x, _attend(qkv, heads, causal), block.out.weight)
+    hidden = apply(block.up, normalize(x, shift=between), activation="quick_gelu")
+    return add_product_(x, hidden, block.down.weight)
+
+
+def _attend(qkv: Tensor, heads: int, causal: bool) -> Tensor:
+    """Self-attention: (N, S, 3 width) -> (N, S, width)."""
+    n, length, _ = qkv.shape
+    q, k, v = qkv.view(n, length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # [N, heads, S, width / heads] each
+    attended = attention(q, k, v, causal)
+    return attended.transpose(1, 2).reshape(n, length, -1)

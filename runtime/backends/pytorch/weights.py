@@ -36,12 +36,17 @@ class Affine:
 
 @dataclass(frozen=True)
 class Block:
-    """One residual block of a tower; its LayerNorms are folded into `qkv` and `up`."""
+    """One residual block of a tower; its LayerNorms are folded into `qkv` and `up`.
+
+    carried: two (width,) float32, what a residual stream lacks before `qkv` and before `up` that gets no biases of
+    `out` and `down`: their sum so far.
+    """
 
     qkv: Affine
     out: Affine
     up: Affine
     down: Affine
+    carried: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,13 @@ class DraftWeights:
 @dataclass(frozen=True)
 class ImageWeights:
     """patch (width, 3 x patch area). positions (M, width), the class token added to the first row. draft: None where
-    the network has no draft head."""
+    the network has no draft head. carried: as Block's, after the last."""
 
     patch: Affine
     positions: Tensor
     norm: Affine  # ln_pre: its output is the residual stream, so it cannot be folded
     blocks: tuple[Block, ...]
+    carried: Tensor
     key_value: Affine  # (2 d or 4 d, width): keys and values of the visual, then of the cross-modal decoder
     draft: DraftWeights | None
     heads: int
@@ -73,6 +79,7 @@ class TextWeights:
     embedding: Tensor  # (vocabulary, width)
     positions: Tensor  # (context, width)
     blocks: tuple[Block, ...]
+    carried: Tensor
     key_value: Affine  # (2 d, width): keys and values of the cross-modal decoder
     heads: int
 
@@ -178,18 +185,31 @@ class _Packer:
         moved = exact @ shift
         return self.affine(exact * gain, moved if bias is None else bias.double() + moved)
 
-    def blocks(self, name: str, count: int) -> tuple[Block, ...]:
-        return tuple(self.block(f"{name}.resblocks.{i}") for i in range(count))
+    def blocks(self, name: str, count: int, width: int) -> tuple[tuple[Block, ...], Tensor]:
+        """And the sum of all biases that were added to the residual stream."""
+        found, carried = [], torch.zeros(width, device=self.device)
+        for i in range(count):
+            block = self.block(f"{name}.resblocks.{i}", carried)
+            assert block.down.bias is not None
+            found.append(block)
+            carried = block.carried[1] + block.down.bias.float()
+        return tuple(found), carried
 
-    def block(self, name: str) -> Block:
+    def block(self, name: str, carried: Tensor) -> Block:
         def pair(part: str, separator: str = ".") -> tuple[Tensor, Tensor]:
             return self.take(f"{name}.{part}{separator}weight"), self.take(f"{name}.{part}{separator}bias")
 
+        qkv, out = (
+            self.folded(self.norm(f"{name}.ln_1"), *pair("attn.in_proj", "_")),
+            self.affine(*pair("attn.out_proj")),
+        )
+        assert out.bias is not None
         return Block(
-            qkv=self.folded(self.norm(f"{name}.ln_1"), *pair("attn.in_proj", "_")),
-            out=self.affine(*pair("attn.out_proj")),
+            qkv=qkv,
+            out=out,
             up=self.folded(self.norm(f"{name}.ln_2"), *pair("mlp.c_fc")),
             down=self.affine(*pair("mlp.c_proj")),
+            carried=(carried, carried + out.bias.float()),
         )
 
     def decoder(self, name: str) -> tuple[DecoderWeights, Affine]:
@@ -207,11 +227,13 @@ class _Packer:
         positions = self.take(f"{name}.positional_embedding").double()
         positions[0] += self.take(f"{name}.class_embedding").double()
         end = self.norm(f"{name}.ln_post"), self.take(f"{name}.proj").double()
+        blocks, carried = self.blocks(f"{name}.transformer", self.config.image_layers, width)
         return ImageWeights(
             patch=self.affine(self.take(f"{name}.conv1.weight").reshape(width, -1), None),
             positions=self.place(positions),
             norm=self.affine(self.take(f"{name}.ln_pre.weight"), self.take(f"{name}.ln_pre.bias")),
-            blocks=self.blocks(f"{name}.transformer", self.config.image_layers),
+            blocks=blocks,
+            carried=carried,
             key_value=self.memory(*end, key_values),
             draft=self.draft(*end) if self.config.draft_frames else None,
             heads=self.config.image_heads,
@@ -219,10 +241,12 @@ class _Packer:
 
     def text(self, key_value: Affine) -> TextWeights:
         name = "clip_model"
+        blocks, carried = self.blocks(f"{name}.transformer", self.config.text_layers, self.config.text_width)
         return TextWeights(
             embedding=self.place(self.take(f"{name}.token_embedding.weight")),
             positions=self.place(self.take(f"{name}.positional_embedding")[: self.config.context]),
-            blocks=self.blocks(f"{name}.transformer", self.config.text_layers),
+            blocks=blocks,
+            carried=carried,
             key_value=self.memory(
                 self.norm(f"{name}.ln_final"), self.take(f"{name}.text_projection").double(), [key_value]
             ),
