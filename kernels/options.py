@@ -26,10 +26,12 @@ class Options:
         their weights into the L2 cache, then wait for it (programmatic dependent launch). The C library reads the same
         variable. Off until a device has shown that answers stay equal.
     library_residual: many rows of a tower's residual products are cuBLAS's, in place. On.
+    split_k: where few rows have a long K, a tower's `down`, several programs share it and add up in the same launch.
     """
 
     dependent_launch: bool = False
     library_residual: bool = True
+    split_k: bool = False
 
 
 NAMES = tuple(field.name for field in fields(Options))

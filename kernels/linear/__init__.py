@@ -1,7 +1,7 @@
 """y = act(n(x) W^T + bias) + residual: a matrix product with the operations before and after it."""
 
-from .api import activate_, add_product_, adds_in_place, linear, normalize, quick_gelu_
-from .config import LinearConfig, candidates, configuration
+from .api import activate_, add_product_, adds_in_place, linear, normalize, quick_gelu_, split_counters
+from .config import LinearConfig, candidates, configuration, split_configuration
 
 __all__ = [
     "LinearConfig",
@@ -13,4 +13,6 @@ __all__ = [
     "linear",
     "normalize",
     "quick_gelu_",
+    "split_configuration",
+    "split_counters",
 ]

@@ -1,11 +1,15 @@
-"""The linear kernel ahead of time: the decoder's four layers, each for few, some and many rows."""
+"""The linear kernel ahead of time: the decoder's four layers, each for few, some and many rows.
+
+Beside it, not in the library: a tower's last product with its K split, to see registers and spills.
+"""
 
 from __future__ import annotations
 
 from ..shared.tiles import DEPENDENT_CAPABILITY
 from ..shared.variants import ACTIVATIONS, MOST, Network, Variant, torch_dtype
-from .config import LinearConfig, configuration
+from .config import LinearConfig, configuration, split_configuration
 from .kernel import linear_constants, linear_kernel
+from .split import split_constants, split_kernel
 
 ROWS = (32, 256, 4096)  # tiles are chosen for this many rows: one word, up to 9 words, more
 
@@ -65,3 +69,26 @@ def _variant(
         num_stages=config.stages,
         aligned=(*pointers, *strides),
     )
+
+
+def split_variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:
+    """`down` of the image tower over one word's rows, where K is split there."""
+    K, F = 4 * network.image_width, network.image_width
+    config = split_configuration(network.memory, K, F, torch_dtype(dtype), capability)
+    if config is None:
+        return []
+    pointers, strides = ("x", "weight", "bias", "residual", "out"), ("stride_x", "stride_residual", "stride_out")
+    numbers = dict.fromkeys(("rows", *strides), "i32")
+    return [
+        Variant(
+            launch="linear.split",
+            kernel=split_kernel,
+            types={**dict.fromkeys(pointers, f"*{dtype}"), "partial": "*fp32", "counters": "*i32", **numbers},
+            constexprs=split_constants(K, F, "none", torch_dtype(dtype), config, capability >= DEPENDENT_CAPABILITY),
+            where={"rows": (17, network.memory), "K": K, "F": F},
+            grid=(f"ceil(rows / {config.block_m}) * {-(-F // config.block_f) * config.parts}",),
+            num_warps=config.warps,
+            num_stages=config.stages,
+            aligned=(*pointers, "partial", *strides),
+        )
+    ]

@@ -19,10 +19,10 @@ from ..shared.checks import (
     check_same_device,
     check_shape,
 )
-from ..shared.launch import capability_of, on_device, use_kernel
+from ..shared.launch import capability_of, on_device, on_gpu, use_kernel
 from ..shared.variants import ACTIVATIONS
 from . import reference
-from .config import LinearConfig, configuration
+from .config import SPLIT_ROWS, SPLIT_TILES, LinearConfig, configuration, split_configuration
 
 FUSED_ROWS = 2048  # a guess, see `by_library`; benchmarks/gpu_suite.py measures it
 
@@ -37,6 +37,7 @@ def linear(
     residual: Tensor | None = None,
     out: Tensor | None = None,
     config: LinearConfig | str | None = None,
+    counters: Tensor | None = None,
     implementation: str = "auto",
 ) -> Tensor:
     """y = act(n(x) W^T + bias) + residual, with n(x) = (x - mean) / sqrt(var + 1e-5) over each row, or x itself.
@@ -48,7 +49,8 @@ def linear(
     config: None chooses on a GPU by the number of rows: up to FUSED_ROWS one fused kernel with the tiles of
     `configuration`; above them rows are normalised by a kernel of their own, and `by_library` decides which product. A
     LinearConfig asks for the fused kernel with these tiles, "library" for cuBLAS beside elementwise kernels. A row's
-    result depends on the configuration, but on no other row.
+    result depends on the configuration, but on no other row. counters: see `split_counters`; with them K is split where
+    that should take less time. A LinearConfig with parts > 1 splits it in any case, not with `normalize`.
 
     Returns out, or a new (..., F). Raises ShapeError, DtypeError, LayoutError, DeviceError, UsageError.
     """
@@ -58,6 +60,13 @@ def linear(
     )
     if not isinstance(config, LinearConfig | None) and config != "library":
         raise UsageError(f"config is a LinearConfig, 'library' or None, not {config!r}")
+    if isinstance(config, LinearConfig) and config.parts > 1:
+        _check_parts(config, x.shape[-1], normalize)
+    if counters is not None:
+        check_shape("counters", counters, (SPLIT_TILES,), {})
+        check_dtype("counters", counters, (torch.int32,))
+        check_same_device({"x": x, "counters": counters})
+        check_contiguous("counters", counters)
     if out is None and kernel:
         out = x.new_empty(*x.shape[:-1], weight.shape[0])
         out2 = out.view(-1, weight.shape[0])
@@ -75,10 +84,27 @@ def linear(
     if many and normalize:  # each of many tiles in a row would recompute the statistics
         x2, normalize = _normalized(x2), False
     if not isinstance(config, LinearConfig):
-        config = configuration(x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability_of(x.device))
+        problem = x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability_of(x.device)
+        split = None if counters is None or normalize else split_configuration(*problem)
+        config = split or configuration(*problem)
+    if config.parts > 1:
+        from .split import launch_split
+
+        with on_device(x.device):
+            launch_split(x2, weight, bias, residual2, out2, activation, config, counters)
+        return out
     with on_device(x.device):
         launch_linear(x2, weight, bias, residual2, out2, normalize, activation, config)
     return out
+
+
+def split_counters(x: Tensor, launches: int) -> Tensor | None:
+    """Zeros for the split products of some launches onto x (..., F), (launches, SPLIT_TILES) int32, made in one launch;
+    None where K is not to be split: on a CPU, for many rows, or if options() say so. Each row serves one launch."""
+    few = x.numel() // max(1, x.shape[-1]) <= SPLIT_ROWS
+    if not (on_gpu(x.device) and few and options().split_k):
+        return None
+    return torch.zeros(launches, SPLIT_TILES, dtype=torch.int32, device=x.device)
 
 
 def by_library(activation: str, residual: bool) -> bool:
@@ -90,7 +116,7 @@ def by_library(activation: str, residual: bool) -> bool:
 
 def adds_in_place(x: Tensor) -> bool:
     """Are residual products onto x (..., F) to be `add_product_`'s? Of many rows on a GPU, where options() say so."""
-    return x.is_cuda and x.numel() // max(1, x.shape[-1]) > FUSED_ROWS and options().library_residual
+    return on_gpu(x.device) and x.numel() // max(1, x.shape[-1]) > FUSED_ROWS and options().library_residual
 
 
 def add_product_(residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -222,6 +248,13 @@ def _check_linear(
     if begin_alike(x, out):
         raise LayoutError("out: expected memory other than x's: every output needs a whole row of x")
     return x2, residual2, _written_rows("out", out)
+
+
+def _check_parts(config: LinearConfig, K: int, normalize: bool) -> None:
+    if normalize:
+        raise UsageError("config: parts of K are for products of rows as they are, without normalize")
+    if K % (config.parts * config.block_k):
+        raise UsageError(f"config: K = {K} is no multiple of parts x block_k = {config.parts * config.block_k}")
 
 
 def _check_activation(activation: str) -> None:

@@ -14,7 +14,8 @@ class LinearConfig:
     """One program computes block_m x block_f outputs, block_k of K at a time, `stages` loads of it in flight.
 
     group: rows of tiles that are walked column by column, so that their part of x stays in the L2 cache. defer:
-    normalise after the product (one pass: lower latency with few rows) instead of before.
+    normalise after the product (one pass: lower latency with few rows) instead of before. parts: programs that share a
+    tile's K and add up in the same launch, see split.py; without normalisation only.
     """
 
     block_m: int
@@ -24,14 +25,21 @@ class LinearConfig:
     stages: int
     group: int = 8
     defer: bool = False
+    parts: int = 1
 
     def shared_bytes(self, dtype: torch.dtype) -> int:
         """Shared memory for the loads in flight (the compiler may add a little for the epilogue)."""
         return (self.block_m + self.block_f) * self.block_k * dtype.itemsize * self.stages
 
+    def tiles(self, rows: int, F: int) -> int:
+        return -(-rows // self.block_m) * -(-F // self.block_f)
+
 
 TILES = ((128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4))
 DEFERRED_ROWS = 64
+PARTS = (2, 3, 4, 6, 8)
+SPLIT_ROWS = 512  # past that there are tiles enough
+SPLIT_TILES = 512  # at most, where K is split: each has a counter
 
 
 def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)) -> LinearConfig:
@@ -53,6 +61,37 @@ def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tup
     return _fitting(min(tiles, key=time), rows, K, dtype, capability)
 
 
+def split_configuration(
+    rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
+) -> LinearConfig | None:
+    """Tiles whose K several programs share, or None where that should take longer than `configuration`'s.
+
+    In microseconds of an H100: the model there, and for the parts 1.5 for a round through the L2 cache (write, count,
+    read) and the last program's reading of the others' float32 sums at 110 GB/s.
+    """
+    multiprocessors = MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+    whole = configuration(rows, K, F, dtype, capability)
+    if rows <= 16 or dtype == torch.float32:
+        return None
+
+    def time(config: LinearConfig) -> float:
+        area, parts = config.block_m * config.block_f, config.parts
+        rounds = -(-config.tiles(rows, F) * parts // multiprocessors)
+        loop = 2 * K / parts * max(config.block_m + config.block_f, area / 54) / 110e3
+        return rounds * loop + (1.5 + parts * 4 * area / 110e3 if parts > 1 else 0.0)
+
+    found = [
+        replace(fitted, parts=parts, defer=False)
+        for tile in TILES
+        if tile[0] <= power_of_two(rows, 16)
+        for fitted in (_fitting(tile, rows, K, dtype, capability),)
+        for parts in PARTS
+        if K % (parts * fitted.block_k) == 0 and fitted.tiles(rows, F) <= SPLIT_TILES
+    ]
+    best = min(found, key=time, default=whole)
+    return best if time(best) < time(whole) else None
+
+
 def candidates(
     rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
 ) -> list[LinearConfig]:
@@ -63,6 +102,9 @@ def candidates(
     near = [t for t in tiles if area <= 4 * t[0] * t[1] <= 16 * area and t[0] <= power_of_two(rows, 16)]
     found = [chosen] + [_fitting(t, rows, K, dtype, capability, k) for t in near for k in (64, 128, 256)]
     found += [replace(chosen, stages=s) for s in (2, 3, 5)] + [replace(chosen, defer=not chosen.defer)]
+    if 16 < rows <= SPLIT_ROWS and K >= 4 * F and dtype != torch.float32:
+        split = [replace(c, parts=p, defer=False) for c in found[:8] for p in (2, 4) if K % (p * c.block_k) == 0]
+        found += [c for c in split if c.tiles(rows, F) <= SPLIT_TILES]
     return [c for c in dict.fromkeys(found) if c.shared_bytes(dtype) <= shared_limit(capability)]
 
 

@@ -23,6 +23,7 @@ import pytest
 
 from clip4str.kernels.aot import compile_all, plan
 from clip4str.kernels.embed import write_sources
+from clip4str.kernels.linear.aot import split_variants
 from clip4str.kernels.loader import NAME, KernelLibrary
 from clip4str.kernels.shared.variants import Network, Variant
 
@@ -31,7 +32,7 @@ KEPT = ROOT / "build" / "tests"
 NETWORK = "small"
 FEW, MANY = 2, 40  # words: queries projected inside and before
 CAPABILITIES = ((8, 7), (9, 0))
-COLLAPSE = "collapse.collapse"
+COLLAPSE, SPLIT = "collapse.collapse", "linear.split"  # not in the library
 
 
 @contextlib.contextmanager
@@ -55,12 +56,17 @@ def compiled() -> list[dict[str, Any]]:
 
 def figures() -> list[dict[str, Any]]:
     """Of the library's kernels."""
-    return [row for row in compiled() if row["launch"] != COLLAPSE]
+    return [row for row in compiled() if row["launch"] not in (COLLAPSE, SPLIT)]
 
 
 def collapse_figures() -> list[dict[str, Any]]:
     """Of the kernel that is not in the library."""
     return [row for row in compiled() if row["launch"] == COLLAPSE]
+
+
+def split_figures() -> list[dict[str, Any]]:
+    """Of the product whose K several programs share."""
+    return [row for row in compiled() if row["launch"] == SPLIT]
 
 
 @functools.cache
@@ -130,7 +136,7 @@ def main() -> None:
         for entry in plan([NETWORK], CAPABILITIES)
         if wanted(entry.variant.launch, dict(entry.variant.where), entry.capability)
     ]
-    beside = plan([NETWORK], CAPABILITIES, collapse_variants)
+    beside = plan([NETWORK], CAPABILITIES, collapse_variants) + plan(["large"], CAPABILITIES, split_variants)
     cubins = compile_all([*entries, *beside], KEPT / "cubins" / "cache", os.cpu_count() or 1)
     write_sources(entries, cubins, [NETWORK], KEPT / "cubins")
     rows = [

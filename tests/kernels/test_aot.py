@@ -28,7 +28,7 @@ from clip4str.model.checkpoint import BUNDLED
 from clip4str.model.config import Config, config_from_shapes
 
 pytest.importorskip("triton")
-from compiled_kernels import NETWORK, ROOT, figures
+from compiled_kernels import NETWORK, ROOT, figures, split_figures
 
 from clip4str.kernels import aot
 from clip4str.kernels.embed import NAMES, read_names
@@ -146,6 +146,14 @@ def test_kernels_that_may_start_early_wait_before_they_touch_memory():
         weights = row["launch"] == "decode_pass.head" or row["where"].get("has_weight") == 1
         weights |= row["launch"] == "linear.linear" and row["where"]["rows"][1] <= 32
         assert bool(row["prefetches"]) == (hopper and weights), (row["launch"], row["where"])
+
+
+def test_products_that_share_a_sum_compile_onto_tensor_cores_without_spills():
+    rows = split_figures()
+    assert {tuple(row["capability"]) for row in rows} == {(8, 7), (9, 0)}
+    for row in rows:
+        assert row["spills"] == 0 and row["tensor"]
+        assert row["dependent"] == bool(row["prefetches"]) == (row["capability"] == [9, 0])
 
 
 def test_a_kernel_that_reads_before_it_waits_is_not_shipped():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from device import there
+from device import needs_interpreter, there
 from torch import Tensor
 
 from clip4str.core.errors import DeviceError, DtypeError, LayoutError, ShapeError, UsageError
@@ -20,7 +20,10 @@ from clip4str.kernels.linear import (
     linear,
     normalize,
     quick_gelu_,
+    split_configuration,
+    split_counters,
 )
+from clip4str.kernels.linear.config import SPLIT_TILES
 from clip4str.kernels.shared.checks import as_rows
 from clip4str.kernels.shared.tiles import MULTIPROCESSORS, SHARED_LIMIT
 from clip4str.model.network import TowerMLP
@@ -120,12 +123,73 @@ def test_biases_may_be_added_where_rows_are_normalised(dtype: torch.dtype) -> No
 
 
 def test_residual_products_in_place_take_many_rows_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = type("OnGpu", (), {"is_cuda": True, "shape": (2, 24), "numel": lambda self: 24 * self.rows})
+    where = torch.device("cuda")
+    rows = type("OnGpu", (), {"device": where, "shape": (2, 24), "numel": lambda self: 24 * self.rows})
     many, few = rows(), rows()
     many.rows, few.rows = api.FUSED_ROWS + 1, api.FUSED_ROWS
     assert adds_in_place(many) and not adds_in_place(few) and not adds_in_place(draw(api.FUSED_ROWS + 1, 1))
     monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "-library_residual")
     assert not adds_in_place(many)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("parts,tile", [(2, (16, 16)), (3, (32, 16)), (4, (16, 32))])
+def test_several_programs_may_share_a_long_sum(parts: int, tile: tuple[int, int], dtype: torch.dtype) -> None:
+    """Equal to the reference, and to itself from run to run, also onto the residual's own memory."""
+    given, residual = arguments(40, 192, 40, dtype), draw(40, 40, dtype=dtype, seed=3)
+    wanted = linear(**given, residual=residual, activation="gelu", implementation="reference")
+    config = LinearConfig(*tile, 16, 4, 2, parts=parts)
+    options = {"activation": "gelu", "config": config, "implementation": "triton"}
+    got = linear(**given, residual=residual, **options)
+    close(got, wanted)
+    counters = torch.zeros(SPLIT_TILES, dtype=torch.int32)
+    into = residual.clone()
+    assert linear(**given, residual=into, out=into, **options, counters=counters) is into
+    assert torch.equal(into, got)
+    alone = linear(**{**given, "x": given["x"][:16]}, residual=residual[:16], **options)
+    assert torch.equal(alone, got[:16]), "a row depends on no other"
+
+
+@needs_interpreter
+def test_each_program_that_shares_a_sum_counts_itself() -> None:
+    given, config = arguments(20, 64, 24, torch.float16), LinearConfig(16, 16, 16, 4, 2, parts=4)
+    counters = torch.zeros(SPLIT_TILES, dtype=torch.int32)
+    linear(**given, config=config, counters=counters, implementation="triton")
+    assert counters[:4].tolist() == [4] * config.tiles(20, 24) and not counters[4:].any()
+
+
+def test_a_sum_is_shared_where_that_should_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rows, K, F in ((26, 2048, 512), (197, 3072, 768), (33, 768, 192), (16, 2048, 512)):
+        assert split_configuration(rows, K, F, torch.float16) is None, "predicted slower on an H100"
+    for capability in sorted(SHARED_LIMIT):
+        where = divmod(capability, 10)
+        config = split_configuration(257, 4096, 1024, torch.float16, where)
+        assert config is not None and config.parts > 1 and 4096 % (config.parts * config.block_k) == 0
+        assert config.tiles(257, 1024) <= SPLIT_TILES
+        assert config.shared_bytes(torch.float16) <= 1024 * SHARED_LIMIT[capability]
+    monkeypatch.setattr(api, "on_gpu", lambda device: True)
+    few = type("OnGpu", (), {"shape": (2, 24), "numel": lambda self: 24 * 197, "device": torch.device("cpu")})()
+    assert split_counters(few, 12) is None, "not before a device has measured it"
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "split_k")
+    counters = split_counters(few, 12)
+    assert counters is not None and counters.shape == (12, SPLIT_TILES) and not counters.any()
+    few.numel = lambda: 24 * 5000
+    assert split_counters(few, 12) is None, "many rows have tiles enough"
+
+
+@needs_interpreter
+def test_with_counters_the_model_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, counters = arguments(20, 64, 24, torch.float16), torch.zeros(SPLIT_TILES, dtype=torch.int32)
+    wanted = linear(**given, implementation="reference")
+    close(linear(**given, counters=counters, implementation="triton"), wanted)
+    assert not counters.any()
+    config = LinearConfig(16, 16, 16, 4, 2, parts=2)
+    monkeypatch.setattr(api, "split_configuration", lambda *problem: config)
+    close(linear(**given, counters=counters, implementation="triton"), wanted)
+    assert counters.sum() == 2 * config.tiles(20, 24)
+    normal = linear(**given, normalize=True, counters=counters, implementation="triton")
+    close(normal, linear(**given, normalize=True, implementation="reference"))
 
 
 def test_reference_is_the_towers_mlp() -> None:
@@ -264,6 +328,14 @@ def test_bad_input() -> None:
         (DeviceError, "weight: expected on cpu like x, got meta", {"weight": w.to("meta")}),
         (UsageError, "activation is one of none, gelu, quick_gelu, not 'relu'", {"activation": "relu"}),
         (UsageError, "config is a LinearConfig", {"config": "fast"}),
+        (UsageError, "parts of K", {"config": LinearConfig(16, 16, 8, 4, 2, parts=3), "normalize": True}),
+        (
+            UsageError,
+            "K = 24 is no multiple of parts x block_k = 32",
+            {"config": LinearConfig(16, 16, 16, 4, 2, parts=2)},
+        ),
+        (ShapeError, r"counters.*\(512\), got \(5,\)", {"counters": torch.zeros(5, dtype=torch.int32)}),
+        (DtypeError, "counters: expected int32", {"counters": torch.zeros(512)}),
         (UsageError, "implementation is", {"implementation": "cuda"}),
     ]
     for error, message, change in wrong:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip4str.kernels.linear import add_product_, adds_in_place, linear, normalize
+from clip4str.kernels.linear import add_product_, adds_in_place, linear, normalize, split_counters
 from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS
 
@@ -77,15 +77,28 @@ def apply(
     activation: str = "none",
     residual: Tensor | None = None,
     out: Tensor | None = None,
+    counters: Tensor | None = None,
 ) -> Tensor:
-    return linear(x, affine.weight, affine.bias, normalize=normalize, activation=activation, residual=residual, out=out)
+    return linear(
+        x,
+        affine.weight,
+        affine.bias,
+        normalize=normalize,
+        activation=activation,
+        residual=residual,
+        out=out,
+        counters=counters,
+    )
 
 
 def _blocks(w: ImageWeights | TextWeights, x: Tensor, causal: bool) -> tuple[Tensor, Tensor | None]:
     """The residual stream after all blocks, and what is to be added to it, (width,) float32 or None. x may change."""
-    in_place = adds_in_place(x)
-    for block in w.blocks:
-        x = (_block_in_place if in_place else _block)(block, x, w.heads, causal)
+    in_place, counters = adds_in_place(x), split_counters(x, len(w.blocks))
+    for i, block in enumerate(w.blocks):
+        if in_place:
+            x = _block_in_place(block, x, w.heads, causal)
+        else:
+            x = _block(block, x, w.heads, causal, None if counters is None else counters[i])
     return x, w.carried if in_place else None
 
 
@@ -96,11 +109,11 @@ def _memory(w: ImageWeights | TextWeights, x: Tensor, shift: Tensor | None, out:
     return apply(w.key_value, normalize(x, shift=shift), out=out)
 
 
-def _block(block: Block, x: Tensor, heads: int, causal: bool) -> Tensor:
-    """A pre-norm residual block: x (N, S, width) -> (N, S, width)."""
+def _block(block: Block, x: Tensor, heads: int, causal: bool, counters: Tensor | None = None) -> Tensor:
+    """A pre-norm residual block: x (N, S, width) -> (N, S, width). counters: see split_counters."""
     x = apply(block.out, _attend(apply(block.qkv, x, normalize=True), heads, causal), residual=x)
     hidden = apply(block.up, x, normalize=True, activation="quick_gelu")
-    return apply(block.down, hidden, residual=x)
+    return apply(block.down, hidden, residual=x, counters=counters)
 
 
 def _block_in_place(block: Block, x: Tensor, heads: int, causal: bool) -> Tensor:
