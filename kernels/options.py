@@ -27,11 +27,15 @@ class Options:
         variable. Off until a device has shown that answers stay equal.
     library_residual: many rows of a tower's residual products are cuBLAS's, in place. On.
     split_k: where few rows have a long K, a tower's `down`, several programs share it and add up in the same launch.
+    three_stages: many rows' tiles keep three loads in flight instead of four: two programs fit a multiprocessor.
+    wide_tiles: many rows' tiles are 128 x 256 where there is one for every multiprocessor.
     """
 
     dependent_launch: bool = False
     library_residual: bool = True
     split_k: bool = False
+    three_stages: bool = False
+    wide_tiles: bool = False
 
 
 NAMES = tuple(field.name for field in fields(Options))

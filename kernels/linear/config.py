@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..options import options
 from ..shared.tiles import MULTIPROCESSORS, block_of, power_of_two, shared_limit
 
 
@@ -36,6 +37,8 @@ class LinearConfig:
 
 
 TILES = ((128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4))
+WIDE = (128, 256, 8)
+MANY_ROWS = 2048  # from here on options() may ask for WIDE tiles, and for three loads in flight
 DEFERRED_ROWS = 64
 PARTS = (2, 3, 4, 6, 8)
 SPLIT_ROWS = 512  # past that there are tiles enough
@@ -58,7 +61,11 @@ def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tup
         return -(-tiles // multiprocessors) * max(block_m + block_f, block_m * block_f / 54)
 
     tiles = [t for t in TILES if t[0] <= rows and (dtype != torch.float32 or t[0] * t[1] <= 4096)]
-    return _fitting(min(tiles, key=time), rows, K, dtype, capability)
+    tile, many = min(tiles, key=time), rows > MANY_ROWS and dtype != torch.float32
+    if many and options().wide_tiles and -(-rows // WIDE[0]) * -(-F // WIDE[1]) >= multiprocessors:
+        tile = WIDE
+    found = _fitting(tile, rows, K, dtype, capability)
+    return replace(found, stages=3) if many and options().three_stages and found.stages > 3 else found
 
 
 def split_configuration(
@@ -97,7 +104,7 @@ def candidates(
 ) -> list[LinearConfig]:
     """What a sweep should try, the chosen one first: neighbouring tiles, more or less of K in flight."""
     chosen = configuration(rows, K, F, dtype, capability)
-    tiles = TILES[2:] if dtype == torch.float32 else ((128, 256, 8), *TILES)
+    tiles = TILES[2:] if dtype == torch.float32 else (WIDE, *TILES)
     area = chosen.block_m * chosen.block_f
     near = [t for t in tiles if area <= 4 * t[0] * t[1] <= 16 * area and t[0] <= power_of_two(rows, 16)]
     found = [chosen] + [_fitting(t, rows, K, dtype, capability, k) for t in near for k in (64, 128, 256)]

@@ -24,6 +24,7 @@ from clip4str.kernels.linear import (
     split_counters,
 )
 from clip4str.kernels.linear.config import SPLIT_TILES
+from clip4str.kernels.options import Options, using
 from clip4str.kernels.shared.checks import as_rows
 from clip4str.kernels.shared.tiles import MULTIPROCESSORS, SHARED_LIMIT
 from clip4str.model.network import TowerMLP
@@ -176,6 +177,28 @@ def test_a_sum_is_shared_where_that_should_pay(monkeypatch: pytest.MonkeyPatch) 
     assert counters is not None and counters.shape == (12, SPLIT_TILES) and not counters.any()
     few.numel = lambda: 24 * 5000
     assert split_counters(few, 12) is None, "many rows have tiles enough"
+
+
+@pytest.mark.parametrize("capability", sorted(SHARED_LIMIT), ids=str)
+def test_tiles_of_many_rows_that_a_switch_asks_for(capability: int) -> None:
+    where, few, many = divmod(capability, 10), (64, 768, 3072), (12608, 768, 3072)
+    usual = configuration(*many, torch.float16, where)
+    for chosen in (Options(three_stages=True), Options(wide_tiles=True), Options(three_stages=True, wide_tiles=True)):
+        with using(chosen):
+            config = configuration(*many, torch.float16, where)
+            assert configuration(*few, torch.float16, where).block_f < 256
+        assert config.shared_bytes(torch.float16) <= 1024 * SHARED_LIMIT[capability]
+        assert (config.block_m, config.block_f) == ((128, 256) if chosen.wide_tiles else (usual.block_m, usual.block_f))
+        assert config.stages <= (3 if chosen.three_stages else 4)
+    assert configuration(*many, torch.float16, where) == usual
+
+
+@needs_interpreter
+def test_wide_tiles_compute_the_same() -> None:
+    given = arguments(130, 96, 260, torch.float16)
+    wanted = linear(**given, activation="quick_gelu", implementation="reference")
+    config = LinearConfig(128, 256, 32, 8, 3)
+    close(linear(**given, activation="quick_gelu", config=config, implementation="triton"), wanted)
 
 
 @needs_interpreter

@@ -1,0 +1,60 @@
+"""Every switch of kernels/options.py turned over, one at a time: time on the device, and whether answers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from clip4str.benchmarks.gpu.device import Gpu, spread
+from clip4str.benchmarks.gpu.end_to_end import Graphed, Networks
+from clip4str.benchmarks.gpu.networks import random_pixels
+from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.kernels.options import NAMES, Options, options, using
+from clip4str.model import Config
+
+SAME_BITS = ("dependent_launch", "fork")  # only when kernels start changes, not what they compute
+_REPEATS = 20
+
+
+def time_options(gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int]) -> None:
+    """batches: the most wanted first."""
+    networks, before = Networks(gpu, config), options()
+    report.values |= {"defaults": asdict(before), "batches": {}}
+    for batch in batches:
+        values = report.values["batches"][str(batch)] = {}
+        usual = report.attempt(f"batch {batch}, as it is", gpu.least(3), Graphed, gpu, networks, batch)
+        for name in NAMES if usual else ():
+            turned = replace(before, **{name: not getattr(before, name)})
+            given = (gpu, report, networks, batch, usual, name, turned)
+            values[name] = report.attempt(f"batch {batch}, {name}", gpu.least(3), _turn, *given)
+        gpu.free()
+
+
+def _turn(
+    gpu: Gpu, report: Reporter, networks: Networks, batch: int, usual: Graphed, name: str, turned: Options
+) -> dict[str, Any]:
+    """Times of both in turn, in microseconds. Fails where bits change that should not, or from run to run."""
+    with using(turned):
+        other = Graphed(gpu, networks, batch)
+    pixels = random_pixels(networks.config, batch, gpu.device, 1)
+    words, others = usual(pixels), other(pixels)
+    answers = other.program.results.clone()
+    for _ in range(2 if gpu.kind == "cpu" else _REPEATS):
+        other.replay()
+        gpu.sync()
+        if not torch.equal(answers, other.program.results):
+            report.fail(f"batch {batch}, {name}", "answers change from run to run")
+            break
+    if name in SAME_BITS and not torch.equal(answers, usual.program.results):
+        report.fail(f"batch {batch}, {name}", "answers are not those without it")
+    before, after = [], []
+    for _ in range(5):
+        before += gpu.seconds(usual.replay, 20, limit=0.2)
+        after += gpu.seconds(other.replay, 20, limit=0.2)
+    times = {"as_it_is": spread(before), "turned": spread(after)}
+    ratio = times["as_it_is"]["median"] / times["turned"]["median"]
+    differ = sum(a != b for a, b in zip(words, others))
+    return {"on": getattr(turned, name), **times, "times_faster": round(ratio, 4), "words_differ": differ}
