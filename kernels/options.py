@@ -29,6 +29,7 @@ class Options:
     split_k: where few rows have a long K, a tower's `down`, several programs share it and add up in the same launch.
     three_stages: many rows' tiles keep three loads in flight instead of four: two programs fit a multiprocessor.
     wide_tiles: many rows' tiles are 128 x 256 where there is one for every multiprocessor.
+    fork: in a CUDA graph the visual refinement and its caption's tokens run beside the text tower.
     """
 
     dependent_launch: bool = False
@@ -36,6 +37,7 @@ class Options:
     split_k: bool = False
     three_stages: bool = False
     wide_tiles: bool = False
+    fork: bool = False
 
 
 NAMES = tuple(field.name for field in fields(Options))

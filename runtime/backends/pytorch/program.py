@@ -18,6 +18,7 @@ from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
 from ..fixed_passes import RESUMED, FixedPasses, Passes
+from .beside import beside
 from .towers import image_tower, key_value_view, memory_views, text_tower
 from .weights import Weights
 
@@ -95,6 +96,12 @@ class Program(FixedPasses):
         found = {"last": word.last[:, None], "unsettled": word.unsettled[:, None], "word": word.ids}
         found["word_probs"] = word.probs.view(torch.int32)
         answer = word
+
+        def refine() -> tuple[Answer, Tensor | None]:
+            refined = decode_pass(w.visual, word.ids, visual_kv, mode="cloze", keep=word.last)
+            return refined, self._tokens(refined.ids) if cross else None
+
+        refinement = beside(refine, kv.device) if how.refine else None
         if cross:
             found["caption"] = self._tokens(word.ids)
             memory = cross_kv, self._text(found["caption"])
@@ -104,10 +111,10 @@ class Program(FixedPasses):
                 answer = decode_pass(self._cross, None, *memory, mode="start")
             found |= {"cross_unsettled": answer.unsettled[:, None], "cross_word": answer.ids}
             found["cross_probs"] = answer.probs.view(torch.int32)
-        if how.refine:
-            refined = decode_pass(w.visual, word.ids, visual_kv, mode="cloze", keep=word.last)
-            if cross:
-                found |= {"keep": answer.last[:, None], "refined": self._tokens(refined.ids)}
+        if refinement is not None:
+            refined, tokens = refinement()
+            if tokens is not None:
+                found |= {"keep": answer.last[:, None], "refined": tokens}
                 found["refined_probs"] = refined.probs.view(torch.int32)
                 refined = decode_pass(self._cross, answer.ids, *memory, mode="cloze", keep=answer.last)
             answer = refined
