@@ -1,6 +1,6 @@
 """The linear kernel ahead of time: the decoder's four layers, each for few, some and many rows.
 
-Beside it, not in the library: a tower's last product with its K split, to see registers and spills.
+Beside it, not in the library: two of a tower's products, to see registers and spills (resources.py).
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ def _variant(
         num_stages=config.stages,
         aligned=(*pointers, *strides),
     )
+
+
+def many_rows_variant(network: Network, dtype: str, capability: tuple[int, int]) -> Variant:
+    """`up` of the image tower over 64 words' rows, which are normalised before."""
+    K, F, rows = network.image_width, 4 * network.image_width, 64 * network.memory
+    config = configuration(rows, K, F, torch_dtype(dtype), capability)
+    early = capability >= DEPENDENT_CAPABILITY
+    return _variant(K, F, False, "quick_gelu", False, dtype, config, early, (rows, rows))
 
 
 def split_variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:

@@ -30,6 +30,7 @@ from clip4str.benchmarks.gpu_suite import NEED_MORE, main
 from clip4str.benchmarks.launches import total_flops
 from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.errors import DeviceError, UsageError
+from clip4str.kernels.options import NAMES
 from clip4str.model import Clip4Str, Config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_suite.py"
@@ -75,7 +76,7 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
     assert {s["state"] for s in results["sections"].values()} == {"done"}, dry_run.done.stdout
     assert not results["failures"] and not results["skipped"] and dry_run.done.returncode == 0
     assert list(results["sections"]) == [s for s in results["sections"] if s not in NEED_MORE]
-    assert len(results["sections"]) == 13 and results["ceilings"]["copy_gbs"] > 0
+    assert len(results["sections"]) == 14 and results["ceilings"]["copy_gbs"] > 0
     assert sorted(p.suffix for p in dry_run.path.parent.iterdir()) == [".json", ".txt"]
     assert dry_run.path.with_suffix(".txt").read_text() == summary(results) + "\n"
     assert set(results["first"]) == {"linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "thumbnail",
@@ -92,6 +93,8 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
             assert summarized["best_eager_over_ours"] == min(summarized[f"{side}_over_ours"] for side in EAGER)
             assert values["device"]["ours"]["tower"]["median"] < values["device"]["ours"]["whole"]["median"]
             assert values["predicted"]["total_us"] > 0
+    assert all(times["words_differ"] == 0 for times in results["options"]["batches"]["1"].values())
+    assert results["options"]["batches"]["1"].keys() == set(NAMES)
     assert results["compiled"]["batches"]["1"]["sides"].keys() == {"compiled", "ours"}
     assert all(case["best"]["us"] > 0 for case in results["sweep"]["cases"])
     assert results["cross_attention"]["cross_attention"][0]["times_torch"] > 0

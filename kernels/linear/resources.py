@@ -1,0 +1,43 @@
+"""Registers, spills, shared memory of tiles that only a switch asks for: `python kernels/linear/resources.py`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from clip4str.kernels.cubin import compile_variant
+from clip4str.kernels.linear.aot import many_rows_variant, split_variants
+from clip4str.kernels.options import Options, using
+from clip4str.kernels.shared.variants import NETWORKS, Variant
+
+CAPABILITIES = ((8, 0), (8, 7), (8, 9), (9, 0), (10, 0), (12, 0))
+CASES = {
+    "as it is": Options(),
+    "three_stages": Options(three_stages=True),
+    "wide_tiles": Options(wide_tiles=True),
+    "split_k": Options(split_k=True),
+}
+
+
+def variants(options: Options, capability: tuple[int, int]) -> list[Variant]:
+    with using(options):
+        if options.split_k:
+            return split_variants(NETWORKS["large"], "fp16", capability)
+        return [many_rows_variant(NETWORKS["base16"], "fp16", capability)]
+
+
+def main() -> int:
+    print(f"{'':14}{'sm':>4}{'registers':>11}{'spills':>8}{'shared KB':>11}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options in CASES.items():
+            for capability in CAPABILITIES:
+                for variant in variants(options, capability):
+                    cubin = compile_variant(variant, capability, Path(folder))
+                    figures = f"{cubin.registers:>11}{cubin.spills:>8}{cubin.shared // 1024:>11}"
+                    print(f"{name:14}{10 * capability[0] + capability[1]:>4}{figures}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
