@@ -24,7 +24,8 @@ from .errors import CharsetError
 
 FULL_VOCABULARY = 49408
 _BYTES = 256
-_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
+SPECIALS = ("<|startoftext|>", "<|endoftext|>")
+CLOSING = "</w>"  # ends the last symbol of a piece
 # CLIP's pattern, over a text in which every character that is not of ASCII has been replaced by one of its kind:
 # \p{L} by x, \p{N} by 0, the rest by ~. What it finds is cut out of the text itself.
 _SPLIT = re.compile(
@@ -85,6 +86,21 @@ def _repaired(text: str) -> str:
             return text
 
 
+def prepared(caption: str) -> tuple[str, str]:
+    """What the pattern is to cut: the repaired text in small letters, and the kinds of its characters: of ASCII each
+    is its own."""
+    text = " ".join(html.unescape(html.unescape(_repaired(caption))).split()).lower()
+    return text, text if text.isascii() else "".join(map(_kind, text))
+
+
+def first_symbols(piece: str) -> list[str]:
+    """One for each byte of it, before any merge; the last one closes the piece."""
+    table = _byte_symbols()
+    symbols = [table[b] for b in piece.encode("utf-8")]
+    symbols[-1] += CLOSING
+    return symbols
+
+
 class BytePairTokenizer:
     """Captions to CLIP tokens: `[start] + pairs + [end]`, cut to `context` with the end kept, zero padded.
 
@@ -97,7 +113,7 @@ class BytePairTokenizer:
     """
 
     def __init__(self, vocabulary: int = FULL_VOCABULARY, context: int = 16) -> None:
-        merges = vocabulary - 2 * _BYTES - len(_SPECIALS)
+        merges = vocabulary - 2 * _BYTES - len(SPECIALS)
         if not 0 <= merges <= len(_merges()):
             raise CharsetError(
                 f"a text vocabulary of {vocabulary} tokens is none of CLIP's: expected {2 * _BYTES + 2} to "
@@ -106,7 +122,7 @@ class BytePairTokenizer:
         self.vocabulary, self.context = vocabulary, context
         self.start, self.end = vocabulary - 2, vocabulary - 1
         symbols = list(_byte_symbols().values())
-        pieces = [*symbols, *(s + "</w>" for s in symbols), *("".join(m) for m in _merges()[:merges])]
+        pieces = [*symbols, *(s + CLOSING for s in symbols), *("".join(m) for m in _merges()[:merges])]
         # Later duplicates win, as in the published dict(zip(...)).
         self.ids = {piece: i for i, piece in enumerate(pieces)}
         self.ranks = {pair: rank for rank, pair in enumerate(_merges()[:merges])}
@@ -121,12 +137,12 @@ class BytePairTokenizer:
         return tokens
 
     def _encode_caption(self, caption: str) -> list[int]:
-        text = " ".join(html.unescape(html.unescape(_repaired(caption))).split()).lower()
+        text, kinds = prepared(caption)
         ids = [self.start]
-        for found in _SPLIT.finditer(text if text.isascii() else "".join(map(_kind, text))):
+        for found in _SPLIT.finditer(kinds):
             piece = text[slice(*found.span())]
-            if piece in _SPECIALS:
-                ids.append(self.start + _SPECIALS.index(piece))
+            if piece in SPECIALS:
+                ids.append(self.start + SPECIALS.index(piece))
             else:
                 ids.extend(self.ids[symbol] for symbol in self._merge(piece))
         ids.append(self.end)
@@ -135,9 +151,7 @@ class BytePairTokenizer:
         return ids
 
     def _merge(self, piece: str) -> list[str]:
-        table = _byte_symbols()
-        word = [table[b] for b in piece.encode("utf-8")]
-        word[-1] += "</w>"
+        word = first_symbols(piece)
         while len(word) > 1:
             ranked = [(self.ranks.get(pair, len(self.ranks)), pair) for pair in zip(word, word[1:])]
             rank, best = min(ranked)
