@@ -20,7 +20,7 @@ from clip4str.core.errors import CheckpointError
 from clip4str.export.half_storage import HalfStorage, external_tensor
 
 OPSET = 17  # the first with LayerNormalization as one operator
-IR_VERSIONS = {17: 8, 19: 9}  # the one that came with an operator set: older runtimes read it too
+IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9}  # the one that came with an operator set: older runtimes read it too
 MASKED = -3e4  # a score no query gives by itself, in range for half precision; exp() of it is exactly 0
 MAX_EMBEDDED_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; beyond this, weights go to NAME.data
 _ALIGNMENT = 4096  # of external tensors, so that they can be mapped
@@ -32,7 +32,7 @@ class Graph:
     precision: type of every floating-point value between input and output ("fp32" or "fp16"). What callers see
     (pixels, probabilities, logits) is float32 in both: `input` and `float32` put the casts, the only ones there are.
     Keys and values, which only go from stage to stage, are of `float_type`. In half precision LayerNormalization
-    still accumulates in float32 (its stash_type). opset: 17, or 19 for what it lacks.
+    still accumulates in float32 (its stash_type). opset: 17, or a later one for what it lacks.
     """
 
     def __init__(self, name: str, precision: str, opset: int = OPSET) -> None:
@@ -99,7 +99,7 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node; returns the name of its output, a list of names if there are several."""
-        path = self._unique("/" + "/".join((*self._scope, name or kind)))
+        path = self.unique("/" + "/".join((*self._scope, name or kind)))
         results = [f"{path}_{i}" for i in range(outputs)] if outputs > 1 else [path + "_0"]
         self.nodes.append(helper.make_node(kind, inputs, results, path, **attributes))
         return results if outputs > 1 else results[0]
@@ -137,7 +137,7 @@ class Graph:
         onnx.checker.check_model(str(path), full_check=True)
         return paths
 
-    def _unique(self, path: str) -> str:
+    def unique(self, path: str) -> str:
         candidate, n = path, 1
         while candidate in self._taken:
             candidate, n = f"{path}_{n}", n + 1
@@ -159,6 +159,8 @@ class Graph:
 
 
 def _embedded(name: str, array: np.ndarray) -> TensorProto:
+    if array.dtype == object:  # of strings
+        return helper.make_tensor(name, TensorProto.STRING, array.shape, [text.encode() for text in array.ravel()])
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     return TensorProto(name=name, dims=array.shape, data_type=kind, raw_data=np.ascontiguousarray(array).tobytes())
 

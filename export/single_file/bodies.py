@@ -24,7 +24,7 @@ class Body(Graph):
         self.weights, self._taken, self._scope = outer.weights, outer._taken, [*outer._scope, name]
 
     def argument(self, name: str, dtype: int, shape: Shape) -> str:
-        value = self._unique("/" + "/".join((*self._scope, name)))
+        value = self.unique("/" + "/".join((*self._scope, name)))
         self._inputs.append(helper.make_tensor_value_info(value, dtype, shape))
         return value
 
@@ -58,20 +58,29 @@ def loop(
         body.result(value, dtype, shape)
     rounds = g.constant(f"rounds_{most}", np.array(most, np.int64))
     first = [value for value, _, _ in carried]
-    found = g.op("Loop", rounds, g.constant("true", np.array(True)), *first, name=name, outputs=len(first),
-                 body=body.proto())  # fmt: skip
-    return found if isinstance(found, list) else [found]
+    go = g.constant("true", np.array(True))
+    return _list(g.op("Loop", rounds, go, *first, name=name, outputs=len(first), body=body.proto()))
 
 
 def branch(
-    g: Graph, name: str, condition: str, then: Callable[[Graph], str], otherwise: str, dtype: int, shape: Shape
-) -> str:
-    """`then(body)` where the condition (bool, no dimensions) holds, else the value `otherwise`."""
+    g: Graph,
+    name: str,
+    condition: str,
+    then: Callable[[Graph], Sequence[str]],
+    otherwise: Sequence[tuple[str, int, Shape]],
+) -> list[str]:
+    """`then(body)` where the condition (bool, one number) holds, else the values `otherwise`, of these types."""
     bodies = Body(f"{name}_then", g), Body(f"{name}_else", g)
-    bodies[0].result(then(bodies[0]), dtype, shape)
-    bodies[1].result(otherwise, dtype, shape)
+    for body, values in zip(bodies, (then(bodies[0]), [value for value, _, _ in otherwise])):
+        for value, (_, dtype, shape) in zip(values, otherwise):
+            body.result(value, dtype, shape)
     then_branch, else_branch = (body.proto() for body in bodies)
-    return g.op("If", condition, name=name, then_branch=then_branch, else_branch=else_branch)
+    return _list(g.op("If", condition, name=name, outputs=len(otherwise), then_branch=then_branch,
+                      else_branch=else_branch))  # fmt: skip
+
+
+def _list(found: str | list[str]) -> list[str]:
+    return [found] if isinstance(found, str) else found
 
 
 def reduce(g: Graph, kind: str, value: str, *axes: int, keepdims: int = 1) -> str:

@@ -1,8 +1,8 @@
 """The tokenizer's merges as a table that a graph finds a pair in with two look-ups and an addition.
 
 Each symbol that begins a merge has a row, with a cell for each symbol that may follow. All rows lie in one array,
-shifted so that no two of their cells meet (row displacement: Tarjan and Yao, "Storing a sparse table", 1979), and a cell
-says whose it is:
+shifted so that no two of their cells meet (row displacement: Tarjan and Yao, "Storing a sparse table", 1979), and a
+cell says whose it is:
 
     cell = offsets[left] + right        is (left, right) a merge?  owners[cell] == left       its rank: ranks[cell]
 

@@ -1,9 +1,9 @@
 """Ids of characters -> CLIP's tokens of their caption, in standard operators; core/bpe.py is the specification.
 
 A caption's bytes are first put side by side, each as the symbol that it is within or at the end of its piece. Then a
-round merges one pair of every word, the leftmost of the lowest rank, until there is none: as a merge never stands before
-one of its parts, this makes all occurrences of a rank, from left to right, before the next. The right neighbour closes
-the gap. N words, T ids each, L symbols (and an empty place behind them).
+round merges one pair of every word, the leftmost of the lowest rank, until there is none: as a merge never stands
+before one of its parts, this makes all occurrences of a rank, from left to right, before the next. The right neighbour
+closes the gap. N words, T ids each, L symbols (and an empty place behind them).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Tokens:
         one, two = self._after(g, letters, 1), self._after(g, letters, 2)
         short_table, long_table = np.zeros(128, bool), np.zeros(128 * 128, bool)
         short_table[[ord(a) for a in _SHORT]] = True
-        long_table[[ord(a) * 128 + ord(b) for a, b in _LONG]] = True
+        long_table[[ord(pair[0]) * 128 + ord(pair[1]) for pair in _LONG]] = True
         pair = g.op("Add", g.op("Mul", one, number(g, 128)), two)
         short = g.op("And", begins, g.op("Gather", g.constant("bpe.short", short_table), one))
         long = g.op("And", begins, g.op("Gather", g.constant("bpe.long", long_table), pair))
