@@ -6,6 +6,7 @@ bundles.py makes ONNX bundles of checkpoints, and needs torch; add_engines.py ad
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 import signal
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from clip4str.core.charset_file import read_charset
 from clip4str.core.console import Parser, fail, image_size
@@ -86,14 +88,18 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
         raise UsageError("--max-accuracy-drop is for --int8 and --fp8")
     if o.min_agreement is not None and not 0 <= o.min_agreement <= 1:
         raise UsageError(f"the agreement wanted is a share from 0 to 1, not {o.min_agreement:g}")
+    if o.single_file is not None:
+        _single_file(None, o)
     if is_bundle:
         folder = Path(o.checkpoint)
         _refuse_checkpoint_options(o)
-        if engines is None:
+        if engines is None and o.single_file is None:
             raise UsageError(f"{folder} is a bundle: name what its engines are for, --target tensorrt or tensorrt-rtx")
     else:
         folder = _from_checkpoint(o, target)
     done.append(_shown(folder))
+    if o.single_file is not None:
+        _single_file(folder, o)
     if engines is None:
         if o.target == "auto" and o.precision in ("fp16", "fp8"):
             print(f"no engines: {why_no_engines()}; where they are: {PROGRAM} {shlex.quote(done[0])}")
@@ -112,36 +118,52 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
                   say=_print, detail=detail)  # fmt: skip
 
 
-def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
+def _part(what: str, module: str) -> Any:
+    """Of this room. Raises BackendError naming the library that it lacks."""
     try:
-        from clip4str.export.bundles import build_bundle
+        return importlib.import_module(f"clip4str.export.{module}")
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "clip4str":
             raise
-        raise BackendError(f"a checkpoint needs {missing}; pip install 'clip4str[export]'") from None
+        raise BackendError(f"{what} needs {missing}; pip install 'clip4str[export]'") from None
+
+
+def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
+    build_bundle = _part("a checkpoint", "bundles").build_bundle
     charset, charset_test = (None if given is None else read_charset(given) for given in (o.charset, o.charset_test))
     if charset is not None:
         _print(f"charset: {charset.said}")
-    return build_bundle(
-        o.checkpoint,
-        o.output,
-        precision=o.precision or "fp32",
-        for_gpu=target != "onnx",
-        max_batch=32 if o.max_batch is None else o.max_batch,
-        normalization=o.normalization or "half",
-        charset=charset and charset.characters,
-        charset_test=charset_test and charset_test.characters,
-        image_size=o.image_size,
-        sample_folder=o.sample_images,
-        min_agreement=o.min_agreement,
-        torch_weights=o.torch,
-        calib_data=o.calib_data,
-        max_accuracy_drop=0.3 if o.max_accuracy_drop is None else o.max_accuracy_drop,
-        force=o.force,
-        say=_print,
-        detail=_print if o.verbose else lambda _: None,
+    return Path(
+        build_bundle(
+            o.checkpoint,
+            o.output,
+            precision=o.precision or "fp32",
+            for_gpu=target != "onnx",
+            max_batch=32 if o.max_batch is None else o.max_batch,
+            normalization=o.normalization or "half",
+            charset=charset and charset.characters,
+            charset_test=charset_test and charset_test.characters,
+            image_size=o.image_size,
+            sample_folder=o.sample_images,
+            min_agreement=o.min_agreement,
+            torch_weights=o.torch,
+            calib_data=o.calib_data,
+            max_accuracy_drop=0.3 if o.max_accuracy_drop is None else o.max_accuracy_drop,
+            force=o.force,
+            say=_print,
+            detail=_print if o.verbose else lambda _: None,
+        )
     )
+
+
+def _single_file(folder: Path | None, o: argparse.Namespace) -> None:
+    """Of a bundle; None: could it be written?"""
+    command = _part("--single-file", "single_file.export_command")
+    if folder is None:
+        command.check_output(Path(o.single_file), o.force)
+    else:
+        command.export_bundle(folder, Path(o.single_file), None, o.force, o.sample_images, o.min_agreement, _print)
 
 
 def _engine_options(o: argparse.Namespace, target: str) -> EngineOptions | None:
@@ -227,6 +249,7 @@ def _parser() -> Parser:
     add("--output", metavar="DIR", help="bundle folder; default: bundles/CHECKPOINT-PRECISION")
     add("--max-batch", metavar="N", type=int, help="most images per call (default 32)")
     add("--torch", action="store_true", help="also write the weights as tensors, for the torch backend")
+    add("--single-file", metavar="FILE", help="also as one ONNX file, pixels in, words out; see clip4str export")
     add("--force", action="store_true", help="replace an existing bundle, build again what is up to date")
     add("--verbose", action="store_true", help="say more; with engines, all that TensorRT says")
     _add_network_options(parser.add_argument_group("network, where the checkpoint does not tell"))

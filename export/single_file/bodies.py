@@ -12,6 +12,7 @@ from clip4str.export.graph import Graph
 
 BOOL, FLOAT, INT32, INT64 = TensorProto.BOOL, TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
 Shape = Sequence[str | int]
+Carried = tuple[str, int, Shape]  # a value from round to round: the first one, its type and shape
 _AXES_ARE_INPUTS = {"ReduceMax": 18, "ReduceMin": 18, "ReduceProd": 18, "ReduceSum": 13}
 
 
@@ -40,12 +41,12 @@ def loop(
     g: Graph,
     name: str,
     most: int,
-    carried: Sequence[tuple[str, int, Shape]],
+    carried: Sequence[Carried],
     step: Callable[..., tuple[str, Sequence[str]]],
 ) -> list[str]:
     """Repeat `step` until it says that it is enough, at most `most` times, at least once.
 
-    carried: first values, types and shapes. step(body, *values) -> may it go on (bool, no dimensions)?, new values.
+    step(body, *values) -> may it go on (bool, no dimensions)?, new values.
     Returns the last values.
     """
     body = Body(name, g)
@@ -67,7 +68,7 @@ def branch(
     name: str,
     condition: str,
     then: Callable[[Graph], Sequence[str]],
-    otherwise: Sequence[tuple[str, int, Shape]],
+    otherwise: Sequence[Carried],
 ) -> list[str]:
     """`then(body)` where the condition (bool, one number) holds, else the values `otherwise`, of these types."""
     bodies = Body(f"{name}_then", g), Body(f"{name}_else", g)

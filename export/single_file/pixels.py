@@ -1,4 +1,4 @@
-"""The input: normalised pixels, or pictures of bytes that are normalised inside, and resized where that is asked for."""
+"""The input: normalised pixels, or pictures of bytes that are normalised inside, and resized where that is wanted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INPUT = "pixels"
 
 
 def pixels_input(g: Graph, size: tuple[int, int], normalization: str, uint8: bool, resize: bool) -> str:
-    """Declares the input; returns pixels (N, 3, H, W) float32 as the image stage takes them, those of runtime.images."""
+    """Declares the input; returns pixels (N, 3, H, W) float32 as runtime.images prepares them."""
     height, width = size
     if not uint8:
         return g.input(INPUT, FLOAT, ("N", 3, height, width))
@@ -68,5 +68,3 @@ def _bytes(g: Graph, x: str) -> str:
     """Rounded as Pillow rounds, to 0 ... 255."""
     half, least, most = (g.constant(f"f32_{v:g}", np.array(v, np.float32)) for v in (0.5, 0, 255))
     return g.op("Clip", g.op("Floor", g.op("Add", x, half)), least, most)
-
-

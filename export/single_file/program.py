@@ -6,7 +6,7 @@ N images, T steps. What is said of rows (ends, lengths, flags) is (N, 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from clip4str.core.reading import Decoding
 from clip4str.core.text import END
 from clip4str.export.graph import Graph
 
-from .bodies import BOOL, FLOAT, INT32, branch, every, iota, loop, number, numbers, reduce, some
+from .bodies import BOOL, FLOAT, INT32, Carried, branch, every, iota, loop, number, numbers, reduce, some
 from .passes import Decoder, Passed, first_end
 from .stages import StageGraphs
 from .tokens import Tokens
@@ -22,8 +22,8 @@ from .tokens import Tokens
 
 @dataclass(frozen=True)
 class Network:
-    """What of a bundle the program is written of. text: shape and type of the text stage's keys and values. tokens: None
-    where the branch is visual."""
+    """What of a bundle the program is written of. text: type and shape of the text stage's keys and values. tokens:
+    None where the branch is visual."""
 
     stages: StageGraphs
     tokens: Tokens | None
@@ -116,11 +116,6 @@ class Program:
             self.flags.append(settled)
             return out
 
-        def step(body: Graph, ids: str, _: str, finite: str, __: str) -> tuple[str, list[str]]:
-            out, settled = decoder.causal(body, ids, limit)
-            go_on = body.op("Not", every(body, settled, 0, 1))
-            return body.op("Squeeze", go_on), [out.ids, out.probs, body.op("And", finite, out.finite), settled]
-
         never = g.op("Less", limit, number(g, 0))
         carried = [
             (ids, INT32, ("N", steps)),
@@ -128,9 +123,43 @@ class Program:
             (g.op("Not", never), BOOL, ("N", 1)),
             (never, BOOL, ("N", 1)),
         ]
-        ids, probs, finite, settled = loop(g, name, steps, carried, step)
+        again = self._again if self.flexible else self._repeat
+        ids, probs, finite, settled = again(g, name, decoder, carried, limit)
         self.flags.append(settled)
         return self._checked(Passed(ids, probs, finite))
+
+    def _repeat(self, g: Graph, name: str, decoder: Decoder, carried: Sequence[Carried], limit: str) -> list[str]:
+        """Passes until all rows are settled, where flexible half of them. carried: ids, probs, finite, settled."""
+
+        def step(body: Graph, ids: str, _: str, finite: str, __: str) -> tuple[str, list[str]]:
+            out, settled = decoder.causal(body, ids, limit)
+            if self.flexible:
+                more = body.op(
+                    "Sub", number(body, 1), body.op("Mul", body.op("Cast", settled, to=INT32), number(body, 2))
+                )
+                going = body.op("Not", body.op("Less", reduce(body, "Sum", more, 0, 1), number(body, 0)))
+            else:
+                going = body.op("Not", every(body, settled, 0, 1))
+            return body.op("Squeeze", going), [out.ids, out.probs, body.op("And", finite, out.finite), settled]
+
+        return loop(g, name, self.network.steps, carried, step)
+
+    def _again(self, g: Graph, name: str, decoder: Decoder, carried: Sequence[Carried], limit: str) -> list[str]:
+        """_repeat with the rows that are not settled, until there are none."""
+
+        def step(body: Graph, *values: str) -> tuple[str, list[str]]:
+            places = body.op("NonZero", body.op("Not", body.op("Reshape", values[-1], body.integers(-1))))
+            rows = body.op("Squeeze", places, body.integers(0))
+            memory = {key: body.op("Gather", value, rows) for key, value in decoder.memory.items()}
+            chosen = [(body.op("Gather", value, rows), dtype, ("R", *shape[1:]))
+                      for value, (_, dtype, shape) in zip(values, carried)]  # fmt: skip
+            some_ = replace(decoder, memory=memory)
+            found = self._repeat(body, f"{name}_rows", some_, chosen, body.op("Gather", limit, rows))
+            index = body.op("Unsqueeze", rows, body.integers(1))
+            whole = [body.op("ScatterND", value, index, part) for value, part in zip(values, found)]
+            return body.op("Squeeze", body.op("Not", every(body, whole[-1], 0, 1))), whole
+
+        return loop(g, name, self.network.steps, carried, step)
 
     def _captions(self, g: Graph, words: str) -> str:
         """CLIP's tokens of words."""
@@ -185,7 +214,9 @@ class Program:
         place = g.op("Mul", g.op("CumSum", g.op("Cast", shows, to=INT32), number(g, 1)), g.op("Cast", shows, to=INT32))
         wanted = numbers(g, f"places_{steps - 1}", np.arange(1, steps)[:, None])
         here = g.op("Equal", g.op("Unsqueeze", place, g.integers(1)), wanted)  # [N, T - 1, F]
-        word = reduce(g, "Sum", g.op("Where", here, g.op("Unsqueeze", frames, g.integers(1)), number(g, 0)), 2, keepdims=0)
+        word = reduce(
+            g, "Sum", g.op("Where", here, g.op("Unsqueeze", frames, g.integers(1)), number(g, 0)), 2, keepdims=0
+        )
         return g.op("Concat", word, g.op("Mul", self._rows(g, frames), number(g, 0)), axis=1)
 
     def _cut(self, g: Graph, out: Passed, stays: str) -> Passed:

@@ -39,8 +39,8 @@ class StageGraphs:
         self._names: dict[tuple[str, str], str] = {}
 
     def call(self, g: Graph, stage: str, outputs: Sequence[str], **inputs: str) -> list[str]:
-        """The named outputs of a stage. What none of them needs is left out; what depends on initialisers alone, such as
-        weights that are stored in half, is computed once, in the outermost graph."""
+        """The named outputs of a stage. What none of them needs is left out; what depends on initialisers alone, such
+        as weights that are stored in half, is computed once, in the outermost graph."""
         taken, root = self._stages[stage], g.root if isinstance(g, Body) else g
         known = dict(inputs)
         for node in _needed(taken.nodes, outputs):
@@ -82,8 +82,10 @@ def _loaded(bundle: Bundle, stage: str) -> onnx.ModelProto:
     """With the values of its tensors in it, those of other files, too."""
     with bundle.graph(stage) as (source, elsewhere):
         try:
-            given = isinstance(source, bytes)
-            model = onnx.load_model_from_string(source) if given else onnx.load(source, load_external_data=False)
+            if isinstance(source, bytes):
+                model = onnx.load_model_from_string(source)
+            else:
+                model = onnx.load(source, load_external_data=False)
             arrays = {tensor.name: tensor.array(bundle.content(tensor.location)) for tensor in elsewhere}
         except BundleError:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from .stages import StageGraphs
 from .tokens import Tokens
 
 MOST_PASSES = 64
+PASSES_SHOWN = "3,2"
 STRINGS_OPSET = 20  # the first that joins strings
 CLIPS_LICENSE = "MIT (the byte pairs of OpenAI's CLIP)"
 
@@ -51,18 +52,23 @@ class Options:
     strings: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     charset_test: str | None = None
-    license: str = "that of its checkpoint"
+    license: str = ""
 
     def check(self) -> None:
         """Raises UsageError."""
         if self.passes is not None and not all(1 <= count <= MOST_PASSES for count in self.passes):
-            raise UsageError(f"passes are two numbers from 1 to {MOST_PASSES}, such as 3,2, not {self.passes}")
+            raise UsageError(
+                f"passes are two numbers from 1 to {MOST_PASSES}, such as {PASSES_SHOWN}, not {self.passes}"
+            )
         if self.passes is not None and self.decoding.decode == "nar":
             raise UsageError("passes are those of decode ar: nar takes one of each branch")
 
+    def licensed(self, said: str) -> Options:
+        return replace(self, license=said)
+
 
 def write_graph(bundle: Bundle, path: Path, options: Options) -> list[Path]:
-    """Write the file, and FILE.data beside it if it is larger than protobuf's 2 GB; returns the paths. Checked by onnx's
+    """Write the file, and FILE.data beside it if it is too large for protobuf; returns the paths. Checked by onnx's
     checker and shape inference, but not compared with the bundle.
 
     Input: pixels. Outputs: ids (N, T) int32, probs (N, T) and confidence (N,) float32, length (N,) int32, settled (N,)
@@ -144,5 +150,5 @@ def _metadata(bundle: Bundle, charset: Charset, options: Options) -> dict[str, s
         "refine": str(how.refine),
         "branch": how.branch,
         "checkpoint": m.checkpoint.get("sha256", ""),
-        "license": f"{options.license}; {CLIPS_LICENSE}" if how.branch == "cross" else options.license,
+        "license": "; ".join(part for part in (options.license, CLIPS_LICENSE) if part),
     }
