@@ -18,7 +18,7 @@ from .characters import OTHER, Characters
 from .entities import decoded
 from .pairs import NONE
 
-_SLOTS = 1 << 10  # more than symbols; an order is rank x _SLOTS + place
+_SLOTS = 1 << 14  # more than symbols of 255 characters; an order is rank x _SLOTS + place
 _NEVER = (1 << 16) * _SLOTS - 1  # behind every rank, at no place
 _SHORT, _LONG = "stmd", ("re", "ve", "ll")  # what makes a piece of its own behind an apostrophe
 
