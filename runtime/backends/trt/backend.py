@@ -162,13 +162,17 @@ class TrtBackend(FrameBackend):
 
     def warm_up(self, driver: PredictAndRefine, sizes: Sequence[int]) -> None:
         """Grey images read alike, so the text stage is warmed up for any number of captions by itself; the image stage
-        for words of a frame, too, which are cut into its input."""
+        for words of a frame, too, which are cut into its input. In one launch: resuming and rereading, too."""
         super().warm_up(driver, sizes)
         with self._entered() as pipeline:
             buckets = {pipeline.bucket(min(size, pipeline.largest)) for size in sizes}
-            for rows in buckets:
-                pipeline.stages["image"].run(rows, filled=True)
-            for rows in pipeline.buckets if "text" in pipeline.stages else ():
+            program = pipeline.program if self.one_launch else None
+            for rows in sorted(buckets, reverse=True):
+                if program is not None:
+                    program.warm_up(rows)
+                else:
+                    pipeline.stages["image"].run(rows, filled=True)
+            for rows in pipeline.buckets if "text" in pipeline.stages and program is None else ():
                 if rows <= max(buckets):
                     pipeline.stages["text"].run(rows)
             self._forget()

@@ -129,9 +129,22 @@ class Program(FixedPasses):
         """What the driver would read of the first n images in the image stage's pixels, padded to `rows`. filled: are
         they on the device already? Raises BackendError, NonFiniteError."""
         self._rows = rows
-        self._run("read", rows, filled, lambda: self._first(rows, filled))
+        self._run("read", rows, filled, partial(self._first, rows, filled))
         results = self._found(rows, np.arange(n))
         return self.finished(driver, results, partial(self._resume, results), partial(self._reread, results))
+
+    def warm_up(self, rows: int) -> None:
+        """Captures every graph that reading a batch of `rows` may need, over whatever lies in the buffers. Raises
+        BackendError."""
+        self._rows = rows
+        for filled in (False, True):
+            self._run("read", rows, filled, partial(self._first, rows, filled))
+        results = np.zeros((rows, self.width), np.int32)
+        for few in (rows, *(size for size in self._buckets if size * WORTH <= rows)):
+            if self.decoding.decode == "ar":
+                self._resume(results, np.arange(few))
+            if self.rereads:
+                self._reread(results, np.arange(few))
 
     def _resume(self, results: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         rows, places, kept = self._together(chosen, self._kept)

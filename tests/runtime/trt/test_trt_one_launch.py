@@ -260,3 +260,27 @@ def test_stages_and_the_one_launch_take_turns(made, images, monkeypatch):
     backend.close()
     driver.cache.clear()
     r.check_empty()
+
+
+@pytest.mark.parametrize("how", [Decoding(), Decoding("nar", refine=0), Decoding(branch="visual")], ids=str)
+def test_after_warm_up_nothing_is_captured_any_more(made, images, monkeypatch, how):
+    monkeypatch.setattr(fixed_passes, "FIRST", Passes(2, 1))  # so that words are resumed
+    r, folder = made()
+    parts = [images[:8], images[8:11], images[11:12], images[12:16]]
+    want = read_stage_by_stage(monkeypatch, r, folder, parts, how)
+    backend, driver = r.open(folder, how)
+    held = backend.image(images[:2])
+    backend.warm_up(driver, [8, 4, 1])
+    with pytest.raises(BackendError, match="earlier batch"):
+        held[0].numpy()
+    captured = r.gpu.calls["begin_capture"]
+    cuda = FakeCuda(r.gpu)
+    for part, wanted in zip(parts, want):
+        assert_same(backend.read(driver, part), wanted)
+        array = DeviceArray(r.gpu, cuda, part)
+        assert_same(backend.read(driver, backend.accept(Interface(array))), wanted)
+        array.free()
+    assert r.gpu.calls["begin_capture"] == captured and backend.one_launch
+    backend.close()
+    cuda.close()
+    r.check_empty()
