@@ -46,7 +46,8 @@ Side = Callable[[np.ndarray], list[str]]
 
 def sides(bundle: Bundle, threads: int, folder: Path) -> tuple[Recognizer, dict[str, Side]]:
     """The bundle's driver first, then the forms of a single file."""
-    recognizer = Recognizer.load(bundle.folder, "onnxruntime", threads=threads, cache_size=0)
+    recognizer = Recognizer.load(bundle.folder, "onnxruntime", threads=threads, cache_size=0,
+                                 batch_size=bundle.manifest.max_batch)  # fmt: skip
     forms = {"exact": Options(), "exact, static": Options(static=True), "fixed": Options(passes=FIXED)}
     found: dict[str, Side] = {"bundle": lambda pixels: [word.text for word in recognizer.read_pixels(pixels)]}
     for name, options in forms.items():
