@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ KERNELS = (_ROOT / "tests" / "kernels",)
 NETWORK = (_ROOT / "tests" / "runtime" / "test_network_on_device.py",)
 LIBRARY = (_ROOT / "tests" / "kernels" / "test_library_on_device.py",)
 CUDA = (_ROOT / "tests" / "runtime" / "trt" / "test_cuda_on_device.py",)
+_PROCESSES = 8  # most that share the GPU: half a gigabyte of it each
 _IN_REHEARSAL: dict[Sequence[Path], str] = {  # the quickest of each, or all
     KERNELS: "test_edges", NETWORK: "place", LIBRARY: "", CUDA: "",
 }  # fmt: skip
@@ -29,6 +31,9 @@ def correctness(report: Reporter, tests: Sequence[Path] = KERNELS, rehearsal: bo
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={file}", *map(str, tests)]
+        processes = min(_PROCESSES, (os.cpu_count() or 2) - 1)
+        if tests is KERNELS and not rehearsal and processes > 1 and importlib.util.find_spec("xdist") is not None:
+            command += ["-n", str(processes), "--dist", "worksteal"]  # the compiler's time is most of theirs
         environment = {**os.environ, "CLIP4STR_REQUIRE_GPU": "1"}
         if rehearsal:
             command += ["-k", _IN_REHEARSAL.get(tests, "")]

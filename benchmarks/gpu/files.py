@@ -30,7 +30,7 @@ def files(gpu: Gpu, report: Reporter) -> None:
 
 def _first(gpu: Gpu, report: Reporter, recognizer: Any, crop: Path, batch: int, rounds: int) -> None:
     began = time.perf_counter()
-    getattr(recognizer, "warm_up", lambda sizes: None)((1, batch))
+    recognizer.warm_up((1, batch))
     report.values["warm_up_seconds"] = round(time.perf_counter() - began, 2)
     times = []
     for _ in range(rounds):

@@ -76,7 +76,7 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
     assert {s["state"] for s in results["sections"].values()} == {"done"}, dry_run.done.stdout
     assert not results["failures"] and not results["skipped"] and dry_run.done.returncode == 0
     assert list(results["sections"]) == [s for s in results["sections"] if s not in NEED_MORE]
-    assert len(results["sections"]) == 14 and results["ceilings"]["copy_gbs"] > 0
+    assert len(results["sections"]) == 15 and results["ceilings"]["copy_gbs"] > 0
     assert sorted(p.suffix for p in dry_run.path.parent.iterdir()) == [".json", ".txt"]
     assert dry_run.path.with_suffix(".txt").read_text() == summary(results) + "\n"
     assert set(results["first"]) == {"linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "thumbnail",

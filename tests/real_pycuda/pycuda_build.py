@@ -44,8 +44,8 @@ def build() -> str | None:
     source = FOLDER / f"pycuda-{VERSION}"
     link = FOLDER / "link"
     link.mkdir()
-    subprocess.run(["gcc", "-shared", "-Wl,-soname,libcuda.so.1", "-o", link / "libcuda.so", "-x", "c", "/dev/null"],
-                   check=True)  # fmt: skip
+    linked = ["gcc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", link / "libcuda.so", STAND_IN]
+    subprocess.run(linked, check=True)
     root = Path(os.environ.get("CUDA_HOME") or _root(nvcc))
     settings = {"CUDA_ENABLE_CURAND": False, "CUDA_ROOT": str(root), "CUDADRV_LIB_DIR": [str(link)]}
     (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
