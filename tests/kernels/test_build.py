@@ -72,7 +72,7 @@ def test_a_library_of_another_version_is_one_line(tmp_path):
         pytest.skip("gcc makes the library")
     (tmp_path / "old.c").write_text("int clip4str_kernels_abi(void) { return 1; }")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "old.so", tmp_path / "old.c"], check=True)
-    with pytest.raises(BackendError, match=r"old.so has interface 1, this package needs 2: take the") as caught:
+    with pytest.raises(BackendError, match=f"old.so has interface 1, this package needs {loader.ABI}: ") as caught:
         loader.open_library(tmp_path / "old.so")
     assert "\n" not in str(caught.value)
 
