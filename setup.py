@@ -58,7 +58,7 @@ class Sdist(sdist):
 # libclip4str_kernels.so, for a wheel of its processor alone; without it the wheel is for all (make wheels makes each)
 KERNELS = os.environ.get("CLIP4STR_WHEEL_KERNELS")
 MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine of an ELF file
-GLIBC = "manylinux_2_17"  # tests/kernels/test_build.py holds the library to it
+GLIBC = "manylinux_2_17"  # tests/kernels/test_library_build.py holds the library to it
 
 
 class BuildPy(build_py):
