@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from pipelines import NEEDED, Gst, Outcome, buffer, drawn, parse, play, push, source, take, words
+from gst_pipelines import NEEDED, Gst, Outcome, buffer, drawn, parse, play, push, source, take, words
 
 from clip4str.core.errors import ImageError
 from clip4str.runtime import Recognizer

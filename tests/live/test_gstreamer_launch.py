@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipelines import NEEDED, source, words
+from gst_pipelines import NEEDED, source, words
 
 pytestmark = [NEEDED, pytest.mark.debian("gstreamer1.0-tools", "gstreamer1.0-python3-plugin-loader")]
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from pipelines import NEEDED, Gst, GstVideo, parse, source, take, words
+from gst_pipelines import NEEDED, Gst, GstVideo, parse, source, take, words
 
 from clip4str.video.gstreamer import metadata
 from clip4str.video.gstreamer.introspection import GLib

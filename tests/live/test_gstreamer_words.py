@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import NEEDED, Gst, GstVideo, buffer, drawn, play, push, source, words
+from gst_pipelines import NEEDED, Gst, GstVideo, buffer, drawn, play, push, source, words
 
 from clip4str.video import Gap, Statistics, WordChanged, WordEnded, WordFound
 from clip4str.video.gstreamer.feed import Timing
