@@ -19,7 +19,7 @@ pytest.importorskip("cv2")
 pytestmark = pytest.mark.debian("python3-gi", "gir1.2-gst-plugins-base-1.0", "gstreamer1.0-plugins-base")
 gi.require_version("Gst", "1.0")
 from gi.repository import Gst  # noqa: E402
-from gst_pipelines import PLATE, Reader, labels, picture, settle  # noqa: E402
+from pipelines import PLATE, Reader, labels, picture, settle  # noqa: E402
 from pyds_standin import Pyds, items  # noqa: E402
 
 from clip4str.video.deepstream import WordProbe  # noqa: E402
