@@ -37,7 +37,8 @@ OBJECTS = {
     "runtime/backends/trt/session.py": {"runtime": "Runtime"},
     "runtime/backends/trt/library.py": {"severity": "ILogger.Severity"},
 }  # fmt: skip
-NOT_TENSORRT = {"runtime/backends/trt/fused.py"}  # the kernels' library
+# the kernels' library
+NOT_TENSORRT = {f"runtime/backends/trt/{name}.py" for name in ("fused", "one_launch", "crops")}
 BY_NAME = {  # reached by getattr
     *(Use("HardwareCompatibilityLevel", name.upper()) for name in HARDWARE),
     Use("BuilderFlag", "REQUIRE_USER_ALLOCATION"),
