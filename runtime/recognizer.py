@@ -209,6 +209,9 @@ class Recognizer(FrameReader):
         sizes = {1, self.batch_size} if batch_sizes is None else _sizes(batch_sizes, self.batch_size)
         self._check_process()
         self.backend.warm_up(self.driver, sorted(sizes, reverse=True))
+        loading = self.backend.load([np.zeros((2, 2, 3), np.uint8)], self.manifest.normalization)
+        with closing(loading):
+            loading.result()  # where a GPU resizes: that kernel, its library, and room for a batch
 
     def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Normalised pixels (N, 3, H, W) float32 of the network's input size."""

@@ -92,6 +92,18 @@ def test_the_packaged_network_reads_the_sample_crops(few_crops):
     assert words[0] == words[1] and all(text for text, _, _ in words[0])
 
 
+def test_warming_up_makes_what_pictures_need(golden_checkpoint, crops, monkeypatch):
+    made, slot = [], torch_backend.PictureSlot
+    monkeypatch.setattr(torch_backend, "PictureSlot", lambda *a, **how: made.append(slot(*a, **how)) or made[-1])
+    recognizer, resized, kernel = opened(golden_checkpoint, batch_size=4), [], operator.resize
+    monkeypatch.setattr(operator, "resize", lambda *a, **how: resized.append(1) or kernel(*a, **how))
+    recognizer.warm_up([1])
+    assert resized == [1] and [slot.block.rows for slot in made] == [4]
+    recognizer.read(crops[:2])
+    assert len(made) == 1
+    recognizer.close()
+
+
 def test_a_cpu_resizes_as_ever(golden_checkpoint, crops):
     recognizer = Recognizer.load(golden_checkpoint("tiny"), "torch", device="cpu")
     recognizer.read(crops[:2])
