@@ -14,6 +14,7 @@ SETTLED = 1.6  # weight of votes from which more reads change next to nothing: t
 RIVAL = 0.5  # confidence of a read that contradicts a settled word
 REPLACED = 0.9  # weight of such reads that replaces it, as long as most of them agree,
 PASSING = 0.7  # and if the first of them is so many seconds old: what passes before a word is gone by then,
+ESTABLISHED = 0.7  # seconds that a word looks as it was read, from which it was no part of one that moves into view
 HIDING = 2.0  # or most of it: a word of which some letters are hidden may be read as another one that is like it
 
 
@@ -46,9 +47,10 @@ class Track:
     hidden: in a row that found less of it. doubt: frames in a row in which it looks otherwise. drift: pixels a frame
     that it moves more than the scene.
     read_at, read_time: number and time of the frame read last; read_quality: the best that was read. partial: all reads
-    were of a word that the frame's edge cuts. grown: more of it is in view than was read; growth: times its area then.
-    told: the word as last told, "" for none yet. twin: a lost track that this one may be again. final: lost for good;
-    ended_told: and told. turns: see Word.turns.
+    were of a word that the frame's edge cuts. steady: seconds, at most, that it looked as it was read; shrunk: it is
+    shorter than what was read, and not for a moment. grown: more of it is in view than was read; growth: times its area
+    then. told: the word as last told, "" for none yet. twin: a lost track that this one may be again. final: lost for
+    good; ended_told: and told. turns: see Word.turns.
     """
 
     number: int
@@ -71,6 +73,8 @@ class Track:
     read_quality: float = 0.0
     read_look: np.ndarray | None = None
     changed: float | None = None
+    steady: float = 0.0
+    shrunk: bool = False
     partial: bool = False
     grown: bool = False
     growth: float = 1.0
@@ -122,7 +126,7 @@ class Track:
         self.reads += 1
         if self.grown:
             self.grown = False
-            if self.result.text.casefold() in text.casefold():
+            if self.steady < ESTABLISHED and self.result.text.casefold() in text.casefold():
                 self.anew(vote())
         said = self.vote.result
         same = text.casefold() == said.text.casefold()
@@ -133,7 +137,9 @@ class Track:
             if text:
                 self.rival = None
             return False
-        if confidence < RIVAL or not whole or part_of(text, said.text):  # something passes before it, or smears it
+        if (
+            confidence < RIVAL or not whole or (part_of(text, said.text) and not self.shrunk)
+        ):  # something passes before it, or smears it
             return False
         if self.rival is None:
             self.rival, self.rival_since = vote(), time if self.changed is None else self.changed
@@ -143,7 +149,8 @@ class Track:
             return False
         like = may_be_hidden(rival.text, said.text)
         clearer = like and rival.weight > said.weight and same_but_an_end(rival.text, said.text)
-        if clearer or part_of(said.text, rival.text):  # what hid some letters of it is gone
+        cut = self.steady < ESTABLISHED  # else a display has changed
+        if cut and (clearer or part_of(said.text, rival.text)):  # what hid some letters of it is gone
             self.vote, self.rival = self.rival, None
             return False
         return time - self.rival_since >= (HIDING if like else PASSING)

@@ -10,7 +10,7 @@ import numpy as np
 from .detect import Detections
 from .flow import Moved, Small, alike, carried, follow, look, same_letters
 from .geometry import area, overlaps, pairs
-from .track import SETTLED, State, Track, part_of
+from .track import ESTABLISHED, SETTLED, State, Track, part_of
 from .vote import TrackVote, edits
 
 SAME = 0.3  # of two quads' common area over all of it, from which they are one word
@@ -63,6 +63,8 @@ class Tracker:
             if track.read_look is not None:
                 same = same_letters(seen, track.read_look)
                 track.changed = None if same else began if track.changed is None else track.changed
+                if same:
+                    track.steady = max(track.steady, began - track.read_time)
             if followed and alike(seen, track.look):
                 self._seen(track, end)
             else:
@@ -193,6 +195,9 @@ class Tracker:
         elif quad is not None:
             more = area(quad) / max(area(track.quad), 1e-6)
             track.growth *= max(more, 1.0)
+            if track.growth > STEADY and track.steady < ESTABLISHED:
+                track.steady = 0.0
+            track.shrunk = track.shrunk or (track.hidden >= HIDDEN and more < 1 / LESS)
             if track.growth > GROWN and track.reads:  # more of it has come into view than was read
                 track.grown, track.state = True, State.REOPENED
                 if track.twin is None and not track.told:

@@ -11,7 +11,7 @@ from clips import needed
 
 from clip4str.core.errors import SourceError, UsageError
 from clip4str.video.detect import Detections
-from clip4str.video.events import Gap, Statistics, WordEnded, WordFound
+from clip4str.video.events import Gap, Statistics, WordChanged, WordEnded, WordFound
 from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader
 from clip4str.video.vote import Lexicon
@@ -26,7 +26,18 @@ def ended(told):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("GATE 12", "GATE 13"), ("OPEN", "SHUT"), ("12:34", "12:35"), ("LEFT", "LOST"), ("MONDAY", "SUNDAY")],
+    [
+        ("GATE 12", "GATE 13"),
+        ("OPEN", "SHUT"),
+        ("12:34", "12:35"),
+        ("LEFT", "LOST"),
+        ("MONDAY", "SUNDAY"),
+        ("GATE A", "GATE B"),
+        ("LINE 1A", "LINE 1C"),
+        ("TRAIN", "TRAINS"),
+        ("NOW", "KNOW"),
+        ("10 AM", "10 PM"),
+    ],
 )
 def test_a_display_that_shows_another_word_ends_the_one_and_begins_the_other(first, second):
     told = events(Board([first] * 40 + [second] * 40))
@@ -54,6 +65,12 @@ def test_a_word_that_comes_out_from_behind_a_post_is_read_whole():
     assert not board.whole(0)
     told = [e for e in events(board) if isinstance(e, WordEnded)]
     assert [e.text for e in told] == ["STATION"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("DELAYED", "DELAY"), ("ONE", "ON")])
+def test_a_display_that_shows_a_part_of_its_word_for_long_tells_the_part(first, second):
+    told = events(Board([first] * 40 + [second] * 90))
+    assert [e.text for e in told if isinstance(e, (WordFound, WordChanged))] == [first, second]
 
 
 def test_a_long_word_replaced_by_a_short_one_ends():
