@@ -9,7 +9,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from clip4str.video.vote import TrackVote, edits
+from clip4str.core.edit_distance import edit_distance
+from clip4str.video.vote import TrackVote
 
 Read = tuple[str, float, tuple[float, ...]]
 Rule = Callable[[Sequence[Read]], str]
@@ -48,7 +49,7 @@ def clusters(reads: Sequence[Read]) -> str:
     for read in reads:
         for group in groups:
             most = max(len(read[0]), len(group[0][0]))
-            if edits(read[0], group[0][0], most) <= 0.25 * most:
+            if edit_distance(read[0], group[0][0], most) <= 0.25 * most:
                 group.append(read)
                 break
         else:

@@ -14,6 +14,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from clip4str.core.edit_distance import edit_distance
 from clip4str.core.text import Charset, comparing
 
 LONGEST = 25  # characters of a label that counts
@@ -78,17 +79,6 @@ class Protocol:
 def _ascii(text: str) -> str:
     text = unicodedata.normalize("NFKD", "".join(text.split()))
     return text.encode("ascii", "ignore").decode()
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein: the fewest insertions, deletions and replacements that turn a into b."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, right in enumerate(b, 1):
-            best = min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
-            diagonal, row[j] = row[j], best
-    return row[-1]
 
 
 def closeness(prediction: str, label: str) -> float:

@@ -8,7 +8,9 @@ from enum import Enum
 
 import numpy as np
 
-from .vote import TrackVote, Voted, edits
+from clip4str.core.edit_distance import edit_distance
+
+from .vote import TrackVote, Voted
 
 SETTLED = 1.6  # weight of votes from which more reads change next to nothing: two of 90 %, or three of 75 %
 RIVAL = 0.5  # confidence of a read that contradicts a settled word
@@ -183,7 +185,7 @@ def may_be_hidden(a: str, b: str) -> bool:
     if len(a) == len(b) and all(x == y or (x.isdigit() and y.isdigit()) for x, y in zip(a, b)):
         return False
     most = max(len(a), len(b)) // 2
-    return edits(a, b, most) <= most
+    return edit_distance(a, b, most) <= most
 
 
 def same_but_an_end(a: str, b: str) -> bool:

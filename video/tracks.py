@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from clip4str.core.edit_distance import edit_distance
+
 from .detect import Detections
 from .flow import Moved, Small, alike, carried, follow, look, same_letters
 from .geometry import area, overlaps, pairs
 from .track import ESTABLISHED, SETTLED, State, Track, part_of
-from .vote import TrackVote, edits
+from .vote import TrackVote
 
 SAME = 0.3  # of two quads' common area over all of it, from which they are one word
 WITHIN = 0.7  # of a quad's area inside another, from which it is a part of that
@@ -299,4 +301,4 @@ def _same_word(new: TrackVote, old: TrackVote) -> bool:
     if a.weight >= SETTLED / 2 and b.weight >= SETTLED / 2:
         return False
     most = max(len(a.text), len(b.text)) // 3
-    return edits(a.text.casefold(), b.text.casefold(), most) <= most
+    return edit_distance(a.text.casefold(), b.text.casefold(), most) <= most

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from clip4str.core.edit_distance import edit_distance
 from clip4str.core.errors import UsageError
 
 LEAST = 0.05  # confidence below which a read does not vote: mostly blur, edges of things, other scripts
@@ -150,7 +151,7 @@ class Lexicon:
             for letters, folded in self._by_length.get(length, ()):
                 if (letters ^ mine).bit_count() > 2 * most:  # each edit brings and takes a letter at most
                     continue
-                distance = edits(text, folded, most)
+                distance = edit_distance(text, folded, most)
                 if distance <= most:
                     found.append((distance, self._exact[folded]))
         found.sort()
@@ -164,15 +165,3 @@ def _letters(word: str) -> int:
     for character in word:
         mask |= 1 << (ord(character) & 63)
     return mask
-
-
-def edits(a: str, b: str, most: int) -> int:
-    """Levenshtein's distance, or some number over `most`."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-        if min(row) > most:
-            return most + 1
-    return row[-1]

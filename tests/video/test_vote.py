@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clip4str.core.errors import UsageError
-from clip4str.video.vote import Lexicon, TrackVote, edits
+from clip4str.video.vote import Lexicon, TrackVote
 
 
 def voted(*reads, **how):
@@ -60,11 +60,3 @@ def test_what_is_no_pattern_or_no_lexicon_is_said_in_one_line():
         TrackVote(pattern="[")
     with pytest.raises(UsageError, match="has no words"):
         Lexicon(["", " "])
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "distance"), [("", "", 0), ("kitten", "sitting", 3), ("abc", "", 3), ("ab", "ba", 2)]
-)
-def test_edit_distance(a, b, distance):
-    assert edits(a, b, 9) == edits(b, a, 9) == distance
-    assert distance == 0 or edits(a, b, distance - 1) > distance - 1
