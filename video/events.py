@@ -92,7 +92,8 @@ class Gap:
 class Statistics:
     """Of one source so far. dropped: frames that a live source overtook; damaged: not looked at; detections: frames
     in which words were searched; crops: words in view, summed over frames, of which reads were read; milliseconds: of
-    this thread and stage, over all frames; ended: the source has, and these are its last."""
+    this thread and stage, over all frames; ended: the source has, and these are its last; unsure: words that were left
+    out, as no read was sure enough (VideoReader's least)."""
 
     source: int
     frames: int = 0
@@ -106,6 +107,7 @@ class Statistics:
     seconds: float = 0.0
     milliseconds: dict[str, float] = field(default_factory=dict)
     ended: bool = False
+    unsure: int = 0
 
 
 Event = WordFound | WordChanged | WordEnded | Gap | Statistics

@@ -192,7 +192,8 @@ class Stream:
     def statistics(self, dropped: int = 0, ended: bool = False) -> Statistics:
         c = self.counts
         return Statistics(self.number, c.frames, dropped, c.damaged, c.detections, c.crops, c.reads, self.tracker.count,
-                          self.telling.words, self.clock.end, dict(c.milliseconds), ended)  # fmt: skip
+                          self.telling.words, self.clock.end, dict(c.milliseconds), ended,
+                          self.telling.unsure)  # fmt: skip
 
     def spent(self, stage: str, milliseconds: float) -> None:
         spent = self.counts.milliseconds

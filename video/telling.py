@@ -13,10 +13,12 @@ SEEN = 2  # searches that found a word which was never that sure, for it to be t
 
 
 class Telling:
-    """least: confidence below which a word that was never told is not told at its end. words: that were told."""
+    """least: confidence below which a word that was never told is not told at its end. words: that were told; unsure:
+    that were not."""
 
     def __init__(self, number: int, least: float) -> None:
-        self.number, self.least, self.words = number, least, 0
+        self.number, self.least = number, least
+        self.words = self.unsure = 0
         self._pending: list[Event] = []
 
     def add(self, event: Event) -> None:
@@ -41,8 +43,11 @@ class Telling:
     def end(self, track: Track, now: float) -> None:
         """Of a word that was told, or that was not sure enough before but is all there is. Once a track."""
         result, best = track.result, track.best
-        sure = bool(result.text) and track.searches >= SEEN and result.confidence >= self.least
-        if track.ended_told or not (track.told or sure):
+        seen = bool(result.text) and track.searches >= SEEN
+        if track.ended_told or not (track.told or seen):
+            return
+        if not track.told and result.confidence < self.least:
+            self.unsure, track.ended_told = self.unsure + 1, True
             return
         quad = best.quad if best else turned(track.quad, track.turns)
         if not track.told:

@@ -227,6 +227,9 @@ class Outputs:
         if isinstance(event, Gap) and event.reason != "damaged":
             print(f"{one_line(self.names[event.source])}: {event.reason} from {event.start:.2f} to {event.end:.2f} s",
                   file=sys.stderr)  # fmt: skip
+        if isinstance(event, Statistics) and event.ended and event.unsure:
+            print(f"{one_line(self.names[event.source])}: words too unsure to be told: {event.unsure} (--least)",
+                  file=sys.stderr)  # fmt: skip
         if isinstance(event, Statistics) and self.summary:
             print(summary(event, self.names[event.source]), file=sys.stderr)
 

@@ -300,9 +300,10 @@ def test_labels_of_the_detector_come_with_the_words():
 
 
 def test_a_word_that_is_never_sure_is_left_out_unless_asked_for():
-    told = [[e.text for e in events(Board(["HOTEL"] * 30, sure=0.1), **how) if isinstance(e, WordEnded)]
-            for how in ({}, {"least": 0.0})]  # fmt: skip
-    assert told == [[], ["HOTEL"]]
+    for how, words, unsure in (({}, [], 1), ({"least": 0.0}, ["HOTEL"], 0)):
+        told = events(Board(["HOTEL"] * 30, sure=0.1), **how)
+        assert [e.text for e in told if isinstance(e, WordEnded)] == words
+        assert told[-1].unsure == unsure and told[-1].ended
     with pytest.raises(UsageError, match="least is 0 to 1"):
         VideoReader(Board(["A"]), Board(["A"]), least=2)
 
