@@ -17,8 +17,8 @@ from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.live.camera import Camera
 from clip4str.benchmarks.live.failures import FAILURES, TIMEOUT, UNSEEN
 from clip4str.benchmarks.live.watch import CLIENTS, Watch, check_camera, read, sources
-from clip4str.benchmarks.soak_figures import LatencyLog, judged, summary
-from clip4str.benchmarks.soak_state import process_state
+from clip4str.benchmarks.soak_figures import LATENCY, LatencyLog, judged, summary
+from clip4str.benchmarks.soak_state import STATE, Samples, process_state
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
@@ -105,10 +105,10 @@ class Breaker(threading.Thread):
                 })  # fmt: skip
 
 
-def sample(log: LatencyLog, stop: threading.Event, every: float, samples: list[dict[str, Any]]) -> None:
+def sample(log: LatencyLog, stop: threading.Event, every: float, samples: Samples) -> None:
     start = time.monotonic()
     while not stop.wait(every):
-        samples.append({"minutes": round((time.monotonic() - start) / 60, 4), **process_state(), **log.next()})
+        samples.add({"minutes": round((time.monotonic() - start) / 60, 4), **process_state(), **log.next()})
 
 
 def close_all(opened: Sequence[Source], stop: threading.Event) -> None:
@@ -163,7 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_camera()
     check_output(args.json)
     check_chart(args.chart)
-    info, log, watch, samples = machine_info(1), LatencyLog(), Watch(), list[dict[str, Any]]()
+    info, log, watch = machine_info(1), LatencyLog(), Watch(frozenset(word.casefold() for word in WORDS))
+    taken = Samples(MOST_SAMPLES + 60, ("minutes", *STATE, *LATENCY))
     recognizer = Recognizer.load(default_bundle(), threads=1)
     reader = VideoReader(recognizer, Timed(open_detector("auto", threads=1), log))
     with Camera(width=640, height=360, rate=15, text=WORDS[-1]) as camera:
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         opened = sources(camera)
         breaker = Breaker(camera, watch, 60 * args.minutes, args.every)
         every = max(1.0, 60 * args.minutes / MOST_SAMPLES)
-        sampler = threading.Thread(target=sample, args=(log, breaker.stop, every, samples), daemon=True)
+        sampler = threading.Thread(target=sample, args=(log, breaker.stop, every, taken), daemon=True)
         ending = threading.Thread(target=close_all, args=(opened, breaker.stop), daemon=True)
         for thread in (breaker, sampler, ending):
             thread.start()
@@ -181,17 +182,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             breaker.stop.set()
         for thread in (breaker, sampler, ending):
             thread.join(60)
-    manifest = recognizer.manifest
-    known = {word.casefold() for word in WORDS}
-    read_often = [text for text, reads in watch.texts if reads >= 3]
+    manifest, samples = recognizer.manifest, taken.rows()
     report: dict[str, Any] = {
         "command": f"python {PROGRAM} --minutes {args.minutes:g} --every {args.every:g}",
         "bundle": f"{manifest.name} {manifest.precision}", "machine": info,
         "minutes": samples[-1]["minutes"] if samples else 0.0, "frames": sum(watch.frames.values()),
         "words": {
-            "found": sum(sum(each.values()) for each in watch.found.values()),
-            "ended": sum(sum(each.values()) for each in watch.ended.values()), "lost": watch.lost,
-            "read_thrice": len(read_often), "right_of_these": sum(text.casefold() in known for text in read_often),
+            "found": watch.found, "ended": watch.ended, "lost": watch.lost,
+            "read_thrice": watch.read_thrice, "right_of_these": watch.right_of_these,
         },
         "gaps": dict(sorted(watch.gaps.items())), "back_steps": watch.back_steps, "error": breaker.error,
         "crashes_of_the_server": breaker.crashes,

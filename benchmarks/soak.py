@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from clip4str.benchmarks.soak_chart import save_chart
-from clip4str.benchmarks.soak_figures import BAR, LatencyLog, judged, summary
-from clip4str.benchmarks.soak_state import Gate, process_state
+from clip4str.benchmarks.soak_figures import BAR, LATENCY, LatencyLog, judged, summary
+from clip4str.benchmarks.soak_state import STATE, Gate, Samples, process_state
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import ImageError, UsageError
@@ -166,20 +166,21 @@ def run(soak: Soak, seconds: float, threads: int, every: float, reopen: float) -
         workers.append(threading.Thread(target=soak.open_and_close, args=(reopen,), daemon=True))
     for worker in workers:
         worker.start()
-    samples: list[dict[str, Any]] = []
+    planned = max(2, round(seconds / every))
+    samples = Samples(planned, ("minutes", *STATE, *LATENCY))
     start = time.monotonic()
-    for number in range(1, max(2, round(seconds / every)) + 1):
+    for number in range(1, planned + 1):
         if soak.stop.wait(max(0.0, start + number * every - time.monotonic())):
             break
         with soak.gate.closed():
             minutes = (time.monotonic() - start) / 60
-            samples.append({"minutes": round(minutes, 4), **process_state(), **soak.log.next()})
+            samples.add({"minutes": round(minutes, 4), **process_state(), **soak.log.next()})
     soak.stop.set()
     for worker in workers:
         worker.join(60)
         if worker.is_alive():
             soak.tally.errors.append("a thread still reads a minute after it was told to stop")
-    return samples
+    return samples.rows()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

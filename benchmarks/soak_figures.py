@@ -14,6 +14,7 @@ STRETCHES = 20
 ENOUGH = 10.0  # minutes after the warm-up from which on a slope of 1 MB an hour can be told from noise
 _STEP = 1.02  # between bins of a latency: 2 %
 _LOWEST = 0.05  # ms
+LATENCY = ("reads", "p50_ms", "p99_ms")  # what LatencyLog.next tells
 
 
 class LatencyLog:
@@ -59,7 +60,7 @@ def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         )
 
     hours = np.array([minutes[rows].mean() for rows in stretches]) / 60
-    for name, field in (("memory", "allocated_mb"), ("resident", "rss_mb")):
+    for name, field in (("memory", "allocated_mb"), ("resident", "rss_mb"), ("kept_free", "kept_free_mb")):
         if all(sample.get(field) is not None for sample in samples):
             found[name] = _growth(hours, medians(field), max(sample[field] for sample in samples))
     # The fewest of a stretch: what is open between two openings of a recogniser.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 class Gate:
@@ -52,25 +55,57 @@ class _MallInfo2(ctypes.Structure):
     ]  # fmt: skip
 
 
-def allocated_mb() -> float | None:
-    """MB that malloc has given out and not got back, in all arenas; None where the C library cannot tell (glibc 2.33
-    and newer can)."""
+def _malloc() -> _MallInfo2 | None:
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError):
         return None
     mallinfo2.restype = _MallInfo2
-    info = mallinfo2()
-    return (info.uordblks + info.hblkhd) / 1e6
+    return mallinfo2()
+
+
+def allocated_mb() -> float | None:
+    """MB that malloc has given out and not got back, in all arenas; None where the C library cannot tell (glibc 2.33
+    and newer can)."""
+    info = _malloc()
+    return None if info is None else (info.uordblks + info.hblkhd) / 1e6
+
+
+STATE = ("rss_mb", "allocated_mb", "kept_free_mb", "handles", "threads")
 
 
 def process_state() -> dict[str, float | None]:
-    """Of this process: memory that is resident and that is allocated, in MB; open handles, threads."""
+    """Of this process: memory that is resident, that is allocated, and that malloc keeps for later, in MB; open
+    handles, threads."""
     own = Path("/proc/self")
     resident = int((own / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     handles, threads = (len(list((own / name).iterdir())) for name in ("fd", "task"))
-    allocated = allocated_mb()
+    info = _malloc()
     return {
-        "rss_mb": round(resident / 1e6, 3), "allocated_mb": None if allocated is None else round(allocated, 3),
+        "rss_mb": round(resident / 1e6, 3),
+        "allocated_mb": None if info is None else round((info.uordblks + info.hblkhd) / 1e6, 3),
+        "kept_free_mb": None if info is None else round(info.fordblks / 1e6, 3),
         "handles": handles, "threads": threads,
     }  # fmt: skip
+
+
+class Samples:
+    """Numbers taken every so often, in a table that is made at the start: what a benchmark keeps must not look like
+    growth of what it measures. None is kept as not a number."""
+
+    def __init__(self, most: int, names: Sequence[str]) -> None:
+        self.names, self.count = tuple(names), 0
+        self._table = np.full((most, len(self.names)), np.nan)  # written to, so that it is resident from the start
+
+    def add(self, sample: Mapping[str, float | None]) -> None:
+        """Leaves out what comes after the most."""
+        if self.count < len(self._table):
+            row = [sample[name] for name in self.names]
+            self._table[self.count] = [np.nan if value is None else value for value in row]
+            self.count += 1
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {name: None if np.isnan(value) else float(value) for name, value in zip(self.names, row)}
+            for row in self._table[: self.count]
+        ]

@@ -32,14 +32,19 @@ def check_camera() -> None:
 
 @dataclass
 class Watch:
-    """Of each client: words found and ended by track, gaps by reason, texts; and frames after a break."""
+    """Words found and ended, gaps by reason, frames after a break. Keeps what is open alone: a benchmark of memory must
+    not grow itself. known: the words that are shown, in lower case."""
 
-    found: dict[int, Counter[int]] = field(default_factory=lambda: {n: Counter() for n in range(len(CLIENTS))})
-    ended: dict[int, Counter[int]] = field(default_factory=lambda: {n: Counter() for n in range(len(CLIENTS))})
+    known: frozenset[str] = frozenset()
+    found: int = 0
+    ended: int = 0
+    read_thrice: int = 0
+    right_of_these: int = 0
     gaps: Counter[str] = field(default_factory=Counter)
-    texts: list[tuple[str, int]] = field(default_factory=list)
     frames: Counter[int] = field(default_factory=Counter)
     back_steps: int = 0
+    _open: set[tuple[int, int]] = field(default_factory=set)
+    _wrong: int = 0  # found while open, or ended while not
     _last: dict[int, float] = field(default_factory=dict)
     _broken: dict[int, list[float]] = field(default_factory=lambda: {n: [] for n in range(len(CLIENTS))})
     _seen: threading.Condition = field(default_factory=threading.Condition)
@@ -55,20 +60,23 @@ class Watch:
 
     def event(self, event: Event) -> None:
         if isinstance(event, WordFound):
-            self.found[event.source][event.track] += 1
+            self.found += 1
+            self._wrong += (event.source, event.track) in self._open
+            self._open.add((event.source, event.track))
         elif isinstance(event, WordEnded):
-            self.ended[event.source][event.track] += 1
-            self.texts.append((event.text, event.reads))
+            self.ended += 1
+            self._wrong += (event.source, event.track) not in self._open
+            self._open.discard((event.source, event.track))
+            if event.reads >= 3:
+                self.read_thrice += 1
+                self.right_of_these += event.text.casefold() in self.known
         elif isinstance(event, Gap):
             self.gaps[f"{event.reason} ({CLIENTS[event.source]})"] += 1
 
     @property
     def lost(self) -> int:
         """Words that were found, and have not ended once each."""
-        return sum(
-            self.found[n][track] != 1 or self.ended[n][track] != 1
-            for n in self.found for track in {*self.found[n], *self.ended[n]}
-        )  # fmt: skip
+        return len(self._open) + self._wrong
 
     def recovered(self, number: int, broke: float, most: float) -> float | None:
         """When the first frame behind a break after `broke` was looked at; None where there was none in so many
