@@ -256,7 +256,7 @@ class Stream:
             return
         started = time.perf_counter()
         moved = self.tracker.advance(self._last, now, self.clock.began, self.clock.end, self._size)
-        self._motion += (100 * moved.motion / max(self._size) - self._motion) * 0.3
+        self._motion += (100 * moved.motion / max(*self._size, LONG_SIDE) - self._motion) * 0.3
         self.spent("flow", 1000 * (time.perf_counter() - started))
         if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
             self.tracker.cut()

@@ -250,6 +250,23 @@ def test_a_settled_word_costs_a_read_every_two_seconds():
     assert events(Board(["HOTEL"] * 20), read_all=True)[-1].reads == 20
 
 
+def test_a_word_that_looks_otherwise_and_reads_the_same_is_read_more_and_more_seldom():
+    """A light that blinks on two letters of it is no new word each time."""
+    board = Board(["HOTEL"] * 240)
+    dark = board.pixels
+
+    def blinking(i):
+        pixels = dark(i)
+        if i // 10 % 2:
+            pixels[:, 60:85] = 255 - (255 - pixels[:, 60:85]) // 4
+        return pixels
+
+    board.pixels = blinking
+    at_30 = [replace(frame, time=frame.index / 30, duration=1 / 30) for frame in board.frames()]
+    assert ended(events(board, at_30)) == [("HOTEL", 0.0, 8.0)]
+    assert board.asked <= 9  # after 12, 24, 48 frames, then every two seconds; each time would be 19
+
+
 def test_statistics_come_every_minute():
     board = Board(["HOTEL"] * 20)
     told = events(board, [replace(f, time=f.index * 10.0, duration=10.0) for f in board.frames()])
