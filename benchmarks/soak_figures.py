@@ -42,8 +42,10 @@ class LatencyLog:
         return found
 
 
-def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """After the warm-up: the slope in MB an hour, with its 95 % interval, of what malloc has given out (memory, where
+def summary(samples: Sequence[dict[str, Any]], percentile: float = 50) -> dict[str, Any]:
+    """percentile: which of each stretch's memory is told; a low one where samples are taken beside work.
+
+    After the warm-up: the slope in MB an hour, with its 95 % interval, of what malloc has given out (memory, where
     it is known) and of what is resident; handles and threads; latency of the first and last fifth. Resident are also
     pieces of large buffers that malloc keeps for each thread."""
     rest = samples[int(WARM_UP * len(samples)) :]
@@ -53,22 +55,22 @@ def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"judged_minutes": round(float(minutes[-1] - minutes[0]), 2)}
     stretches = np.array_split(np.arange(len(rest)), min(STRETCHES, len(rest) // 2))
 
-    def medians(name: str) -> np.ndarray:
+    def of_stretches(name: str, percent: float = 50) -> np.ndarray:
         values = np.array([np.nan if sample[name] is None else sample[name] for sample in rest], float)
-        return np.array(
-            [np.nanmedian(values[rows]) if np.isfinite(values[rows]).any() else np.nan for rows in stretches]
-        )
+        return np.array([
+            np.nanpercentile(values[rows], percent) if np.isfinite(values[rows]).any() else np.nan for rows in stretches
+        ])  # fmt: skip
 
     hours = np.array([minutes[rows].mean() for rows in stretches]) / 60
     for name, field in (("memory", "allocated_mb"), ("resident", "rss_mb"), ("kept_free", "kept_free_mb")):
         if all(sample.get(field) is not None for sample in samples):
-            found[name] = _growth(hours, medians(field), max(sample[field] for sample in samples))
+            found[name] = _growth(hours, of_stretches(field, percentile), max(sample[field] for sample in samples))
     # The fewest of a stretch: what is open between two openings of a recogniser.
     for name in ("handles", "threads"):
         fewest = [min(rest[row][name] for row in rows) for rows in stretches]
         found[name] = {"first": fewest[0], "last": fewest[-1]}
     for name in ("p50_ms", "p99_ms"):
-        of = medians(name)
+        of = of_stretches(name)
         fifth = max(1, len(of) // 5)
         first, last = (
             float(np.nanmedian(part)) if np.isfinite(part).any() else None for part in (of[:fifth], of[-fifth:])
@@ -78,10 +80,13 @@ def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _growth(hours: np.ndarray, memory: np.ndarray, peak: float) -> dict[str, float]:
+    """Also of the later half alone: allocators come to rest later than what they serve."""
     slope, error = slope_of(hours, memory)
+    later = len(memory) // 2
     return {
         "slope_mb_per_hour": round(slope, 3),
         "low": round(slope - 1.96 * error, 3), "high": round(slope + 1.96 * error, 3),
+        "later_half": round(slope_of(hours[later:], memory[later:])[0], 3),
         "first_mb": round(float(memory[0]), 2), "last_mb": round(float(memory[-1]), 2), "peak_mb": round(peak, 2),
     }  # fmt: skip
 
@@ -121,4 +126,7 @@ def judged(report: dict[str, Any]) -> list[dict[str, str]]:
 
 def _told(growth: dict[str, float]) -> str:
     slope, low, high, last = (growth[name] for name in ("slope_mb_per_hour", "low", "high", "last_mb"))
-    return f"{slope:+.2f} MB an hour ({low:+.2f} to {high:+.2f}), {last:.0f} MB at last"
+    return (
+        f"{slope:+.2f} MB an hour ({low:+.2f} to {high:+.2f}; {growth['later_half']:+.2f} in the later half), "
+        f"{last:.0f} MB at last"
+    )
