@@ -42,10 +42,8 @@ class LatencyLog:
         return found
 
 
-def summary(samples: Sequence[dict[str, Any]], percentile: float = 50) -> dict[str, Any]:
-    """percentile: which of each stretch's memory is told; a low one where samples are taken beside work.
-
-    After the warm-up: the slope in MB an hour, with its 95 % interval, of what malloc has given out (memory, where
+def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """After the warm-up: the slope in MB an hour, with its 95 % interval, of what malloc has given out (memory, where
     it is known) and of what is resident; handles and threads; latency of the first and last fifth. Resident are also
     pieces of large buffers that malloc keeps for each thread."""
     rest = samples[int(WARM_UP * len(samples)) :]
@@ -55,22 +53,22 @@ def summary(samples: Sequence[dict[str, Any]], percentile: float = 50) -> dict[s
     found: dict[str, Any] = {"judged_minutes": round(float(minutes[-1] - minutes[0]), 2)}
     stretches = np.array_split(np.arange(len(rest)), min(STRETCHES, len(rest) // 2))
 
-    def of_stretches(name: str, percent: float = 50) -> np.ndarray:
+    def medians(name: str) -> np.ndarray:
         values = np.array([np.nan if sample[name] is None else sample[name] for sample in rest], float)
-        return np.array([
-            np.nanpercentile(values[rows], percent) if np.isfinite(values[rows]).any() else np.nan for rows in stretches
-        ])  # fmt: skip
+        return np.array(
+            [np.nanmedian(values[rows]) if np.isfinite(values[rows]).any() else np.nan for rows in stretches]
+        )
 
     hours = np.array([minutes[rows].mean() for rows in stretches]) / 60
     for name, field in (("memory", "allocated_mb"), ("resident", "rss_mb"), ("kept_free", "kept_free_mb")):
         if all(sample.get(field) is not None for sample in samples):
-            found[name] = _growth(hours, of_stretches(field, percentile), max(sample[field] for sample in samples))
+            found[name] = _growth(hours, medians(field), max(sample[field] for sample in samples))
     # The fewest of a stretch: what is open between two openings of a recogniser.
     for name in ("handles", "threads"):
         fewest = [min(rest[row][name] for row in rows) for rows in stretches]
         found[name] = {"first": fewest[0], "last": fewest[-1]}
     for name in ("p50_ms", "p99_ms"):
-        of = of_stretches(name)
+        of = medians(name)
         fifth = max(1, len(of) // 5)
         first, last = (
             float(np.nanmedian(part)) if np.isfinite(part).any() else None for part in (of[:fifth], of[-fifth:])

@@ -14,6 +14,7 @@ from clip4str.video.detect import Detections
 from clip4str.video.events import Gap, Statistics, WordChanged, WordEnded, WordFound
 from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader
+from clip4str.video.sources.base import Source
 from clip4str.video.vote import Lexicon
 
 cv2 = needed("cv2", "video")
@@ -172,7 +173,6 @@ def test_damaged_frames_in_a_row_are_one_gap():
 
 def test_a_file_that_stalls_does_not_double_its_words():
     board = Board(["HOTEL"] * 8)
-    from clip4str.video.sources.base import Source
 
     class Stalls(Source):
         def __init__(self):
@@ -271,6 +271,24 @@ def test_statistics_come_every_minute():
     board = Board(["HOTEL"] * 20)
     told = events(board, [replace(f, time=f.index * 10.0, duration=10.0) for f in board.frames()])
     assert [e.ended for e in told if isinstance(e, Statistics)] == [False, False, False, True]
+
+
+def test_what_a_live_source_drops_is_told_every_minute():
+    board = Board(["HOTEL"] * 20)
+
+    class Drops(Source):
+        live, dropped, left = False, 0, [replace(f, time=f.index * 10.0, duration=10.0) for f in board.frames()]
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            self.dropped += 3
+            return self.left.pop(0)
+
+    reader = VideoReader(board, board)
+    told = [(e.dropped, e.ended) for e in reader.run(Drops()) if isinstance(e, Statistics)]
+    assert told == [(21, False), (39, False), (57, False), (60, True)]
+    assert [statistics.dropped for statistics in reader.statistics()] == [60]
 
 
 @pytest.mark.parametrize(
