@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clip4str.core.errors import BackendError, UsageError, first_line
+from clip4str.runtime.onnx_files import without_denormals
 
 from ..frames import Frame, rgb
 from .contract import Detections
@@ -41,7 +42,9 @@ class TextDetector:
         options.intra_op_num_threads = threads
         path = model or installed_model()
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # Six of ten weights of PP-OCRv6's last layers are denormal: on a Xeon a search took 320 ms, without 90.
+            content = without_denormals(path.read_bytes(), path)
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many kinds
             raise BackendError(f"{path}: is no detector that ONNX Runtime loads ({first_line(error)})") from None
         self.name = self.session.get_inputs()[0].name
