@@ -4,7 +4,7 @@ Counts are those of TensorRT-RTX 1.7's build logs for the half-precision graphs 
 block (queries, keys and values are split by a copy each), 10 L + 8 and 10 L + 4 in all, five more with a draft head; 18
 in a pass of either decoder. With 8 bits products read those, and what follows them (activation, residual, the next
 quantisation) is a launch of its own; queries, keys and values are split by one kernel. A block has ten with int8, 10 L
-+ 7 and 10 L + 4, and nine with fp8, where attention writes 8 bits itself. Other versions of TensorRT may fuse otherwise.
++ 7 and 10 L + 4, and nine with fp8, where attention writes 8 bits itself. Other versions may fuse otherwise.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """
