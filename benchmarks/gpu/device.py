@@ -154,7 +154,7 @@ class StandIn(Gpu):
         return 0.0
 
     def info(self) -> dict[str, Any]:
-        found = {"name": "dry run on a CPU", "multiprocessors": 1, "torch": torch.__version__}
+        found: dict[str, Any] = {"name": "dry run on a CPU", "multiprocessors": 1, "torch": torch.__version__}
         if importlib.util.find_spec("triton") is not None:
             found["triton"] = importlib.import_module("triton").__version__
         return found
