@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clip4str.benchmarks.figures import markdown
+from clip4str.core.batches import batches
 from clip4str.core.console import Parser, fail
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
@@ -26,7 +27,6 @@ from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets
 from clip4str.data.word_lmdb import LmdbWords, find_lmdb
 from clip4str.runtime import Recognizer
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
-from clip4str.runtime.recognizer import batches
 
 _EPILOG = """\
 examples:

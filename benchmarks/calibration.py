@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from clip4str.benchmarks.calibration_figures import Figures, Fit, figures, fit_temperature, reliability
 from clip4str.benchmarks.figures import markdown
+from clip4str.core.batches import batches
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DataError, UsageError
@@ -26,7 +27,7 @@ from clip4str.data.standard_sets import STANDARD
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import file_sha256
-from clip4str.runtime.recognizer import batches, default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/calibration.py"
 _EPILOG = """\

@@ -23,7 +23,7 @@ from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer, Stats, Word
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/drafts.py"
 _EPILOG = """\

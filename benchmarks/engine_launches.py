@@ -2,9 +2,9 @@
 
 Counts are those of TensorRT-RTX 1.7's build logs for the half-precision graphs of small and B/16: ten in a tower's
 block (queries, keys and values are split by a copy each), 10 L + 8 and 10 L + 4 in all, five more with a draft head; 18
-in a pass of either decoder. With int8 a block has twelve: its products read 8 bits, and what follows them (activation,
-residual, the next quantisation) is a launch of its own. With fp8 it has nine: queries, keys and values are split by one
-kernel, and attention writes 8 bits itself; 9 L + 7 and 9 L + 4. Other versions of TensorRT may fuse differently.
+in a pass of either decoder. With 8 bits products read those, and what follows them (activation, residual, the next
+quantisation) is a launch of its own; queries, keys and values are split by one kernel. A block has ten with int8, 10 L
++ 7 and 10 L + 4, and nine with fp8, where attention writes 8 bits itself. Other versions may fuse otherwise.
 
 Shapes: N images, M memory tokens, d features, h decoder heads, T = S = 26 steps, X text tokens.
 """
@@ -38,7 +38,7 @@ def image(c: Config, images: int, precision: str) -> list[Launch]:
     return [
         stream("image.pixels", images * 3 * prod(c.image_size), passes=6, size=1),  # float32 in, half out
         linear("image.conv1", patches, 3 * prod(c.patch_size), width),
-        *([] if precision == "fp8" else [stream("image.positions", rows * width)]),  # fused with what follows there
+        *([stream("image.positions", rows * width)] if precision == "fp16" else []),  # else fused with what follows
         *tower("image", images, c.memory_tokens, width, c.image_layers, c.image_heads, precision),
         *_memory("image", rows, width, c.d, 2),
         *(_draft(c, images) if c.draft_frames else ()),
@@ -63,10 +63,9 @@ def tower(name: str, images: int, tokens: int, width: int, layers: int, heads: i
         normalize = stream(f"{name}.normalize", rows * width, passes=3, size=1)  # half in, 8 bits out
         apart = [stream(f"{name}.gelu", rows * 4 * width, passes=3, size=1)]
         product = partial(_linear_eight, precision)
+        split = stream(f"{name}.split", rows * 3 * width)
     if precision == "int8":
         apart.append(stream(f"{name}.merge", rows * width, passes=2, size=1))  # of the heads, quantised
-    if precision == "fp8":
-        split = stream(f"{name}.split", rows * 3 * width)
     block = [
         normalize,
         product(f"{name}.qkv", rows, width, 3 * width),

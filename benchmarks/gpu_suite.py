@@ -190,7 +190,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("sanitizer", 20, call("first", "sanitizer")),
         Section("warm", 60, call("kernels", "warm")),
         Section("network", 50, tests(NETWORK)),
-        Section("library", 20, tests(LIBRARY)),
+        Section("library", 60 if on_cpu else 20, tests(LIBRARY)),  # a CPU has to build it
         Section("cuda_layer", 10, tests(CUDA)),
         Section("ceilings", 12, call("ceilings", "ceilings")),
         Section("end_to_end_base16", 90, whole("base16", batches)),

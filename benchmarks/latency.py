@@ -26,7 +26,7 @@ from clip4str.core.output_files import check_output, write_json
 from clip4str.data.word_images import word_images
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import file_sha256
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 _EPILOG = """\
 examples:

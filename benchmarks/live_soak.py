@@ -25,7 +25,7 @@ from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.video.detect import Detections, Detector, open_detector
 from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader

@@ -15,7 +15,7 @@ from clip4str.core.console import run_script
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.reading import Decoding
 from clip4str.data.labelled_words import choose_sets
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/modes.py"
 _EPILOG = """\

@@ -19,7 +19,7 @@ from clip4str.core.machine_info import describe, machine_info
 from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.word_lmdb import LmdbWords
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/peers.py"
 _EPILOG = """\

@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
+from clip4str.core.batches import batches
 from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
@@ -24,7 +25,6 @@ from clip4str.data.protocol import Protocol
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.recognizer import batches
 
 PROGRAM = "benchmarks/precisions.py"
 BATCH = 16

@@ -3,7 +3,8 @@
 
 For TensorRT engines, stage by stage (engine_launches.py), or with --kernels for the one-shot program over our kernels
 (kernel_launches.py), on the devices of devices.py, which also has the model of a launch's time; with --one-launch, what
-engines gain by reading a batch in one graph (one_launch.py); with --streams, how many videos they follow and read at
+engines gain by reading a batch in one graph (one_launch.py); with --switches, that and what our kernels' switches gain
+(switches.py); with --streams, how many videos they follow and read at
 once (streams.py). gpu_suite.py prints the predictions beside what it measures.
 """
 
@@ -26,6 +27,7 @@ from clip4str.benchmarks.one_launch import one_launch_predictions, one_launch_ta
 from clip4str.benchmarks.predictions import PASSES, kernel_predictions, predictions
 from clip4str.benchmarks.roofline_chart import save_chart
 from clip4str.benchmarks.streams import stream_predictions, stream_table
+from clip4str.benchmarks.switches import switch_predictions, switch_table
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
@@ -46,6 +48,7 @@ examples:
   python benchmarks/roofline.py --kernels --networks base16 --devices h100 --batch 1 64
                                                                       our kernels; of one device, launch by launch
   python benchmarks/roofline.py --one-launch --batch 1 8 32           engines stage by stage, and in one launch
+  python benchmarks/roofline.py --switches --devices agx-orin h100    before and after, and each switch of the kernels
   python benchmarks/roofline.py --streams                             1080p streams a device can follow and read
 """
 
@@ -60,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--kernels", action="store_true", help="the one-shot program over our kernels instead of TensorRT's engines")
     add("--one-launch", action="store_true", help="TensorRT's engines stage by stage, and all of a batch in one launch")
+    add("--switches", action="store_true", help="both ways before and after, and what each switch of the kernels gains")
     add("--streams", action="store_true", help="how many 1080p streams are followed and read at once")
     add("--networks", nargs="+", default=["small", "base16"], metavar="NAME",
         help=f"of {', '.join(SIZES)}, or bundle folders (default: small base16)")  # fmt: skip
@@ -83,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.one_launch:
         report = one_launch_predictions(networks, chosen, args.batch)
         print(one_launch_table(report))
+    elif args.switches:
+        report = switch_predictions(networks, chosen, args.batch)
+        print(switch_table(report))
     elif args.kernels:
         report = kernel_predictions(networks, chosen, args.batch)
         print(kernel_table(report))
@@ -105,10 +112,10 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"--batch is 1 to {MOST_BATCH}, not {batch}")
     if not all(1 <= passes <= MOST_PASSES for passes in args.passes):
         raise UsageError(f"--passes are 1 to {MOST_PASSES}, not {args.passes[0]} and {args.passes[1]}")
-    own = [name for name in ("kernels", "one_launch", "streams") if getattr(args, name)]
+    own = [name for name in ("kernels", "one_launch", "switches", "streams") if getattr(args, name)]
     if len(own) > 1:
-        raise UsageError("--kernels, --one-launch and --streams are three reports: name one of them")
-    if own in (["kernels"], ["one_launch"]) and (args.chart or args.passes != list(PASSES)):
+        raise UsageError("--kernels, --one-launch, --switches and --streams are four reports: name one of them")
+    if own and own != ["streams"] and (args.chart or args.passes != list(PASSES)):
         name = f"--{own[0].replace('_', '-')}"
         raise UsageError(f"{name} has its own passes and no chart: leave out --passes and --chart")
     if args.streams and (args.chart or args.passes != list(PASSES) or args.batch != BATCHES):
@@ -191,8 +198,8 @@ def device_table(chosen: Mapping[str, Mapping[str, Any]]) -> str:
 def assumptions(report: dict[str, Any]) -> str:
     a = report["assumed"]
     return (
-        f"{report['status'].capitalize()}. {_reach(a)}; int8 in the towers' blocks, two launches more in each, "
-        f"or fp8, one less, where there is such; "
+        f"{report['status'].capitalize()}. {_reach(a)}; int8 in the towers' blocks, or fp8, one launch less in "
+        f"each, where there is such; "
         f"{a['visual_passes']} visual and {a['cross_passes']} cross-modal passes, one more of each to refine, text "
         f"once; host {a['host_call_us']:.0f} us a stage call and {a['host_word_us']:.0f} us a word, times the device's "
         "factor, and copies of float32 pixels over its bus; images are prepared already. Floor: the data sheet's "

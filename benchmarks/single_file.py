@@ -24,7 +24,7 @@ from clip4str.export.single_file.reader import SingleFile
 from clip4str.export.single_file.write import Options, write_graph
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/single_file.py"
 FIXED = (3, 2)

@@ -18,7 +18,7 @@ from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.training.drawing.difficult_words import Pen, Picture, draw_rows
 from clip4str.training.words import WordSampler, dictionary, read_words
 

@@ -13,12 +13,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from clip4str.benchmarks.figures import accuracy, markdown, percent
+from clip4str.core.batches import batches
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json, write_whole
 from clip4str.runtime import Recognizer
-from clip4str.runtime.recognizer import batches, default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.training.textless import unseen
 from clip4str.training.textless.crops import MADE, Crop, Maker, Textless, measuring_crops
 from clip4str.training.textless.photos import Photos

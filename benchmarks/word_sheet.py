@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     check_output(args.output, (".png",))
     from clip4str.runtime import Recognizer
-    from clip4str.runtime.recognizer import default_bundle
+    from clip4str.runtime.default_bundle import default_bundle
 
     paths = sorted(args.words.glob("*-*.jpg"))[:12]
     read = Recognizer.load(args.bundle or default_bundle()).read(paths)

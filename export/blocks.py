@@ -42,7 +42,7 @@ def linear(
     """Rows (n, in) -> rows (n, out). weight (out, in) as torch keeps it. quantization: None computes in floats, as do
     products that it does not cover."""
     if quantization is not None and bias is not None and quantization.covers(name):
-        return quantization.linear(g, x, weight, bias, name)[0]
+        return quantization.linear(g, x, weight, bias, name)
     inputs = [x, g.weight(f"{name}.weight", weight)]
     if bias is not None:
         inputs.append(g.weight(f"{name}.bias", bias))
@@ -156,12 +156,7 @@ def queries_keys_values(
 ) -> list[str]:
     projection = scaled_queries(g, name, w[f"{name}_weight"], w[f"{name}_bias"], heads)
     width = projection[0].shape[1]
-    if columns:
-        qkv = linear_columns(g, x, *projection)
-    elif quantization is not None and quantization.covers(name) and quantization.splits_attention:
-        return quantization.linear(g, x, *projection, ("query", "key", "value"))
-    else:
-        qkv = linear(g, x, *projection, quantization)
+    qkv = linear_columns(g, x, *projection) if columns else linear(g, x, *projection, quantization)
     return g.op("Split", qkv, g.integers(width, width, width), outputs=3, axis=0 if columns else 1)
 
 

@@ -93,6 +93,7 @@ class Settings:
         said = {name: str(value) for name, value in vars(self).items()}
         if self.precision in EIGHT_BITS:
             said |= {"onnxruntime": version("onnxruntime"), "cpu": "" if self.for_gpu else weight_type(cpu_flags())}
+            said |= {"form": "2"} if self.for_gpu else {}  # of what nodes.py writes: 1 may overflow float16
         else:
             del said["max_accuracy_drop"]
         for name in ("calib_data", "sample_folder"):

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.core.batches import batches
 from clip4str.core.charset_file import read_charset
 from clip4str.core.console import Parser, fail, image_size
 from clip4str.core.errors import Clip4StrError, ImageError, UsageError, first_line, one_line
@@ -23,8 +24,9 @@ from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 
 from .backends.memory_limits import ladder
+from .default_bundle import default_bundle
 from .images import IMAGE_SUFFIXES, PICTURE_BYTES, ImageLike, load_image
-from .recognizer import Recognizer, Word, batches, default_bundle
+from .recognizer import Recognizer, Word
 
 STDIN = "<stdin>"  # the name of what came through standard input
 _EPILOG = """\

@@ -5,38 +5,35 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from PIL import Image
 
+from clip4str.core.batches import batches
 from clip4str.core.bpe import BytePairTokenizer
 from clip4str.core.calibration import calibrated
 from clip4str.core.caption_cache import CaptionCache
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, ImageError, NonFiniteError, UsageError
-from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding, Reading, Stats, check_finite
 from clip4str.core.text import chosen_charset, first_end
 
 from .backends import open_backend, open_checkpoint
 from .backends.contract import Backend, Options
 from .bundle import Bundle
+from .default_bundle import default_bundle
 from .frames import FrameReader
 from .images import TAKEN, ImageLike, is_file_like, prepare
 from .loading import Loading
 from .what_is import is_checkpoint_file
 from .word import Word, hint_of
-
-T = TypeVar("T")
-
-BUNDLE_VARIABLE = "CLIP4STR_BUNDLE"
 
 
 class Recognizer(FrameReader):
@@ -309,28 +306,3 @@ def _sizes(batch_sizes: Any, most: int) -> set[int]:
         if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= int(size) <= most:
             raise UsageError(f"batches to warm up for are of 1 to {most} images, not {size!r}")
     return {int(size) for size in sizes}
-
-
-def default_bundle() -> Path:
-    """$CLIP4STR_BUNDLE, else the bundle built last under ./bundles, else the packaged one."""
-    named = os.environ.get(BUNDLE_VARIABLE)
-    if named:
-        return Path(named)
-    built = sorted(
-        # a hidden folder is a build in progress
-        (p for p in Path("bundles").glob("*/manifest.json") if not p.parent.name.startswith(".")),
-        key=lambda p: p.stat().st_mtime,
-    )
-    return built[-1].parent if built else PACKAGED
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size`, in order."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clip4str.core.batches import batches
 from clip4str.core.console import Parser
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import DataError, ImageError, UsageError
@@ -40,7 +41,6 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.model.draft import DraftHead, frames_per_column
 from clip4str.runtime.images import load_image, prepare
 from clip4str.runtime.read_command import IMAGE_SUFFIXES
-from clip4str.runtime.recognizer import batches
 
 FLAG = "--draft-head"
 HELD_OUT = 0.1  # share of the crops that nothing is learned from

@@ -5,6 +5,8 @@ same interface on a CPU, so that everything else runs, and is tested, without a 
 from __future__ import annotations
 
 import gc
+import importlib
+import importlib.util
 import statistics
 import subprocess
 import time
@@ -152,7 +154,10 @@ class StandIn(Gpu):
         return 0.0
 
     def info(self) -> dict[str, Any]:
-        return {"name": "dry run on a CPU", "multiprocessors": 1, "torch": torch.__version__}
+        found: dict[str, Any] = {"name": "dry run on a CPU", "multiprocessors": 1, "torch": torch.__version__}
+        if importlib.util.find_spec("triton") is not None:
+            found["triton"] = importlib.import_module("triton").__version__
+        return found
 
     def sync(self) -> None:
         pass

@@ -18,7 +18,7 @@ from clip4str.benchmarks.gpu.device import Gpu
 from clip4str.benchmarks.gpu.kernels import cases_of
 from clip4str.benchmarks.gpu.supervisor import Reporter
 
-OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "thumbnail", "collapse")
+OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "resize", "thumbnail", "collapse")
 LIMIT = 1e-2  # ||kernel - reference|| / ||reference|| in half precision
 LIMIT_WHOLE = 0.05  # share of whole numbers that differ: a pass of random weights has positions that are all but a tie
 WORDS = (1, 3)

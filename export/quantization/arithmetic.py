@@ -2,7 +2,7 @@
 
 value = scale x (number - zero point). Weights: one scale for each output, symmetric. Activations: one scale for the
 tensor. CPUs have integers, uint8 with a zero point for activations; GPUs symmetric int8, or E4M3: floating point, four
-bits of exponent and three of mantissa, 448 the largest and no infinity (ONNX's float8e4m3fn). There an output's scale
+bits of exponent and three of mantissa, 448 the largest and no infinity (ONNX's float8e4m3fn). On GPUs an output's scale
 is one of the whole tensor times a factor of its own: see nodes.py.
 """
 
@@ -68,25 +68,20 @@ class Scale(NamedTuple):
     numbers: Numbers
 
 
-def quantised_weights(
-    weight: np.ndarray, float_dtype: type[np.floating] = np.float32, least: np.ndarray | float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """(out, in) -> int8 integers (out, in), scales (out,) of `float_dtype`, none below `least`, (out,).
-
-    Integers are rounded by the scales as stored: rounding those to half costs nothing then.
-    """
+def quantised_weights(weight: np.ndarray, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """(out, in) -> int8 integers (out, in), scales (out,) float32, none below `least`, (out,)."""
     exact = np.abs(weight).max(axis=1) / S8.most
-    scales = np.maximum(np.maximum(exact, least), _LEAST[float_dtype]).astype(float_dtype)
-    return S8.rounded(weight / scales.astype(np.float32)[:, None]), scales
+    scales = np.maximum(np.maximum(exact, least), _LEAST[np.float32]).astype(np.float32)
+    return S8.rounded(weight / scales[:, None]), scales
 
 
-def e4m3_weights(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(out, in) -> E4M3 numbers (out, in), a scale (), and what it is multiplied by for each output (out,), from 1/64
-    to 1; these two in half precision, and numbers are rounded by them as they are."""
+def factored_weights(weight: np.ndarray, numbers: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(out, in) -> S8 or E4M3 numbers (out, in), a scale (), and what it is multiplied by for each output (out,), from
+    1/64 to 1; these two in half precision, and numbers are rounded by them as they are."""
     peaks = np.abs(weight).max(axis=1)
-    scale = np.array(max(peaks.max() / E4M3.most, _LEAST[np.float16]), np.float16)
-    factors = np.clip(peaks / (float(scale) * E4M3.most), _LEAST_FACTOR, 1).astype(np.float16)
-    return E4M3.rounded(weight / (scale.astype(np.float32) * factors.astype(np.float32))[:, None]), scale, factors
+    scale = np.array(max(peaks.max() / numbers.most, _LEAST[np.float16]), np.float16)
+    factors = np.clip(peaks / (float(scale) * numbers.most), _LEAST_FACTOR, 1).astype(np.float16)
+    return numbers.rounded(weight / (scale.astype(np.float32) * factors.astype(np.float32))[:, None]), scale, factors
 
 
 def activation_scale(range_: Range, numbers: Numbers, float_dtype: type[np.floating] = np.float32) -> Scale:

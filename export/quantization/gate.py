@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clip4str.core.batches import batches
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import NonFiniteError, ParityError
 from clip4str.core.progress import Progress
@@ -26,7 +27,6 @@ from clip4str.model.clip4str import Clip4Str
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import STAGES, Bundle, Manifest
 from clip4str.runtime.images import prepare
-from clip4str.runtime.recognizer import batches
 
 BATCH = 16
 TRUSTED = 50.0  # percent: what the float32 network must read as labelled, or the labels say nothing of accuracy

@@ -5,14 +5,12 @@ a DequantizeLinear of its own; with a float bias, or as MatMul and Add, it compu
 as long. TensorRT knows no int32 to dequantise: there the bias stays a float. Of the dynamic form ONNX Runtime makes
 DynamicQuantizeMatMul.
 
-A Gemm of integers whose rows are split afterwards TensorRT cuts in three itself, and then computes in half, from
-weights that it dequantises at every run. So queries, keys and values are three products there; it joins them, in
-integers. In E4M3 they are one, which TensorRT-RTX 1.7 keeps, for Ada and Blackwell, and splits in one kernel.
-
-E4M3 weights whose DequantizeLinear has a scale for each output that compiler multiplies unscaled, writes the sums in
-half precision, and scales them in the next kernel: 448 x 448 alone is beyond 65504. One scale of the whole tensor goes
-into the product, where sums are float32. So that one is DequantizeLinear's, and what outputs are smaller by follows the
-product, with the bias: the same kernels, and no sum is larger than those of the largest output.
+Weights whose DequantizeLinear has a scale for each output TensorRT-RTX 1.7 multiplies unscaled, writes the sums in half
+precision, and scales them in the next kernel: five products of 127 x 127, and 448 x 448 alone, are beyond 65504. One
+scale of the whole tensor goes into the product, where sums are int32 or float32. So on GPUs that one is
+DequantizeLinear's, and what outputs are smaller by follows the product, with the bias: the same kernels, and no sum is
+larger than those of the largest output. Queries, keys and values are one product then, which that compiler keeps, and
+splits in one kernel; with a scale for each output it cuts it in three, in half, from weights dequantised at every run.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import numpy as np
 from onnx import TensorProto
 
 from clip4str.export.graph import Graph, last
-from clip4str.export.quantization.arithmetic import E4M3, Scale, e4m3_weights, quantised_weights
+from clip4str.export.quantization.arithmetic import Numbers, Scale, factored_weights, quantised_weights
 
 
 def static_input(g: Graph, x: str, name: str, scale: Scale) -> str:
@@ -34,29 +32,22 @@ def static_input(g: Graph, x: str, name: str, scale: Scale) -> str:
     return g.op("DequantizeLinear", g.op("QuantizeLinear", x, *place, **saturate), *place)
 
 
-def static_linear(
-    g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str, scale: Scale, weights: str, float_bias: bool
-) -> str:
-    """Rows (n, in) from static_input -> rows (n, out). scale: of the rows. weights: "s8" or "u8"."""
-    floats = np.float16 if g.float_type == TensorProto.FLOAT16 else np.float32
+def static_linear(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str, scale: Scale, weights: str) -> str:
+    """Rows (n, in) from static_input -> rows (n, out), for a CPU. scale: of the rows. weights: "s8" or "u8"."""
     # A bias is an integer of step scale x weight's scale: rows of next to no weight must leave it room in 32 bits.
-    least = 0.0 if float_bias else np.abs(bias) / (2.0**30 * float(scale.scale))
-    integers, scales = quantised_weights(weight, floats, least)
+    integers, scales = quantised_weights(weight, np.abs(bias) / (2.0**30 * float(scale.scale)))
     w = g.op("DequantizeLinear", *_weights(g, integers, scales, name, weights), axis=0)
-    if float_bias:
-        b = g.weight(f"{name}.bias", bias)
-    else:
-        steps = scales * scale.scale
-        b = g.constant(f"{name}.bias", np.rint(bias / steps).astype(np.int32))
-        b = g.op("DequantizeLinear", b, g.constant(f"{name}.bias_scale", steps), axis=0)
+    steps = scales * scale.scale
+    b = g.constant(f"{name}.bias", np.rint(bias / steps).astype(np.int32))
+    b = g.op("DequantizeLinear", b, g.constant(f"{name}.bias_scale", steps), axis=0)
     return g.op("Gemm", x, w, b, name=last(name), transB=1)
 
 
-def e4m3_linear(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str) -> str:
-    """Rows (n, in) from static_input -> rows (n, out), in E4M3."""
-    numbers, scale, factors = e4m3_weights(weight)
-    place = (g.constant(f"{name}.weight_scale", scale), g.constant(f"{name}.weight_zero", np.zeros((), E4M3.dtype)))
-    w = g.op("DequantizeLinear", g.constant(f"{name}.weight", numbers), *place)
+def factored_linear(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str, numbers: Numbers) -> str:
+    """Rows (n, in) from static_input -> rows (n, out), for a GPU."""
+    stored, scale, factors = factored_weights(weight, numbers)
+    place = (g.constant(f"{name}.weight_scale", scale), g.constant(f"{name}.weight_zero", np.zeros((), numbers.dtype)))
+    w = g.op("DequantizeLinear", g.constant(f"{name}.weight", stored), *place)
     y = g.op("Mul", g.op("Gemm", x, w, name=last(name), transB=1), g.constant(f"{name}.weight_factors", factors))
     return g.op("Add", y, g.weight(f"{name}.bias", bias))
 

@@ -8,7 +8,7 @@ attention or an MLP: `image.3.attn`, `text.0.mlp`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,11 +57,6 @@ class Quantization:
         return "fp8" if self.weights == "e4m3" else "int8"
 
     @property
-    def splits_attention(self) -> bool:
-        """Are queries, keys and values three products? See nodes.py."""
-        return self.target == "gpu" and not self.activations.floating
-
-    @property
     def precision(self) -> str:
         """Of everything that is not quantised."""
         return "fp16" if self.target == "gpu" else "fp32"
@@ -78,23 +73,16 @@ class Quantization:
         """Is anything of it quantised?"""
         return any(unit_of(product).startswith(f"{tower}.") for product in self.ranges if self.covers(product))
 
-    def linear(
-        self, g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, product: str, parts: Sequence[str] = ()
-    ) -> list[str]:
-        """Rows (n, in) -> rows (n, out), in eight bits. weight (out, in), smoothed already.
-
-        parts: names, for as many equal parts of `out`, each computed on its own; otherwise the list has one value.
-        """
+    def linear(self, g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, product: str) -> str:
+        """Rows (n, in) -> rows (n, out), in eight bits. weight (out, in), smoothed already."""
         if self.scheme == "dynamic":
-            return [nodes.dynamic_linear(g, x, weight, bias, product, self.weights)]
-        floats, on_gpu = np.float16 if self.precision == "fp16" else np.float32, self.target == "gpu"
+            return nodes.dynamic_linear(g, x, weight, bias, product, self.weights)
+        floats = np.float16 if self.precision == "fp16" else np.float32
         scale = activation_scale(self.ranges[product], self.activations, floats)
         x = nodes.static_input(g, x, product, scale)
-        if self.activations.floating:
-            return [nodes.e4m3_linear(g, x, weight, bias, product)]
-        names = [f"{product}.{part}" for part in parts] or [product]
-        pieces = zip(names, np.split(weight, len(names)), np.split(bias, len(names)))
-        return [nodes.static_linear(g, x, w, b, name, scale, self.weights, on_gpu) for name, w, b in pieces]
+        if self.target == "gpu":
+            return nodes.factored_linear(g, x, weight, bias, product, self.activations)
+        return nodes.static_linear(g, x, weight, bias, product, scale, self.weights)
 
     def folded(self, w: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A network's weights with the smoothing of quantised products in them; in float32 it computes the same."""

@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from clip4str.export.quantization.arithmetic import Numbers, Range, activation_scale, e4m3_weights, quantised_weights
+from clip4str.export.quantization.arithmetic import (
+    Numbers,
+    Range,
+    activation_scale,
+    factored_weights,
+    quantised_weights,
+)
 from clip4str.export.quantization.plan import Quantization, parameters_of
 from clip4str.model.clip4str import Clip4Str
 
@@ -79,12 +85,12 @@ class Emulate(_Instead):
         if (factors := self.plan.folds.get(product)) is not None:
             x, w = x / torch.from_numpy(factors), w * factors
         floats, activations = np.float16 if self.plan.precision == "fp16" else np.float32, self.plan.activations
-        if activations.floating:
-            numbers, scale, factors = e4m3_weights(w)
+        if self.plan.target == "gpu":
+            numbers, scale, factors = factored_weights(w, activations)
             scales = scale.astype(np.float32) * factors.astype(np.float32)
         else:
-            numbers, scales = quantised_weights(w, floats)
-        rounded = torch.from_numpy(numbers.astype(np.float32) * scales.astype(np.float32)[:, None])
+            numbers, scales = quantised_weights(w)
+        rounded = torch.from_numpy(numbers.astype(np.float32) * scales[:, None])
         return F.linear(fake_quantised(x, self.plan.ranges[product], activations, floats), rounded, bias)
 
 

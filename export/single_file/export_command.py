@@ -16,7 +16,7 @@ from clip4str.core.reading import Decoding
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
 from .check import check_file

@@ -71,21 +71,13 @@ def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tup
 def split_configuration(
     rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
 ) -> LinearConfig | None:
-    """Tiles whose K several programs share, or None where that should take longer than `configuration`'s.
-
-    In microseconds of an H100: the model there, and for the parts 1.5 for a round through the L2 cache (write, count,
-    read) and the last program's reading of the others' float32 sums at 110 GB/s.
-    """
-    multiprocessors = MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+    """Tiles whose K several programs share, or None where that should take longer than `configuration`'s."""
     whole = configuration(rows, K, F, dtype, capability)
     if rows <= 16 or dtype == torch.float32:
         return None
 
     def time(config: LinearConfig) -> float:
-        area, parts = config.block_m * config.block_f, config.parts
-        rounds = -(-config.tiles(rows, F) * parts // multiprocessors)
-        loop = 2 * K / parts * max(config.block_m + config.block_f, area / 54) / 110e3
-        return rounds * loop + (1.5 + parts * 4 * area / 110e3 if parts > 1 else 0.0)
+        return predicted_us(config, rows, K, F, capability)
 
     found = [
         replace(fitted, parts=parts, defer=False)
@@ -97,6 +89,16 @@ def split_configuration(
     ]
     best = min(found, key=time, default=whole)
     return best if time(best) < time(whole) else None
+
+
+def predicted_us(config: LinearConfig, rows: int, K: int, F: int, capability: tuple[int, int] = (9, 0)) -> float:
+    """Microseconds of an H100: the model of `configuration`, and for parts of K 1.5 for a round through the L2 cache
+    (write, count, read) and the last program's reading of the others' float32 sums at 110 GB/s."""
+    multiprocessors = MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+    area, parts = config.block_m * config.block_f, config.parts
+    rounds = -(-config.tiles(rows, F) * parts // multiprocessors)
+    loop = 2 * K / parts * max(config.block_m + config.block_f, area / 54) / 110e3
+    return rounds * loop + (1.5 + parts * 4 * area / 110e3 if parts > 1 else 0.0)
 
 
 def candidates(

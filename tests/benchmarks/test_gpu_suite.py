@@ -75,12 +75,13 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
     results = dry_run.results
     assert {s["state"] for s in results["sections"].values()} == {"done"}, dry_run.done.stdout
     assert not results["failures"] and not results["skipped"] and dry_run.done.returncode == 0
+    assert results["environment"]["triton"] in dry_run.done.stdout, "versions stand beside every figure"
     assert list(results["sections"]) == [s for s in results["sections"] if s not in NEED_MORE]
     assert len(results["sections"]) == 15 and results["ceilings"]["copy_gbs"] > 0
     assert sorted(p.suffix for p in dry_run.path.parent.iterdir()) == [".json", ".txt"]
     assert dry_run.path.with_suffix(".txt").read_text() == summary(results) + "\n"
-    assert set(results["first"]) == {"linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "thumbnail",
-                                     "collapse"}  # fmt: skip
+    assert set(results["first"]) == {"linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "resize",
+                                     "thumbnail", "collapse"}  # fmt: skip
     assert results["sanitizer"]["exit_code"] == 0 and results["sanitizer"]["last"][0].startswith("3 words: ")
     for batch in ("batch 1", "batch 2"):
         assert results["timeline"][batch]["busy_us"] > 0 and results["timeline"][batch]["kernels"]

@@ -91,7 +91,7 @@ def test_the_script_prints_and_writes_them(tmp_path, model, monkeypatch, capsys)
     assert [row["device"] for row in rows] == ["l4", "thor"]
     assert f"| {rows[0]['streams']} |" in " ".join(capsys.readouterr().out.split())
     for wrong in (["--kernels"], ["--batch", "4"], ["--passes", "9", "2"], ["--chart", "x.png"]):
-        with pytest.raises(UsageError, match=r"--streams has its own batches and passes|three reports: name one"):
+        with pytest.raises(UsageError, match=r"--streams has its own batches and passes|four reports: name one"):
             roofline.main(["--streams", *wrong])
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from clip4str.core.errors import UsageError
 from clip4str.export import build_engine
+from clip4str.export.build_options import build_parser
 from clip4str.export.engines import EngineOptions, trtexec_commands
 from clip4str.runtime.bundle import STAGES, Bundle
 
@@ -117,7 +118,7 @@ def test_no_tensorrt_is_needed(half_bundle):
 def test_the_command_that_rebuilds_asks_for_the_same(options):
     program, verb, *words = shlex.split(options.command("my bundle"))
     assert (program, verb) == ("clip4str", "build")
-    parsed = build_engine._parser().parse_args(words)
+    parsed = build_parser().parse_args(words)
     assert parsed.checkpoint == "my bundle" and parsed.target == options.target
     again = build_engine._engine_options(parsed, parsed.target)
     assert replace(again, opt_batch=again.profile["opt"]) == replace(options, opt_batch=options.profile["opt"])

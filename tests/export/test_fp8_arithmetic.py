@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip4str.export.quantization.arithmetic import E4M3, Range, activation_scale, e4m3_weights
+from clip4str.export.quantization.arithmetic import E4M3, Range, activation_scale, factored_weights
 from clip4str.export.quantization.products import fake_quantised
 
 
@@ -63,7 +63,7 @@ def test_the_emulation_is_the_rounding_and_saturates(values):
 def test_weights_keep_their_three_bits_at_every_output(spread):
     random = np.random.default_rng(1)
     weight = (0.03 * random.standard_normal((64, 96)) * np.exp(random.normal(0, spread, (64, 1)))).astype(np.float32)
-    numbers, scale, factors = e4m3_weights(weight)
+    numbers, scale, factors = factored_weights(weight, E4M3)
     assert scale.dtype == np.float16 and scale.shape == () and factors.shape == (64,)
     assert factors.dtype == np.float16 and 0.99 < factors.max() <= 1 and factors.min() >= 2**-6
     found = numbers.astype(np.float64) * float(scale) * factors.astype(np.float64)[:, None]
@@ -75,5 +75,5 @@ def test_weights_keep_their_three_bits_at_every_output(spread):
 
 
 def test_outputs_of_nothing_stay_nothing():
-    numbers, scale, factors = e4m3_weights(np.zeros((3, 8), np.float32))
+    numbers, scale, factors = factored_weights(np.zeros((3, 8), np.float32), E4M3)
     assert scale > 0 and not numbers.astype(np.float32).any() and np.isfinite(factors).all()

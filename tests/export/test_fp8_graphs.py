@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 
 import ml_dtypes
@@ -70,7 +69,7 @@ def one_product(path, weight, bias, range_):
     plan = Quantization(target="gpu", weights="e4m3", ranges={NAME: range_})
     g = Graph("one", plan.precision, plan.opset)
     x = g.input("x", TensorProto.FLOAT, ("n", weight.shape[1]))
-    g.output(g.float32(plan.linear(g, x, weight, bias, NAME)[0]), "y", TensorProto.FLOAT, ("n", weight.shape[0]))
+    g.output(g.float32(plan.linear(g, x, weight, bias, NAME)), "y", TensorProto.FLOAT, ("n", weight.shape[0]))
     g.save(path, {}, "")
     return g
 
@@ -117,21 +116,6 @@ def test_stages_are_near_the_float32_ones_and_nearer_to_their_emulation(network,
             emulated = stage_outputs(network, stage, inputs)
     assert 1e-3 < float((got - exact).norm() / exact.norm()) < 0.12
     assert float((got - emulated).norm()) < 0.75 * float((got - exact).norm())  # half moves what it rounds
-
-
-@pytest.mark.parametrize("capability", ["SM89", "SM120"])
-def test_tensorrt_scales_within_the_product(arrays, tmp_path, capability):
-    """Both scales are one number of the product, whose sums are float32. Unscaled sums would be infinite in its
-    half-precision result, which no test without a GPU would see: 448 x 448 is too much already."""
-    trt = pytest.importorskip("tensorrt_rtx")
-    _, weight, bias = arrays
-    g = one_product(tmp_path / "one.onnx", weight, bias, Range(-4.0, 3.0))
-    plan, layers = compiled(trt, tmp_path / "one.onnx", capability)
-    (product,) = [layer for layer in facts_of(layers).layers if layer.is_product]
-    assert product.product_type == "FP8" and product.outputs[0].type == "Half"
-    both = float(g.weights[f"{NAME}.input_scale"]) * float(g.weights[f"{NAME}.weight_scale"])
-    assert struct.pack("<f", both) in plan
-    assert 448 * 448 > 65504 > both * 448 * 448 * INPUT
 
 
 @pytest.mark.parametrize("capability", ["SM89", "SM120"])

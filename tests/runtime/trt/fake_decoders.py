@@ -9,6 +9,7 @@ from dataclasses import fields
 import fake_kernels
 import numpy as np
 import torch
+from answers import answered
 from fake_kernels import area
 
 from clip4str.kernels import loader
@@ -75,12 +76,16 @@ def install(monkeypatch, gpu, open_error=None, pass_error=None, without=(), spoi
 
             def run():
                 tables = TokenizerTables(
-                    torch.from_numpy(area(gpu, characters, (characters_count,), np.int32).copy()),
-                    torch.from_numpy(area(gpu, pairs, (2, 1 << pairs_bits), np.int64).copy()),
+                    torch.from_numpy(area(gpu, characters, (characters_count,), np.int32)),
+                    torch.from_numpy(area(gpu, pairs, (2, 1 << pairs_bits), np.int64)),
                     start, end, CONTEXT,
                 )  # fmt: skip
-                words = torch.from_numpy(area(gpu, ids, (n, T), np.int32).copy())
-                self._store("tokenize", out, tokenize(tables, words))
+                words = area(gpu, ids, (n, T), np.int32)
+                given = {"words": words, "characters": tables.characters.numpy(), "pairs": tables.pairs.numpy()}
+                answer = answered(
+                    ("tokenize", start, end), given, lambda: tokenize(tables, torch.from_numpy(words.copy()))
+                )
+                self._store("tokenize", out, answer)
 
             gpu.send(stream, run, "tokenize")
 
@@ -110,20 +115,23 @@ def compute(gpu, d, mode, memories, workspace, n, at):
         "query_bias": (width,), "out_weight": (width, width), "out_bias": (width,), "up_weight": (F, width),
         "up_bias": (F,), "down_weight": (width, F), "down_bias": (width,), "head_weight": (C, width), "head_bias": (C,),
     }  # fmt: skip
-
-    def tensor(*where):
-        return torch.from_numpy(area(gpu, *where).copy())
-
-    weights = DecoderWeights(
-        **{k: tensor(d[k], shape, np.float32 if k in FLOAT32 else np.float16) for k, shape in shapes.items()}
-    )
-    kvs = [tensor(address, (n, 2, h, length, width // h), np.float16) for address, length in memories]
+    found = {k: area(gpu, d[k], shape, np.float32 if k in FLOAT32 else np.float16) for k, shape in shapes.items()}
+    for i, (address, length) in enumerate(memories):
+        found[f"memory {i}"] = area(gpu, address, (n, 2, h, length, width // h), np.float16)
     assert (mode == "cloze") == bool(at["keep"]) and (mode == "start") == (not at["ids"])
-    ids = tensor(at["ids"], (n, T), np.int32) if at["ids"] else None
-    keep = tensor(at["keep"], (n,), np.int32) if at["keep"] else None
-    limit = tensor(at["limit"], (n,), np.int32)
+    found["ids"] = area(gpu, at["ids"], (n, T), np.int32) if at["ids"] else None
+    found["keep"] = area(gpu, at["keep"], (n,), np.int32) if at["keep"] else None
+    found["limit"] = area(gpu, at["limit"], (n,), np.int32)
     assert at["out_ids"] != at["ids"]
-    out = decode_pass(weights, ids, *kvs, mode=mode, keep=keep, limit=limit, logits=True)
+
+    def run():
+        given = {k: None if array is None else torch.from_numpy(array.copy()) for k, array in found.items()}
+        kvs = [given[f"memory {i}"] for i in range(len(memories))]
+        weights = DecoderWeights(**{name: given[name] for name in shapes})
+        how = {"mode": mode, "keep": given["keep"], "limit": given["limit"], "logits": True}
+        return decode_pass(weights, given["ids"], *kvs, **how)
+
+    out = answered(("decode_pass", mode), found, run)
     area(gpu, at["out_ids"], (n, T), np.int32)[:] = out.ids.numpy()
     area(gpu, at["probs"], (n, T), np.float32)[:] = out.probs.numpy()
     area(gpu, at["last"], (n,), np.int32)[:] = out.last.numpy()

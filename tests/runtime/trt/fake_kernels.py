@@ -4,6 +4,7 @@ in the interpreter."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -91,7 +92,7 @@ def install(monkeypatch, gpu, error=None, implementation="reference", beside=Non
 
 
 def area(gpu, address, shape, dtype):
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     return gpu.view(address, size).view(dtype).reshape(shape)
 
 

@@ -3,7 +3,9 @@ ours; nothing lost, and the next read is right."""
 
 from __future__ import annotations
 
+import traceback
 import warnings
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ from fake_decoders import add_kernels, install, packed_decoders
 from fake_gpu import FakeCuda
 from trt_rig import driver_of, forgive, life
 
+from clip4str.core.caption_tables import caption_tables
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, NonFiniteError, ShapeError, UsageError
 from clip4str.core.reading import Decoding
 from clip4str.core.text import Charset
 from clip4str.runtime.backends import fixed_passes
 from clip4str.runtime.backends.fixed_passes import Passes
+from clip4str.runtime.backends.trt import one_launch
 from clip4str.runtime.backends.trt.one_launch import OTHERWISE, VARIABLE
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cuda import CudaContextLost
@@ -56,23 +60,56 @@ def want(made, images, monkeypatch):
     return found
 
 
+@pytest.fixture
+def same_tables(monkeypatch):
+    """The tokeniser's are made once, not at every load."""
+    kept = {}
+
+    def tables(tokenizer, charset):
+        key = tokenizer, charset.characters, charset.test
+        if key not in kept:
+            kept[key] = caption_tables(tokenizer, charset)
+        return kept[key]
+
+    monkeypatch.setattr(one_launch, "caption_tables", tables)
+
+
+def places_of(gpu, monkeypatch, run):
+    """Where the runtime's code makes the calls of run(): {(call, lines of the stack): numbers of its kind}"""
+    places, called, before = defaultdict(list), gpu.called, dict(gpu.calls)
+
+    def noted(name, detail=None):
+        stack = (frame for frame, _ in traceback.walk_stack(None))
+        lines = tuple((f.f_code, f.f_lineno) for f in stack if f.f_globals["__name__"].startswith("clip4str.runtime."))
+        places[name, lines].append(gpu.calls[name] + 1 - before.get(name, 0))
+        return called(name, detail)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "called", noted)
+        run()
+    return places
+
+
+@pytest.mark.parametrize("which", ["each place", pytest.param("all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("error, least", [("CUDA_ERROR_OUT_OF_MEMORY", 3), ("CUDA_ERROR_INVALID_VALUE", 50)])
-def test_every_call_may_fail(made, images, want, quick_collections, monkeypatch, error, least):
-    """least: errors that are reported at all; the others only cost a graph, or a smaller batch."""
+def test_every_call_may_fail(made, images, want, quick_collections, same_tables, monkeypatch, error, least, which):
+    """which: the first call of each kind from each place in the code, or all of them. least: errors that are reported
+    at all; the others only cost a graph, or a smaller batch."""
     monkeypatch.setattr(fixed_passes, "FIRST", Passes(2, 1))  # so that words are resumed
     r, folder = made(profile={"min": 1, "opt": 2, "max": 2})
     bundle = Bundle.open(folder)
-    life(r, bundle, images[:N])
+    places = places_of(r.gpu, monkeypatch, lambda: life(r, bundle, images[:N]))
     r.check_empty()
     counts, failed = dict(r.gpu.calls), 0
+    assert {call for call, _ in places} == counts.keys() and sum(map(len, places.values())) == sum(counts.values())
     assert all(counts[call] for call in (*SENT, *GIVES_BACK, "begin_capture", "end_capture", "launch", "synchronise"))
-    for call, count in counts.items():
-        for number in range(1, count + 1):
+    for (call, _), numbers in places.items():
+        for number in numbers if which == "all" else numbers[:1]:
             r.gpu.fail(call, number, error)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)
                 ids, raised = life(r, bundle, images[:N])
-            r.gpu.faults.clear()
+            assert not r.gpu.faults, "the call was made, and failed"
             assert ids is None or np.array_equal(ids, want[:N]), (call, number)
             forgive(r, call) if call in GIVES_BACK else r.check_empty()
             failed += raised is not None

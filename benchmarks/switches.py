@@ -1,0 +1,144 @@
+"""What the switches of kernels/options.py should gain, and what the whole GPU path has gained, predicted: one batch by
+engines stage by stage and in one launch (one_launch.py), and by our kernels in one graph with torch, as it was, as it
+is shipped, and with each switch turned on.
+
+The shares, savings and conditions are those of kernels/NOTES.md, estimated for an H100 and used for every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from clip4str.benchmarks import kernel_launches
+from clip4str.benchmarks.devices import MATRIX_SHARE, Device
+from clip4str.benchmarks.figures import digits, markdown
+from clip4str.benchmarks.launches import Launch, stream
+from clip4str.benchmarks.one_launch import predict_one_launch
+from clip4str.benchmarks.predictions import CONFIRM, GRAPH_US
+from clip4str.kernels.linear.config import MANY_ROWS, SPLIT_ROWS, configuration, predicted_us, split_configuration
+from clip4str.kernels.options import NAMES, Options
+from clip4str.model import Config
+from clip4str.runtime.backends.fixed_passes import DRAFTED, FIRST
+
+# Of the rate of a large matrix product, by more than MANY_ROWS rows: cuBLAS's, and our tiles as they are and switched.
+LIBRARY = MATRIX_SHARE
+OURS, THREE_STAGES, WIDE_TILES = 0.45, 0.52, 0.50
+LAUNCH_SAVED = 0.5  # of a launch that begins while the one ahead still runs: 0.8 of 1.6 us
+DEPENDENT = ("Thor", "H100", "H200")  # compute capability 9.0 and newer
+TWO_PROGRAMS = ("H100", "H200")  # whose multiprocessors hold two programs with three loads in flight
+BEFORE = Options(library_residual=False)
+ALL = Options(dependent_launch=True, split_k=True, three_stages=True, fork=True)  # wide_tiles is against three_stages
+
+
+def switch_predictions(
+    networks: Mapping[str, Config], chosen: Mapping[str, Device], batches: Sequence[int]
+) -> dict[str, Any]:
+    """The report. Times in microseconds."""
+    return {
+        "status": CONFIRM,
+        "assumed": {"library": LIBRARY, "ours": OURS, "three_stages": THREE_STAGES, "wide_tiles": WIDE_TILES,
+                    "launch_saved": LAUNCH_SAVED},
+        "devices": {name: asdict(device) for name, device in chosen.items()},
+        "rows": [
+            {"network": name, "batch": batch, "device": key, **_predict(device, config, batch)}
+            for name, config in networks.items()
+            for batch in dict.fromkeys(batches)
+            for key, device in chosen.items()
+        ],
+    }  # fmt: skip
+
+
+def _predict(device: Device, config: Config, batch: int) -> dict[str, Any]:
+    engines = predict_one_launch(device, config, batch)
+    turned = {name: replace(Options(), **{name: True}) for name in NAMES if not getattr(Options(), name)}
+    return {
+        "engines_us": engines["engines_us"],
+        "one_us": engines["one_us"],
+        "before_us": graph_us(device, config, batch, BEFORE),
+        "shipped_us": graph_us(device, config, batch, Options()),
+        "turned_us": {name: graph_us(device, config, batch, options) for name, options in turned.items()},
+        "all_us": graph_us(device, config, batch, ALL),
+    }
+
+
+def graph_us(device: Device, config: Config, batch: int, options: Options) -> float:
+    """One batch through our kernels in one graph, as predictions.predict_program, but with our own tiles' rate where
+    rows are many."""
+    parts = [_rated(device, config, batch, options, part) for part in kernel_launches.program(config, batch)]
+    total = sum(part.count * device.us(part) for part in parts) + device.host * GRAPH_US
+    if options.dependent_launch and _is(device, DEPENDENT):
+        passes = DRAFTED if config.draft_frames else FIRST
+        behind_ours = 6 * (passes.visual + passes.cross + 2) + 3 * (config.image_layers + config.text_layers)
+        total -= behind_ours * LAUNCH_SAVED * device.launch_us
+    if options.split_k and _is(device, TWO_PROGRAMS):  # whose model split_configuration has
+        total -= _split_saves(config, batch)
+    if options.fork:
+        branch = [*kernel_launches.decode_pass(config, batch, 0), stream("tokens", batch * config.steps, size=4)]
+        hidden = sum(part.count * device.us(part) for part in branch) * (
+            1 if batch * config.steps <= SPLIT_ROWS else 0.5
+        )
+        total -= max(0.0, hidden - device.launch_us)
+    return total
+
+
+def _rated(device: Device, config: Config, batch: int, options: Options, part: Launch) -> Launch:
+    """With the rate of the kernel that computes it."""
+    tower, _, product = part.name.partition(".")
+    rows = batch * {"image": config.memory_tokens, "text": config.context, "decode": config.steps}.get(tower, 0)
+    residual = product in ("out", "down")
+    if rows <= MANY_ROWS or not (residual or product == "up") or (residual and options.library_residual):
+        return part
+    share = OURS
+    if options.wide_tiles:
+        share = WIDE_TILES
+    elif options.three_stages and _is(device, TWO_PROGRAMS):
+        share = THREE_STAGES
+    return replace(part, cuts=tuple(replace(cut, flops=cut.flops * LIBRARY / share) for cut in part.cuts))
+
+
+def _split_saves(config: Config, batch: int) -> float:
+    """By the towers' `down`, where K is split."""
+    saved = 0.0
+    for layers, tokens, width in (
+        (config.image_layers, config.memory_tokens, config.image_width),
+        (config.text_layers, config.context, config.text_width),
+    ):
+        shape = batch * tokens, 4 * width, width
+        if shape[0] <= SPLIT_ROWS and (split := split_configuration(*shape, torch.float16)) is not None:
+            whole = configuration(*shape, torch.float16)
+            saved += layers * (predicted_us(whole, *shape) - predicted_us(split, *shape))
+    return saved
+
+
+def _is(device: Device, names: Sequence[str]) -> bool:
+    return any(name in device.name for name in names)
+
+
+def switch_table(report: Mapping[str, Any]) -> str:
+    """Markdown: a row for every network, batch and device; of a switch, what of the time as shipped is left."""
+    a, rows = report["assumed"], report["rows"]
+    switches = list(rows[0]["turned_us"])
+    lines = [
+        [row["network"], report["devices"][row["device"]]["name"], row["batch"],
+         *(digits(row[key] / 1000) for key in ("engines_us", "one_us", "before_us", "shipped_us")),
+         *(_change(us, row["shipped_us"]) for us in row["turned_us"].values()), digits(row["all_us"] / 1000)]
+        for row in rows
+    ]  # fmt: skip
+    heads = ("network", "device", "batch", "TensorRT stage by stage, ms", "in one launch", "torch before", "as shipped",
+             *switches, "all but wide_tiles, ms")  # fmt: skip
+    return "\n\n".join([
+        f"{report['status'].capitalize()}. Half precision, words of which nothing is left open. Products of more than "
+        f"{MANY_ROWS} rows: cuBLAS {100 * a['library']:.0f} % of a large product's rate, ours {100 * a['ours']:.0f}, "
+        f"three_stages {100 * a['three_stages']:.0f}, wide_tiles {100 * a['wide_tiles']:.0f}; dependent_launch saves "
+        f"{100 * a['launch_saved']:.0f} % of a launch behind one of ours. Before: library_residual off.",
+        markdown(heads, lines, texts=2),
+    ])  # fmt: skip
+
+
+def _change(us: float, shipped: float) -> str:
+    percent = 100 * (us / shipped - 1)
+    return "-" if abs(percent) < 0.05 else f"{percent:+.1f} %"
