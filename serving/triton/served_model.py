@@ -137,13 +137,11 @@ def open_recognizer(folder: Path, config: Mapping[str, Any], args: Mapping[str, 
 
 
 def check_numpy(version: str = np.__version__) -> None:
-    """A Python backend whose pybind11 is older than numpy 2 (its internals are of version 4) hands encoded pictures over
-    as their first byte, again and again, and ends its process. Raises BackendError."""
+    """A Python backend whose pybind11 is older than numpy 2 (its internals are of version 4) hands encoded pictures
+    over as their first byte, again and again, and dies of it. Raises BackendError."""
     older = any(name.startswith("__pybind11_internals_v4") for name in vars(builtins))
     if older and int(version.partition(".")[0]) >= 2:
-        raise BackendError(
-            f"this server's Python backend is older than numpy {version}: install 'numpy<2' in its Python"
-        )
+        raise BackendError(f"this server's Python backend is older than numpy {version}: its Python needs 'numpy<2'")
 
 
 def instances_of(config: Mapping[str, Any]) -> int:
