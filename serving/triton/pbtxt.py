@@ -72,22 +72,19 @@ def python_config(serving: Serving) -> str:
 
 
 def graph_config(
-    name: str,
-    backend: str,
-    serving: Serving,
-    inputs: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    batch: int,
-    threads: int | None = None,
-) -> str:
-    """Of one graph (ONNX file, TensorRT plan). batch: the largest, 0 where the first dimension is none; threads: of
-    ONNX Runtime's."""
+    name: str, backend: str, serving: Serving, inputs: Sequence[Tensor], outputs: Sequence[Tensor], batch: int,
+    threads: int | None = None, queue: bool = True,
+) -> str:  # fmt: skip
+    """Of one graph (ONNX file, TensorRT plan). batch: the largest; threads: of ONNX Runtime's; queue: are requests read
+    together?"""
     return _joined(
         _head(name, backend, batch),
         _tensors(inputs, outputs),
-        batching(serving) if batch else "",
+        batching(serving)
+        if queue
+        else "# a request's pictures by themselves: those of another one are of another size",
         instances(serving),
-        "\n".join(_parameter("intra_op_thread_count", str(threads)) for _ in range(threads is not None)),
+        "" if threads is None else _parameter("intra_op_thread_count", str(threads)),
     )
 
 
