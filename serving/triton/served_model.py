@@ -79,7 +79,7 @@ class TritonPythonModel:
             tensors[name] = None if tensor is None else tensor.as_numpy()
         return asked(**tensors, parameters=request.parameters())
 
-    def _log(self, error: BaseException) -> None:
+    def _log(self, error: Exception) -> None:
         """What is no caller's fault goes into the server's log, and no further."""
         if said(error).startswith("InternalError"):
             lines = traceback.format_exception(type(error), error, error.__traceback__)
