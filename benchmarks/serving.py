@@ -19,7 +19,7 @@ from clip4str.benchmarks.serving_load.targets import TARGETS, Setup, Target
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.cpu import available_threads
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
@@ -82,8 +82,10 @@ async def _measured(
             before, counted = counted, target.counts()
             return point(samples, offered, seconds, counted[0] - before[0], counted[1] - before[1])
 
-        busy = min(setup.queue, setup.max_batch) + setup.max_batch * setup.instances
+        busy = setup.max_batch * setup.instances + setup.queue // 2
         most = taken(await in_flight(target.send, pictures, busy, seconds), None)
+        if not most["read"]:
+            raise BackendError(f"{target.what} read no picture rightly: {most}")
         points = []
         for number, share in enumerate(SHARES):
             rate = share * most["read_a_second"]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+_BACK_OFF = 0.05  # seconds after which a refused client of a closed loop comes again
 Send = Callable[[bytes], Awaitable[str]]
 
 
@@ -47,6 +48,8 @@ async def in_flight(send: Send, pictures: Sequence[tuple[bytes, str]], count: in
         while loop.time() < begin + seconds:
             number = (number + 7) % len(pictures)
             samples.append(await _one(send, *pictures[number], loop.time(), begin))
+            if samples[-1].outcome == "refused":
+                await asyncio.sleep(_BACK_OFF)
 
     await asyncio.gather(*(ask(number) for number in range(count)))
     return samples
