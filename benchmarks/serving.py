@@ -14,8 +14,9 @@ from typing import Any
 from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.serving_load.arrivals import Sample, in_flight, poisson, reads_a_second
 from clip4str.benchmarks.serving_load.load_figures import BAR_MS, OVERLOAD, SHARES, point, within_bar
+from clip4str.benchmarks.serving_load.load_target import Setup, Target
 from clip4str.benchmarks.serving_load.serving_chart import save_chart
-from clip4str.benchmarks.serving_load.targets import TARGETS, Setup, Target
+from clip4str.benchmarks.serving_load.targets import TARGETS
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
 from clip4str.core.cpu import available_threads

@@ -12,7 +12,7 @@ from clip4str.serving.triton.options import Serving
 from clip4str.serving.triton.repository import write_repository
 
 from .arrivals import Refused
-from .targets import Setup
+from .load_target import Setup
 from .triton_server import TritonServer, server_is_there
 
 MODEL = "clip4str"
