@@ -16,7 +16,7 @@ PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: help demo test test-all test-live test-pycuda fuzz lint bench kernels wheels ship setup clean $(NETWORK)
+.PHONY: help demo test test-all test-live test-pycuda test-serving fuzz lint bench kernels wheels ship setup clean $(NETWORK)
 
 help:
 	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
@@ -25,6 +25,7 @@ help:
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
 	@echo "make test-live  beside real servers and pipelines: installs Debian packages where it can, else skips"
 	@echo "make test-pycuda  the CUDA layer over pycuda, built from its sources: needs nvcc, else skips"
+	@echo "make test-serving  beside real inference servers: packages of 0.3 GB into build/serving"
 	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
 	@echo "make bench      the packaged network beside the published way of decoding"
 	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"
@@ -76,6 +77,10 @@ test-live: $(STAMP)
 # the layer that TensorRT runs on where a board has pycuda: the real module, over the tests' libcuda; some minutes at first
 test-pycuda: $(STAMP)
 	$(BIN)/python tests/real_pycuda/pycuda_build.py
+
+# servers and their clients out of wheels, beside our environment and not in it
+test-serving: $(STAMP)
+	$(BIN)/python tests/serving/serving_run.py
 
 # inputs by what has been read of them; by coverage of the code where atheris is installed
 MINUTES ?= 10

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 # Every room may import those before it. A new one is listed here and linked beside this file: packaging, the command
 # table and the test of import directions find it by that.
-ROOMS = ("core", "model", "kernels", "runtime", "export", "data", "training", "video", "benchmarks")
+ROOMS = ("core", "model", "kernels", "runtime", "export", "data", "training", "video", "serving", "benchmarks")
 
 _LAZY = {
     "Recognizer": "clip4str.runtime",

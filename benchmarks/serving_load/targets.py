@@ -1,0 +1,16 @@
+"""The servers that can be loaded, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .load_target import Setup, Target
+
+
+def _triton(setup: Setup) -> Target:
+    from .triton_target import TritonTarget
+
+    return TritonTarget(setup)
+
+
+TARGETS: dict[str, Callable[[Setup], Target]] = {"triton": _triton}
