@@ -20,7 +20,7 @@ from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer, onnx_files
 from clip4str.runtime import bundle as bundles
 from clip4str.runtime.bundle import Bundle, describe_file
-from clip4str.runtime.onnx_files import external_tensors
+from clip4str.runtime.onnx_files import external_tensors, without_denormals
 
 PAYLOAD = np.array([17, 18, 19, 20], np.float32)
 HERE = __file__
@@ -326,3 +326,29 @@ def test_weights_cut_short_in_the_file_beside_the_graphs(packaged):
     (packaged / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"image\.onnx: .* ends behind the end of weights\.safetensors"):
         Recognizer.load(packaged, "onnxruntime", threads=1)
+
+
+def test_denormal_weights_are_0_and_nothing_else_changes():
+    """Seen by onnx's own parser. Values that are not raw bytes, and those of other types, are left as they are."""
+    values = np.array([1.5, 1e-40, -1e-45, 2.0**-126, -(2.0**-127), 0.0, np.nan], np.float32)
+    raw = helper.make_tensor("w", TensorProto.FLOAT, [7], values.tobytes(), raw=True)
+    listed = helper.make_tensor("listed", TensorProto.FLOAT, [7], values.tolist())
+    whole = helper.make_tensor("whole", TensorProto.INT32, [7], values.tobytes(), raw=True)
+    before = model(raw, listed, whole)
+    after = onnx.load_model_from_string(without_denormals(before.SerializeToString(), Path(HERE)))
+    want = np.array([1.5, 0, 0, 2.0**-126, 0, 0, np.nan], np.float32)
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(after.graph.initializer[0]), want)
+    for ours, theirs in zip(after.graph.initializer[1:], before.graph.initializer[1:], strict=True):
+        assert (
+            ours == theirs or onnx.numpy_helper.to_array(ours).tobytes() == onnx.numpy_helper.to_array(theirs).tobytes()
+        )
+    assert after.graph.node == before.graph.node and after.graph.output == before.graph.output
+
+
+def test_an_onnx_file_that_is_cut_has_no_weights_to_clean():
+    content = model(helper.make_tensor("w", TensorProto.FLOAT, [4], PAYLOAD.tobytes(), raw=True)).SerializeToString()
+    for length in range(3, len(content) - 1, 7):
+        with contextlib.suppress(BundleError):  # a cut between two fields is a shorter file
+            without_denormals(content[:length], Path(HERE))
+    with pytest.raises(BundleError, match="damaged"):
+        without_denormals(content[:-9], Path(HERE))

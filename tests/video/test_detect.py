@@ -156,3 +156,23 @@ def test_missing_files_and_impossible_sizes_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(ppocr.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'clip4str\[video\]'"):
         ppocr.installed_model()
+
+
+def test_the_detector_without_its_denormal_weights_finds_the_very_same():
+    """Beside rapidocr's file as it is."""
+    import onnxruntime
+
+    detector = ppocr.TextDetector(words=False)
+    picture, _ = drawn("HOTEL garden 1984")
+    ours = detector.probabilities(picture)
+    detector.session = onnxruntime.InferenceSession(str(ppocr.installed_model()), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(ours, detector.probabilities(picture))
+    assert ours.max() > 0.9
+
+
+def test_a_detector_whose_file_is_cut_is_one_line(tmp_path):
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(ppocr.installed_model().read_bytes()[:100_000])
+    with pytest.raises(BackendError, match="cut.onnx: is no detector that ONNX Runtime loads") as caught:
+        ppocr.TextDetector(model=path)
+    assert "\n" not in str(caught.value)
