@@ -9,6 +9,7 @@ machine finds them under the same name.
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -68,20 +69,20 @@ def run(args: argparse.Namespace, job: Job) -> Iterator[tuple[int, str, Any]]:
     context.target_min_block_size, context.target_max_block_size = 0, 1  # a block is a chunk, not what fills 128 MB
     options = {name: value for name, value in vars(args).items() if name not in ("inputs", "output")}
     workers = args.workers or _workers(args)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    with context.current(context):
+        chunks = _Chunks(args.inputs, args.chunk, dict(job.done), str(job.folder))
+        results = ray.data.read_datasource(chunks, override_num_blocks=1, num_cpus=0).map_batches(
+            _Worker, batch_size=1, batch_format="pyarrow", fn_constructor_args=(options, job.about["bundle"]),
+            compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=args.threads or 1, num_gpus=args.gpus or None,
+        )  # fmt: skip
     try:
-        with context.current(context):
-            chunks = _Chunks(args.inputs, args.chunk, dict(job.done), str(job.folder))
-            results = ray.data.read_datasource(chunks, override_num_blocks=1, num_cpus=0).map_batches(
-                _Worker, batch_size=1, batch_format="pyarrow", fn_constructor_args=(options, job.about["bundle"]),
-                compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=args.threads or 1,
-                num_gpus=args.gpus or None,
-            )  # fmt: skip
-            for batch in results.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-                (row,) = batch.to_pylist()
-                if row[_FAILED]:
-                    raise SourceError(row[_FAILED])
-                with pa.ipc.open_stream(row["table"]) as stream:
-                    yield row["number"], row["key"], stream.read_all()
+        for batch in results.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            (row,) = batch.to_pylist()
+            if row[_FAILED]:
+                raise SourceError(row[_FAILED])
+            with pa.ipc.open_stream(row["table"]) as stream:
+                yield row["number"], row["key"], stream.read_all()
     except ray.exceptions.RayError as error:
         raise BackendError(f"Ray: {first_line(error)}; run the same command again to go on") from None
     finally:
