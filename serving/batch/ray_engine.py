@@ -23,6 +23,7 @@ from ray.data.datasource import Datasource, ReadTask
 from clip4str.core.errors import BackendError, Clip4StrError, SourceError, first_line
 from clip4str.runtime.read_command import load_recognizer
 
+from ..ray_cluster import connect
 from ..versions import bundle_version
 from . import listing
 from .chunks import Chunk
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace, job: Job) -> Iterator[tuple[int, str, Any]]:
     BackendError where Ray cannot."""
     ours = not ray.is_initialized()
     if ours:
-        _connect(args.address)
+        connect(args.address, include_dashboard=False)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_min_block_size, context.target_max_block_size = 0, 1  # a block is a chunk, not what fills 128 MB
@@ -88,14 +89,6 @@ def run(args: argparse.Namespace, job: Job) -> Iterator[tuple[int, str, Any]]:
     finally:
         if ours:
             ray.shutdown()
-
-
-def _connect(address: str | None) -> None:
-    """Raises BackendError."""
-    try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BackendError(f"Ray: {first_line(error)}") from None
 
 
 def _workers(args: argparse.Namespace) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -21,7 +21,7 @@ from .answers import ErrorAnswer, Health, Info, PhotoAnswer, ReadAnswer
 from .bearer import is_token
 from .refusals import TYPES, Refused, kind_of
 from .service import PHOTO, Service
-from .uploads import BODY, images_of
+from .uploads import BODY, images_of, size_of
 
 NDJSON = "application/x-ndjson"
 _ABOUT = """Words of pictures. `bundle` in every answer names the network that gave it."""
@@ -52,14 +52,12 @@ def make_api(service: Service, token: str | None) -> FastAPI:
     async def read(request: Request) -> Response:
         """With `Accept: application/x-ndjson` a line for each picture, in order, as soon as it is read:
         `{"index": 0, "bundle": ..., "text": ...}`."""
-        with service.admitted(0):  # a server that is full does not even take the pictures
-            pass
-        images = await images_of(request, settings.max_images, settings.max_bytes)
-        if NDJSON in request.headers.get("accept", ""):
-            admission = service.admitted(len(images))
-            admission.__enter__()
-            return StreamingResponse(_lines(service, images, admission), media_type=NDJSON)
-        with service.admitted(len(images)):
+        with ExitStack() as admission:
+            admission.enter_context(service.admitted(size=size_of(request, settings.max_bytes)))
+            images = await images_of(request, settings.max_images, settings.max_bytes)
+            admission.enter_context(service.admitted(len(images)))
+            if NDJSON in request.headers.get("accept", ""):
+                return _Stream(_lines(service, images), admission.pop_all())
             return _answer({"bundle": service.version, "words": await service.words(images)})
 
     @api.post(
@@ -68,7 +66,10 @@ def make_api(service: Service, token: str | None) -> FastAPI:
     )  # fmt: skip
     async def read_photo(request: Request, least: Annotated[float, Query(ge=0, le=1)] = 0.2) -> Response:
         """least: words of less confidence are left out."""
-        with service.admitted(PHOTO):
+        if service.detector is None:
+            raise Refused("not_installed", "this server reads no photos: it was started without them")
+        size = size_of(request, settings.max_bytes)
+        with service.admitted(min(PHOTO, settings.max_waiting), size):
             (image,) = await images_of(request, 1, settings.max_bytes)
             return _answer({"bundle": service.version, **await service.photo(image, least)})
 
@@ -115,7 +116,19 @@ def make_api(service: Service, token: str | None) -> FastAPI:
     return api
 
 
-async def _lines(service: Service, images: list[bytes], admission: Any) -> AsyncIterator[bytes]:
+class _Stream(StreamingResponse):
+    """Lines that come while they are sent. admission: is given back after the last one, or when the client goes."""
+
+    def __init__(self, lines: AsyncIterator[bytes], admission: ExitStack) -> None:
+        super().__init__(lines, media_type=NDJSON)
+        self._admission = admission
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._admission:
+            await super().__call__(scope, receive, send)
+
+
+async def _lines(service: Service, images: list[bytes]) -> AsyncIterator[bytes]:
     """What goes wrong after the first line is the last line's error."""
     try:
         index = 0
@@ -124,14 +137,10 @@ async def _lines(service: Service, images: list[bytes], admission: Any) -> Async
             index += 1
     except Refused as error:
         yield _json({"bundle": service.version, "error": {"type": error.kind, "message": error.message}}) + b"\n"
-    except asyncio.CancelledError:
-        raise
     except Exception:
         _log.exception("while words were streamed")
         fault = {"type": "internal", "message": "something went wrong that should not; the server's log has more"}
         yield _json({"bundle": service.version, "error": fault}) + b"\n"
-    finally:
-        admission.__exit__(None, None, None)
 
 
 class _Watched:

@@ -15,8 +15,10 @@ from clip4str.core.errors import BackendError, UsageError, first_line
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.recognizer import default_bundle
 
+from ..ray_cluster import connect
 from ..versions import bundle_version
 
+REQUEST = 120.0  # seconds that a request may take in all
 SECONDS = 600.0  # that an application may take to be ready
 _EPILOG = """\
 examples:
@@ -39,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     add("--port", type=int, default=8000, help="(default: %(default)s)")
     add("--address", help="of a Ray cluster that runs, as auto or HOST:PORT (default: one of this machine is started)")
+    add("--proxies", choices=("every", "head"), default="every", help="of a cluster's machines those that listen: every "
+        "one with a replica, or the head alone (default: every)")  # fmt: skip
     add("--replicas", default="1", metavar="N or MIN:MAX", help="networks that serve (default: %(default)s)")
     add("--cpus", type=float, default=1.0, metavar="N", help="cores of a replica (default: %(default)g)")
     add("--gpus", type=float, default=0.0, metavar="G", help="GPUs of a replica, such as 1 or 0.25 (default: 0)")
@@ -46,9 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backend", default="auto", help="auto, tensorrt, torch or onnxruntime (default: auto)")
     add("--batch-size", type=int, metavar="N", help="images read at once at most")
     add("--wait-ms", type=float, default=5.0, help="that a batch waits to be filled (default: %(default)g)")
-    add("--max-images", type=int, default=256, help="of a request (default: %(default)s)")
+    add("--max-images", type=int, default=64, help="of a request (default: %(default)s)")
     add("--max-megabytes", type=int, default=64, help="of a request (default: %(default)s)")
-    add("--max-waiting", type=int, default=512, help="images of a replica beyond which requests are refused with 429 "
+    add("--max-waiting", type=int, default=256, help="images of a replica beyond which requests are refused with 429 "
         "(default: %(default)s)")  # fmt: skip
     add("--no-photos", action="store_true", help="without /read_photo")
     add("--token-file", default="", metavar="FILE", help="whose first line is the token that requests must bring")
@@ -65,14 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import ray
     from ray import serve
 
-    try:
-        if args.address:
-            ray.init(args.address, log_to_driver=False, logging_level="ERROR")
-        else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                     _metrics_export_port=args.metrics_port)  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BackendError(f"Ray: {first_line(error)}") from None
+    connect(args.address, include_dashboard=False, _metrics_export_port=args.metrics_port)
     try:
         _deploy(serve, args, settings)
         where = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
@@ -123,7 +120,8 @@ def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
     """Raises BackendError where the application does not get ready."""
     from .application import NAME, build
 
-    serve.start(http_options={"host": args.host, "port": args.port, "request_timeout_s": 120}, proxy_location="EveryNode")
+    http = {"host": args.host, "port": args.port, "request_timeout_s": REQUEST}
+    serve.start(http_options=http, proxy_location={"every": "EveryNode", "head": "HeadOnly"}[args.proxies])
     serve.run(build(settings), name=NAME, route_prefix="/", blocking=False)
     until = time.monotonic() + SECONDS
     while True:

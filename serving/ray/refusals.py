@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 TYPES = {  # of every error that is answered: type -> status
     "bad_request": 400, "unauthorized": 401, "not_found": 404, "method_not_allowed": 405, "too_large": 413,
-    "unsupported_media_type": 415, "unprocessable": 422, "overloaded": 429, "internal": 500, "not_installed": 501,
+    "unsupported_media_type": 415, "unprocessable": 422, "not_installed": 404, "overloaded": 429, "internal": 500,
     "unavailable": 503,
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from .refusals import Refused
 from .settings import Settings
 
 PHOTO = 16  # a photo counts as so many images
+REQUESTS = 8  # of the largest size that may be held at once
 STUCK = 120.0  # seconds that a batch may take before the replica is taken for dead
 Submit = Callable[[bytes], Awaitable[Any]]
 
@@ -43,6 +44,7 @@ class Service:
     ) -> None:  # fmt: skip
         self.recognizer, self.settings, self.figures, self.detector = recognizer, settings, figures, detector
         self.version, self.waiting = bundle_version(recognizer.manifest), 0
+        self._held = 0
         self._submit = batched(self.read_batch)
         self._pool = ThreadPoolExecutor(workers, "clip4str-read")
         self._photos = ThreadPoolExecutor(1, "clip4str-photo")
@@ -51,16 +53,18 @@ class Service:
         self._failed = ""
 
     @contextmanager
-    def admitted(self, images: int) -> Iterator[None]:
-        """Raises Refused at once where so many would have to wait too long."""
-        if self.waiting + images > self.settings.max_waiting:
+    def admitted(self, images: int = 0, size: int = 0) -> Iterator[None]:
+        """Raises Refused at once where so many images would have to wait too long, or where requests of so many bytes
+        would take too much memory."""
+        too_many = self.waiting + images > self.settings.max_waiting
+        if too_many or self._held + size > REQUESTS * self.settings.max_bytes:
             raise Refused("overloaded", "too many pictures are waiting; try again soon", {"Retry-After": "1"})
-        self.waiting += images
+        self.waiting, self._held = self.waiting + images, self._held + size
         self.figures.waiting(self.waiting)
         try:
             yield
         finally:
-            self.waiting -= images
+            self.waiting, self._held = self.waiting - images, self._held - size
             self.figures.waiting(self.waiting)
 
     async def words(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -94,8 +98,6 @@ class Service:
 
     async def photo(self, image: bytes, least: float) -> dict[str, Any]:
         """Raises Refused."""
-        if self.detector is None:
-            raise Refused("not_installed", "this server reads no photos: it was started without them")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._photos, self._read_photo, image, least)
         except ImageError as error:

@@ -21,9 +21,9 @@ class Settings(BaseModel):
     batch_size: int | None = Field(None, ge=1, le=4096)
     wait_ms: float = Field(5.0, ge=0, le=10_000)  # that a batch waits to be filled
     photos: bool = True  # /read_photo, where what it needs is installed
-    max_images: int = Field(256, ge=1, le=100_000)  # of a request
+    max_images: int = Field(64, ge=1, le=100_000)  # of a request
     max_bytes: int = Field(64 << 20, ge=1024, le=1 << 32)  # of a request
-    max_waiting: int = Field(512, ge=1, le=1_000_000)  # images of a replica that are being read or wait for it
+    max_waiting: int = Field(256, ge=1, le=1_000_000)  # images of a replica that are being read or wait for it
     replicas: tuple[int, int] = (1, 1)  # at least, at most
     busy: float = Field(32.0, gt=0)  # requests a replica beyond which there are more of them
     cpus: float = Field(1.0, ge=0, le=1024)  # that a replica takes

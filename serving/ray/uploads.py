@@ -40,13 +40,18 @@ BODY: dict[str, Any] = {  # for OpenAPI
 }
 
 
+def size_of(request: Request, most: int) -> int:
+    """Bytes that a request says it has, or `most` where it does not say. Raises Refused."""
+    length = request.headers.get("content-length", str(most))
+    if not (length.isascii() and length.isdecimal()) or len(length) > 20:
+        raise Refused("bad_request", "Content-Length is no number")
+    if int(length) > most:
+        raise Refused("too_large", f"a request may have {most:,} bytes")
+    return int(length)
+
+
 async def images_of(request: Request, most_images: int, most_bytes: int) -> list[bytes]:
     """Encoded pictures, one or more. Raises Refused."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > 20:
-        raise Refused("bad_request", "Content-Length is no number")
-    if int(length) > most_bytes:
-        raise Refused("too_large", f"a request may have {most_bytes:,} bytes")
     bounded = Request(request.scope, _counted(request.receive, most_bytes))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":

@@ -1,0 +1,167 @@
+"""clip4str serve ray in a real Ray cluster: words, overload, a change of network, a machine that dies under load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+
+import pytest
+
+pytest.importorskip("ray")
+pytest.importorskip("fastapi")
+
+from batch_inputs import CROPS, words_of
+from ray_rig import SECONDS, Client, Load, cluster, form, free_port, serve
+
+from clip4str.core.packaged import PACKAGED
+from clip4str.runtime import Recognizer
+from clip4str.runtime.bundle import Bundle
+from clip4str.serving.ray.settings import VARIABLE
+from clip4str.serving.versions import bundle_version
+
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    with Recognizer.load(PACKAGED, threads=1) as recognizer:
+        return list(words_of(recognizer, CROPS).values())
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """Two, of which the second can die; and the port that the first listens at."""
+    with cluster(3, 1) as made:
+        yield made, free_port()
+
+
+def deployed(machines, bundle, *args, **variables):
+    made, port = machines
+    done = serve(bundle, "--address", made.address, "--port", port, "--proxies", "head", "--no-photos", *args, **variables)
+    assert done.returncode == 0, done.stderr
+    assert f"serves at http://127.0.0.1:{port}" in done.stderr
+    return port
+
+
+def other_bundle(folder):
+    """The packaged network under another name: another version."""
+    shutil.copytree(PACKAGED, folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "name": "other"}))
+    return folder
+
+
+def version(bundle):
+    return bundle_version(Bundle.open(bundle, verify=False).manifest)
+
+
+def test_words_are_the_recognisers_own(machines, wanted):
+    client = Client(deployed(machines, PACKAGED))
+    status, answer = client.read([crop.read_bytes() for crop in CROPS])
+    assert status == 200 and answer["bundle"] == version(PACKAGED)
+    assert [(word["text"], word["confidence"]) for word in answer["words"]] == wanted
+    body, headers = form([crop.read_bytes() for crop in CROPS])
+    status, lines = client.ask("POST", "/read", body, {**headers, "Accept": "application/x-ndjson"})
+    assert [json.loads(line)["text"] for line in lines.splitlines()] == [text for text, _ in wanted]
+
+
+def test_three_times_what_it_can_do_is_refused_and_forgotten(machines, wanted):
+    """16 images may wait; 12 clients bring 4 each as fast as they can."""
+    port = deployed(machines, PACKAGED, "--max-waiting", 16, "--max-images", 8)
+    Client(port).read([CROPS[0].read_bytes()])
+    with Load(port, clients=12, images=4) as load:
+        load.wait(150)
+        before = memory()
+        load.wait(400)
+        after = memory()
+    statuses = Counter(status for _, status, _ in load.found)
+    assert set(statuses) == {200, 429} and min(statuses.values()) > 20, statuses
+    refused = [answer for _, status, answer in load.found if status == 429]
+    assert all(answer["error"]["type"] == "overloaded" for answer in refused if isinstance(answer, dict))
+    assert any(isinstance(answer, dict) for answer in refused)
+    for number, status, answer in load.found:
+        if status == 200:
+            assert [word["text"] for word in answer["words"]] == [wanted[(number + k) % 32][0] for k in range(4)]
+    assert after < before + 100e6, f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} after"
+    assert Client(port).read([CROPS[0].read_bytes()])[0] == 200
+
+
+def memory():
+    """Bytes of the replicas and proxies."""
+    from pathlib import Path
+
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            if "ray::Serve" in (status.parent / "cmdline").read_text():
+                total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+        except OSError:
+            continue
+    assert total
+    return total * 1024
+
+
+def test_another_network_comes_under_load_and_nobody_notices(machines, wanted, tmp_path):
+    new = other_bundle(tmp_path / "other")
+    port = deployed(machines, PACKAGED)
+    with Load(port, clients=4) as load:
+        load.wait(20)
+        deployed(machines, new)
+        until = time.monotonic() + SECONDS
+        while load.found[-1][2]["bundle"] != version(new) and time.monotonic() < until:
+            load.wait(1)
+        load.wait(40)
+    assert Counter(status for _, status, _ in load.found) == {200: len(load.found)}
+    assert all(answer["words"][0]["text"] == wanted[number][0] for number, _, answer in load.found)
+    order = [answer["bundle"] for _, _, answer in load.found]
+    assert order[0] == version(PACKAGED) and set(order[-20:]) == {version(new)} and len(set(order)) == 2
+
+
+def test_a_bundle_that_is_not_what_it_should_be_leaves_the_old_one_serving(machines, tmp_path):
+    port = deployed(machines, PACKAGED)
+    bad = other_bundle(tmp_path / "bad")
+    (bad / "cross.onnx").write_bytes(b"x" * (bad / "cross.onnx").stat().st_size)
+    done = serve(bad, "--address", machines[0].address, "--port", port, "--proxies", "head", "--no-photos")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert Client(port).read([CROPS[0].read_bytes()])[1]["bundle"] == version(PACKAGED)
+
+
+def test_a_token_is_needed_where_there_is_one(machines, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    port = deployed(machines, PACKAGED, "--token-file", file)
+    assert Client(port).read([CROPS[0].read_bytes()])[0] == 401
+    assert Client(port, TOKEN).read([CROPS[0].read_bytes()])[0] == 200
+
+
+def test_a_machine_dies_under_load_and_everything_is_answered(machines, wanted):
+    """What a dead machine had taken is answered with an error, and asked again; the server goes on."""
+    made, _ = machines
+    port = deployed(machines, PACKAGED, "--replicas", 4)  # more than the first has room for
+    with Load(port, clients=4) as load:
+        load.wait(40)
+        made.remove_node(made.nodes.pop(), allow_graceful=False)
+        load.wait(150)
+    statuses = Counter(status for _, status, _ in load.found)
+    assert set(statuses) <= {200, 500, 503} and statuses[200] > 150, statuses
+    assert sum(statuses.values()) - statuses[200] <= 8, statuses  # what was on its way there
+    assert all(a["words"][0]["text"] == wanted[n][0] for n, status, a in load.found if status == 200)
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["/no/such"], "no such bundle"),
+        ([PACKAGED, "--host", "0.0.0.0"], f"set {VARIABLE}"),
+        ([PACKAGED, "--replicas", "8:1"], "--replicas is a number or MIN:MAX"),
+        ([PACKAGED, "--cpus", "-1"], "--cpus"),
+        ([PACKAGED, "--address", "127.0.0.1:1"], "Ray:"),
+        ([PACKAGED, "--token-file", "/no/such"], "No such file"),
+    ],
+)
+def test_wrong_input_is_one_line(args, said):
+    done = serve(*args)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("clip4str")]
+    assert done.returncode == 2 and said in lines[-1] and "Traceback" not in done.stderr
