@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
@@ -15,6 +16,7 @@ def connect(address: str | None, **local: Any) -> None:
     Raises BackendError."""
     import ray
 
+    address = address or os.environ.get("RAY_ADDRESS")
     host, _, port = (address or "").rpartition(":")
     if host and port.isdecimal():
         try:  # Ray itself waits for minutes

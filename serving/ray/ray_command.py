@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if importlib.util.find_spec(module) is None:
             raise BackendError(f"serve ray needs {module}: pip install 'clip4str[ray]'")
     settings = settings_of(args)
+    args.address = args.address or os.environ.get("RAY_ADDRESS")
     import ray
     from ray import serve
 
