@@ -19,9 +19,9 @@ _MOST_NAME = 255 - len("..building-") - len(unique())
 _ATTEMPTS = 3
 
 
-def check_target(target: Path, force: bool) -> None:
-    """Raises UsageError if `target` may not be written: it is no bundle, or one that is there without `force`, or
-    nothing can be written where it should be."""
+def check_target(target: Path, force: bool, mark: str = MANIFEST, kind: str = "bundle") -> None:
+    """Raises UsageError if `target` may not be written: it is there and no `kind` of folder, which has a file `mark`,
+    or it is one without `force`, or nothing can be written where it should be."""
     if len(os.fsencode(target.name)) > _MOST_NAME:
         raise UsageError(f"--output: a name of {len(target.name)} characters; at most {_MOST_NAME} bytes")
     if not os.path.lexists(target):
@@ -30,8 +30,8 @@ def check_target(target: Path, force: bool) -> None:
     if target.is_symlink() or not target.is_dir():
         raise UsageError(f"{target}: exists and is not a folder; choose another --output")
     if any(target.iterdir()):
-        if not (target / MANIFEST).is_file():
-            raise UsageError(f"{target}: exists and is not a bundle; choose another --output")
+        if not (target / mark).is_file():
+            raise UsageError(f"{target}: exists and is not a {kind}; choose another --output")
         if not force:
             raise UsageError(f"{target}: exists; --force replaces it, --output writes elsewhere")
     _check_writable(target)
@@ -51,21 +51,21 @@ def _check_writable(target: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(target: Path, force: bool) -> Iterator[Path]:
+def atomic_folder(target: Path, force: bool, mark: str = MANIFEST, kind: str = "bundle") -> Iterator[Path]:
     """A sibling folder to write into; it becomes `target` when the block ends well, and vanishes if it does not.
 
     What stood at `target` before stays until then, and is never away in between where the system can exchange two
     folders. Two builds of one target do not meet: the later one finds the earlier one's, as if it had always been
-    there. Raises UsageError as check_target does.
+    there. mark: a file that the block writes, by which such a folder is known. Raises UsageError as check_target does.
     """
-    check_target(target, force)
+    check_target(target, force, mark, kind)
     made = [p for p in target.parents if not p.exists()]
-    staging, held = _begin(target)
+    staging, held = _begin(target, mark)
     try:
         yield staging
         _sync(staging)
         with locked(target.parent):
-            check_target(target, force)
+            check_target(target, force, mark, kind)
             _publish(staging, target)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(staging):
@@ -79,14 +79,14 @@ def atomic_folder(target: Path, force: bool) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def _begin(target: Path) -> tuple[Path, int | None]:
+def _begin(target: Path, mark: str) -> tuple[Path, int | None]:
     """The folder to write into, and its lock, which says that somebody does."""
     staging = target.with_name(f".{target.name}.building-{unique()}")
     for attempt in range(_ATTEMPTS):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.parent):
-                if (aside := moved_aside(target)) is not None:
+                if (aside := moved_aside(target, mark)) is not None:
                     with suppress(OSError):
                         aside.rename(target)
                 _remove_abandoned(target)
@@ -131,6 +131,6 @@ def _publish(staging: Path, target: Path) -> None:
 
 def _sync(folder: Path) -> None:
     """On disk before the rename is: a power cut must not leave a whole folder of empty files."""
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         flush(path)
     flush(folder)

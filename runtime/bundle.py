@@ -165,12 +165,12 @@ class Bundle:
             )
 
 
-def moved_aside(folder: Path) -> Path | None:
+def moved_aside(folder: Path, mark: str = MANIFEST) -> Path | None:
     """Where a bundle lies that a build was about to replace when it was killed, if it lies nowhere else; see
-    export/atomic_folder.py."""
+    export/atomic_folder.py. mark: a file in it, of folders that are no bundles another one."""
     if not folder.name or os.path.lexists(folder):
         return None
-    found = [path.parent for path in folder.parent.glob(f".{glob.escape(folder.name)}.old-*/{MANIFEST}")]
+    found = [path.parent for path in folder.parent.glob(f".{glob.escape(folder.name)}.old-*/{mark}")]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 

@@ -118,15 +118,20 @@ def _outputs(
         "settled": (g.op("Squeeze", settled, flat), BOOL, ("N",)),
     }
     if strings:
-        table = g.constant("characters", np.array(["", *charset.characters], object))
-        inside = g.op("Where", g.op("Less", iota(g, steps), end), ids, number(g, 0))
-        letters = g.op("Split", g.op("Gather", table, inside), axis=1, num_outputs=steps, outputs=steps)
-        while len(letters) > 1:
-            pairs = [letters[i : i + 2] for i in range(0, len(letters), 2)]
-            letters = [g.op("StringConcat", *pair) if len(pair) > 1 else pair[0] for pair in pairs]
-        outputs["text"] = (g.op("Squeeze", letters[0], flat), TensorProto.STRING, ("N",))
+        outputs["text"] = (spelled(g, charset.characters, ids, end, steps), TensorProto.STRING, ("N",))
     for name, (value, dtype, shape) in outputs.items():
         g.output(g.op("Identity", value), name, dtype, shape)
+
+
+def spelled(g: Graph, characters: str, ids: str, end: str, steps: int) -> str:
+    """ids (N, T) int32 and where they end (N, 1) -> texts (N,)."""
+    table = g.constant("characters", np.array(["", *characters], object))
+    inside = g.op("Where", g.op("Less", iota(g, steps), end), ids, number(g, 0))
+    letters = g.op("Split", g.op("Gather", table, inside), axis=1, num_outputs=steps, outputs=steps)
+    while len(letters) > 1:
+        pairs = [letters[i : i + 2] for i in range(0, len(letters), 2)]
+        letters = [g.op("StringConcat", *pair) if len(pair) > 1 else pair[0] for pair in pairs]
+    return g.op("Squeeze", letters[0], g.integers(1))
 
 
 def _metadata(bundle: Bundle, charset: Charset, options: Options) -> dict[str, str]:

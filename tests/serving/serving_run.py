@@ -18,6 +18,7 @@ FOLDER = ROOT / "build" / "serving"
 SITE = FOLDER / "site"  # for PYTHONPATH
 TRITON = FOLDER / "triton"  # the server out of a wheel: pytriton/, nvidia_pytriton.libs/
 TRITON_WHEEL = "nvidia-pytriton==0.7.0"
+OLDER, OLDER_PACKAGES = FOLDER / "triton-python", ["numpy==1.26.4"]  # for its Python: built before numpy 2 was
 # Installed without what they ask for beyond this list, so that no second numpy comes along.
 PACKAGES = [
     # Triton's own client, HTTP and gRPC
@@ -31,13 +32,14 @@ PACKAGES = [
 
 def install() -> list[str]:
     """What could not be, one line each."""
-    stamp, wanted = FOLDER / "installed.txt", "\n".join([TRITON_WHEEL, *PACKAGES])
+    stamp, wanted = FOLDER / "installed.txt", "\n".join([TRITON_WHEEL, *OLDER_PACKAGES, *PACKAGES])
     if stamp.is_file() and stamp.read_text() == wanted:
         return []
     FOLDER.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     print(f"installing {len(PACKAGES)} packages and Triton's server into {FOLDER.relative_to(ROOT)}", flush=True)
     trouble = _failed([*pip, "install", "--no-deps", "--upgrade", "--target", str(SITE), *PACKAGES])
+    trouble += _failed([*pip, "install", "--no-deps", "--upgrade", "--target", str(OLDER), *OLDER_PACKAGES])
     trouble += _failed([*pip, "download", "--no-deps", "-d", str(FOLDER), TRITON_WHEEL])
     for wheel in FOLDER.glob("nvidia_pytriton-*.whl"):
         with zipfile.ZipFile(wheel) as archive:
@@ -69,7 +71,7 @@ def main(arguments: list[str]) -> int:
         return 1
     inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SITE), *inherited])}
-    command = [sys.executable, "-m", "pytest", "-rs", *(arguments or [str(HERE)])]
+    command = [sys.executable, "-m", "pytest", "-rs", str(HERE), *arguments]
     return subprocess.run(command, env=environment).returncode
 
 

@@ -1,0 +1,1 @@
+"""Servers under load: arrivals, measurement, chart, and a target for each server."""
