@@ -22,7 +22,8 @@ def connect(address: str | None, **local: Any) -> None:
         try:  # Ray itself waits for minutes
             socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
         except (OSError, OverflowError) as error:
-            raise BackendError(f"Ray: nothing answers at {address} ({getattr(error, 'strerror', None) or error})") from None
+            reason = getattr(error, "strerror", None) or error
+            raise BackendError(f"Ray: nothing answers at {address} ({reason})") from None
     try:
         ray.init(address, log_to_driver=False, logging_level="ERROR", **({} if address else local))
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="folder, pattern, picture, .tar, .parquet, LMDB folder, video, or an "
-        "address such as s3://bucket/folder/")  # fmt: skip
+    add("inputs", nargs="+", metavar="INPUT", help="folder, pattern, picture, .tar, .parquet, LMDB folder, video, or "
+        "an address such as s3://bucket/folder/")  # fmt: skip
     add("--output", type=Path, required=True, metavar="FILE.parquet", help="a row for each picture")
     add("--engine", choices=("local", "ray"), default="local", help="threads here, or a Ray cluster (default: local)")
     add("--workers", type=int, metavar="N", help="that read at once (default: one a core, or a GPU)")
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace, job: Job) -> int:
     return read
 
 
-def _results(args: argparse.Namespace, job: Job) -> Iterator[tuple[int, str, Any]]:
+def _results(args: argparse.Namespace, job: Job) -> Generator[tuple[int, str, Any], None, None]:
     if args.engine == "ray":
         from . import ray_engine
 

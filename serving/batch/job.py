@@ -1,8 +1,8 @@
 """A job's folder beside its output: what it is, and a file of results for each chunk that is done.
 
 OUTPUT.job/ has job.json and part-NUMBER-KEY.parquet files, each of which appears whole or not at all: their names are
-the list of what is done. At the end they become OUTPUT, in one move, and the folder goes. So a process that is killed at
-any moment leaves every chunk done once, or not at all.
+the list of what is done. At the end they become OUTPUT, in one move, and the folder goes. So a process that is killed
+at any moment leaves every chunk done once, or not at all.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def remaining(chunks: Iterator[Chunk], done: dict[int, str], folder: str) -> Ite
             yield chunk
         elif key != chunk.key:
             raise UsageError(
-                f"{folder}: the inputs changed since this job began, at {chunk.called} or before; delete that folder to "
-                "begin anew"
+                f"{folder}: the inputs changed since this job began, at {chunk.called} or before; delete that folder "
+                "to begin anew"
             )
     if any(number > most for number in done):
         raise UsageError(f"{folder}: there are fewer inputs than when this job began; delete that folder to begin anew")
@@ -152,8 +152,8 @@ def _same(there: dict[str, Any], what: dict[str, Any], place: Path) -> None:
     for name, value in what.items():
         if there.get(name) != value:
             raise UsageError(
-                f"{place}: was made with {name} {_short(there.get(name))}, this is {_short(value)}; go on with that, name "
-                "another --output, or delete it"
+                f"{place}: was made with {name} {_short(there.get(name))}, this is {_short(value)}; go on with that, "
+                "name another --output, or delete it"
             )
 
 
@@ -195,4 +195,3 @@ def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
             held = []
     if held:
         yield pa.concat_tables(held)
-

@@ -34,7 +34,7 @@ from .videos import video_reader
 _FAILED = "failed"  # column: one line where a worker or the listing cannot go on, which ends the job
 
 
-class _Chunks(Datasource):  # type: ignore[misc]
+class _Chunks(Datasource):
     """Those that are left, one a block, listed by a single task while they are asked for."""
 
     def __init__(self, inputs: Sequence[str], size: int, done: dict[int, str], folder: str) -> None:

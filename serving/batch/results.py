@@ -221,4 +221,3 @@ def _fetched(name: str) -> bytes | str:
         return fetched(name)
     except ImageError as error:
         return str(error)
-

@@ -1,4 +1,4 @@
-"""Parquet files with a column of encoded pictures: binary, or a struct with `bytes`, as Hugging Face's data sets have."""
+"""Parquet files with a column of encoded pictures: binary, or a struct with `bytes`, as Hugging Face has them."""
 
 from __future__ import annotations
 

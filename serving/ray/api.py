@@ -36,7 +36,8 @@ def make_api(service: Service, token: str | None) -> FastAPI:
 
     async def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         if token is not None and (given is None or not is_token(given.credentials, token)):
-            raise Refused("unauthorized", "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise Refused("unauthorized", "a token is needed: Authorization: Bearer TOKEN", headers)
 
     def errors(*kinds: str) -> dict[int | str, dict[str, Any]]:
         return {TYPES[kind]: {"model": ErrorAnswer, "description": kind} for kind in kinds}
@@ -46,7 +47,7 @@ def make_api(service: Service, token: str | None) -> FastAPI:
     guarded = [Depends(allowed)]
 
     @api.post(
-        "/read", dependencies=guarded, openapi_extra={"requestBody": BODY}, summary="Words of pictures of one word each",
+        "/read", dependencies=guarded, openapi_extra={"requestBody": BODY}, summary="Words of pictures of a word each",
         responses={**taking, 200: {"model": ReadAnswer, "content": {NDJSON: {"schema": {"type": "string"}}}}},
     )  # fmt: skip
     async def read(request: Request) -> Response:
@@ -112,7 +113,7 @@ def make_api(service: Service, token: str | None) -> FastAPI:
     async def _unforeseen(_: Request, error: Exception) -> Response:
         return refused(Refused("internal", "something went wrong that should not; the server's log has more"))
 
-    api.add_middleware(_Watched, service=service)  # type: ignore[arg-type]
+    api.add_middleware(_Watched, service=service)
     return api
 
 

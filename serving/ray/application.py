@@ -68,9 +68,10 @@ class Words:
 
 
 def build(settings: Settings) -> Application:
-    """What Ray Serve runs. A change of `settings`, as another bundle, starts new replicas before old ones go."""
+    """What Ray Serve runs. A change of `settings`, as another bundle, starts new replicas before old ones go, for which
+    there must be room, or with a `surge` of 0 afterwards."""
     least, most = settings.replicas
-    return Words.options(  # type: ignore[attr-defined, no-any-return]
+    return Words.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         autoscaling_config={
             "min_replicas": least, "max_replicas": most, "initial_replicas": least,
@@ -79,7 +80,7 @@ def build(settings: Settings) -> Application:
         # Who is beyond what replicas admit themselves, see Service.admitted, does not wait at the door either.
         max_ongoing_requests=max(64, settings.max_waiting), max_queued_requests=max(64, settings.max_waiting),
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        max_surge_percent=25, graceful_shutdown_timeout_s=DRAIN, graceful_shutdown_wait_loop_s=0.5,
+        max_surge_percent=settings.surge, graceful_shutdown_timeout_s=DRAIN, graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5, health_check_timeout_s=30,
     ).bind(settings.model_dump())  # fmt: skip
 

@@ -42,9 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     add("--port", type=int, default=8000, help="(default: %(default)s)")
     add("--address", help="of a Ray cluster that runs, as auto or HOST:PORT (default: one of this machine is started)")
-    add("--proxies", choices=("every", "head"), default="every", help="of a cluster's machines those that listen: every "
-        "one with a replica, or the head alone (default: every)")  # fmt: skip
+    add("--proxies", choices=("every", "head"), default="every", help="of a cluster's machines those that listen: "
+        "every one with a replica, or the head alone (default: every)")  # fmt: skip
     add("--replicas", default="1", metavar="N or MIN:MAX", help="networks that serve (default: %(default)s)")
+    add("--surge", type=int, default=25, metavar="PERCENT", help="replicas that a change of network may start before "
+        "old ones go, for which the cluster must have room; 0: old ones go first (default: %(default)s)")  # fmt: skip
     add("--cpus", type=float, default=1.0, metavar="N", help="cores of a replica (default: %(default)g)")
     add("--gpus", type=float, default=0.0, metavar="G", help="GPUs of a replica, such as 1 or 0.25 (default: 0)")
     add("--threads", type=int, default=1, help="of a core each, for one batch (default: %(default)s)")
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _deploy(serve, args, settings)
         where = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
-        print(f"{settings.version} serves at {where}, which explains itself at {where}/docs", file=sys.stderr, flush=True)
+        print(f"{settings.version} serves at {where}, described at {where}/docs", file=sys.stderr, flush=True)
         while not args.address:  # a cluster of its own ends with this command
             time.sleep(3600)
     finally:
@@ -104,13 +106,13 @@ def settings_of(args: argparse.Namespace) -> Any:
     if not 0 < args.port < 65536:
         raise UsageError(f"--port is 1 to 65535, not {args.port}")
     if args.max_images > args.max_waiting:
-        raise UsageError(f"--max-waiting {args.max_waiting} is less than a request may have, --max-images {args.max_images}")
+        raise UsageError(f"--max-waiting {args.max_waiting} is less than --max-images {args.max_images} of one request")
     try:
         return Settings(
             bundle=str(folder.resolve()), version=version, backend=args.backend, threads=args.threads,
             batch_size=args.batch_size, wait_ms=args.wait_ms, photos=not args.no_photos, max_images=args.max_images,
             max_bytes=args.max_megabytes << 20, max_waiting=args.max_waiting, replicas=(replicas[0], replicas[1]),
-            cpus=args.cpus, gpus=args.gpus, need_token=token is not None,
+            surge=args.surge, cpus=args.cpus, gpus=args.gpus, need_token=token is not None,
             token_file=str(Path(args.token_file).resolve()) if args.token_file else "",
         )  # fmt: skip
     except ValidationError as error:

@@ -24,4 +24,5 @@ class Refused(Exception):
 
 
 def kind_of(status: int) -> str:
-    return next((kind for kind, known in TYPES.items() if known == status), "bad_request" if status < 500 else "internal")
+    other = "bad_request" if status < 500 else "internal"
+    return next((kind for kind, known in TYPES.items() if known == status), other)

@@ -26,6 +26,7 @@ class Settings(BaseModel):
     max_waiting: int = Field(256, ge=1, le=1_000_000)  # images of a replica that are being read or wait for it
     replicas: tuple[int, int] = (1, 1)  # at least, at most
     busy: float = Field(32.0, gt=0)  # requests a replica beyond which there are more of them
+    surge: int = Field(25, ge=0, le=100)  # percent of replicas that there may be more of while they are replaced
     cpus: float = Field(1.0, ge=0, le=1024)  # that a replica takes
     gpus: float = Field(0.0, ge=0, le=64)
     need_token: bool = False

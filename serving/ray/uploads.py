@@ -24,6 +24,7 @@ class JsonImages(BaseModel):
     images: list[str] = Field(description="encoded pictures (JPEG, PNG, ...), each in base64", min_length=1)
 
 
+_FILE = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {  # for OpenAPI
     "required": True,
     "content": {
@@ -31,11 +32,11 @@ BODY: dict[str, Any] = {  # for OpenAPI
             "schema": {
                 "type": "object",
                 "required": ["files"],
-                "properties": {"files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+                "properties": {"files": {"type": "array", "minItems": 1, "items": _FILE}},
             }
         },
         "application/json": {"schema": JsonImages.model_json_schema()},
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "image/*": {"schema": _FILE},
     },
 }
 
@@ -100,6 +101,6 @@ def _counted(receive: Any, most: int) -> Any:
         came += len(message.get("body", b""))
         if came > most:
             raise Refused("too_large", f"a request may have {most:,} bytes")
-        return message  # type: ignore[no-any-return]
+        return message
 
     return counted

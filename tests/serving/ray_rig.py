@@ -50,9 +50,8 @@ def serve(*args: object, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def form(crops: list[bytes]) -> tuple[bytes, dict[str, str]]:
-    body = b"".join(
-        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' + crop + b"\r\n" for crop in crops
-    )
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    body = b"".join(head + crop + b"\r\n" for crop in crops)
     return body + b"--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
 
 
@@ -63,7 +62,9 @@ class Client:
         self._port, self._connection = port, http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def ask(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         try:
             self._connection.request(method, path, body, {**self._headers, **(headers or {})})
             answer = self._connection.getresponse()

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from batch_inputs import CROPS, crops_in, tar
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("pyarrow")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clip4str.runtime import Recognizer, UsageError
 from clip4str.serving.batch import listing
@@ -49,7 +51,7 @@ def test_folders_patterns_and_files_in_order(recognizer, words, tmp_path):
     assert count == 4
     names = [f"000-{crop.name}" for crop in CROPS]
     shown = [row["path"].rpartition("/")[2] for row in found]
-    assert shown == sorted([*names, "000-99.jpg"]) + ["last.jpg", names[0], "notes.txt"]
+    assert shown == [*sorted([*names, "000-99.jpg"]), "last.jpg", names[0], "notes.txt"]
     assert {row["path"].rpartition("/")[2]: row["text"] for row in found if row["path"].endswith(tuple(names))} == {
         f"000-{name}": text for name, text in words.items()
     }
@@ -161,7 +163,8 @@ def test_videos_give_a_row_for_each_word(recognizer, tmp_path):
     assert count == 3
     blank, word, zero = found
     assert (blank["text"], blank["error"]) == (None, None)
-    assert word["text"] == "STREET" and word["start"] == 0 and word["end"] == pytest.approx(0.8) and len(word["quad"]) == 8
+    assert (word["text"], word["start"], len(word["quad"])) == ("STREET", 0, 8)
+    assert word["end"] == pytest.approx(0.8)
     assert zero["error"] and zero["text"] is None
 
 
@@ -197,12 +200,12 @@ def test_other_contents_under_old_names_are_noticed(tmp_path):
     before = {chunk.number: chunk.key for chunk in listing.chunks([str(folder)], 8)}
     assert list(remaining(listing.chunks([str(folder)], 8), before, "job")) == []
     (folder / f"000-{CROPS[20].name}").write_bytes(b"another")
-    with pytest.raises(UsageError, match="inputs changed since this job began, at .*17-EXT|inputs changed"):
+    with pytest.raises(UsageError, match="the inputs changed since this job began"):
         list(remaining(listing.chunks([str(folder)], 8), before, "job"))
     (folder / f"000-{CROPS[20].name}").unlink()
     for crop in CROPS[24:]:
         (folder / f"000-{crop.name}").unlink()
-    with pytest.raises(UsageError, match="changed|fewer"):
+    with pytest.raises(UsageError, match="there are fewer inputs than when this job began"):
         list(remaining(listing.chunks([str(folder)], 8), {3: before[3]}, "job"))
 
 

@@ -39,7 +39,8 @@ def machines():
 
 def deployed(machines, bundle, *args, **variables):
     made, port = machines
-    done = serve(bundle, "--address", made.address, "--port", port, "--proxies", "head", "--no-photos", *args, **variables)
+    where = ["--address", made.address, "--port", port, "--proxies", "head", "--no-photos"]
+    done = serve(bundle, *where, *args, **variables)
     assert done.returncode == 0, done.stderr
     assert f"serves at http://127.0.0.1:{port}" in done.stderr
     return port
@@ -96,7 +97,8 @@ def memory():
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             if "ray::Serve" in (status.parent / "cmdline").read_text():
-                total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+                resident = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+                total += sum(int(line.split()[1]) for line in resident)
         except OSError:
             continue
     assert total
@@ -139,7 +141,7 @@ def test_a_token_is_needed_where_there_is_one(machines, tmp_path):
 def test_a_machine_dies_under_load_and_everything_is_answered(machines, wanted):
     """What a dead machine had taken is answered with an error, and asked again; the server goes on."""
     made, _ = machines
-    port = deployed(machines, PACKAGED, "--replicas", 4)  # more than the first has room for
+    port = deployed(machines, PACKAGED, "--replicas", 4, "--surge", 0)  # more than the first has room for
     with Load(port, clients=4) as load:
         load.wait(40)
         made.remove_node(made.nodes.pop(), allow_graceful=False)
