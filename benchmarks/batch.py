@@ -37,6 +37,7 @@ examples:
 Sides read the same files in turn, A B A B: the recogniser in this process, one
 thread; a job with one thread, and with --workers. A job's time is all of it,
 from listing to the output in its place; loading the network is in no side's.
+Processor time is of all threads, and changes less with other work.
 With --ray also Ray with one worker and with so many: words a second from the
 first chunk that came back to the last, as Ray itself takes seconds to start.
 """
@@ -71,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += [_row("Ray, 1 worker", ones, ones), _row(f"Ray, {args.ray} workers", many, ones)]
     print(f"{name}, {len(files)} crops, chunks of {args.chunk}\n{describe(info)}")
     print(f"listing {args.names:,} names of one folder: {used:.0f} bytes a name")
-    print(markdown(("side", "words a second", "times the first", "quartiles"), [
-        [row["side"], f"{row['words_a_second']:.1f}", f"{row['ratio']:.3f}", between(row, 3)]
-        for row in rows
+    heads = ("side", "words a second", "times the first", "quartiles", "processor ms a word")
+    print(markdown(heads, [
+        [row["side"], f"{row['words_a_second']:.1f}", f"{row['ratio']:.3f}", between(row, 3),
+         f"{row['processor_ms_a_word']:.2f}" if "processor_ms_a_word" in row else "-"] for row in rows
     ]))  # fmt: skip
     if args.json:
         write_json(args.json, {"rows": rows, "bundle": name, "crops": len(files), "chunk": args.chunk, "machine": info,
@@ -120,14 +122,19 @@ def _ray(bundle: Path, folder: Path, chunk: int, workers: int, cores: int) -> fl
 def _turns(sides: dict[str, Callable[[], int]], repeat: int) -> list[dict[str, Any]]:
     """A row for each side; the first is what others are compared with. One turn of each warms up."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
+    milliseconds: dict[str, list[float]] = {name: [] for name in sides}
     for repetition in range(repeat + 1):
         for name, side in sides.items():
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             words = side()
             if repetition:
                 speeds[name].append(words / (time.perf_counter() - began))
+                milliseconds[name].append(1000 * (time.process_time() - used) / words)
     first = next(iter(speeds.values()))
-    return [_row(name, values, first) for name, values in speeds.items()]
+    return [
+        {**_row(name, values, first), "processor_ms_a_word": float(np.median(milliseconds[name]))}
+        for name, values in speeds.items()
+    ]
 
 
 def _row(side: str, speeds: Sequence[float], first: Sequence[float]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def write_graphs(bundle: Bundle, target: Path, serving: Serving, force: bool, pl
             config = graph_config(
                 f"{name}_words", "onnxruntime", serving, [pixels], [*words, _plain(_TEXT)], batch, threads
             )
-            compared: list[object] = []
+            compared: list[str] = []
             export_bundle(
                 bundle.folder, model("_words", config) / "model.onnx", Options(strings=True), say=compared.append
             )

@@ -12,7 +12,7 @@ from .triton_request import Asked, said
 
 FRAME_PIXELS = 64_000_000  # of decoded frames that are held at a time
 Words = list[list[Word]]  # of each picture of a request: one word, or its quads'
-Log = Callable[[BaseException], None]
+Log = Callable[[Exception], None]
 
 
 class Failed(Exception):
@@ -41,9 +41,14 @@ def _read_crops(recognizer: Recognizer, requests: Sequence[Asked]) -> list[Words
     read = iter([word for part in recognizer.read_batches(batches(pictures, recognizer.batch_size)) for word in part])
     answers: list[Words | Failed] = []
     for asked in requests:
-        words = [next(read) for _ in asked.pictures]
-        failed = [(n, word) for n, word in enumerate(words) if not isinstance(word, Word)]
-        answers.append(Failed(said(failed[0][1], failed[0][0])) if failed else [[word] for word in words])
+        words: list[list[Word]] = []
+        failed = ""
+        for number, word in enumerate([next(read) for _ in asked.pictures]):
+            if isinstance(word, Word):
+                words.append([word])
+            else:
+                failed = failed or said(word, number)
+        answers.append(Failed(failed) if failed else words)
     return answers
 
 

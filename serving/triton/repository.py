@@ -55,12 +55,17 @@ def add_version(bundle: Bundle, target: Path, say: Say) -> None:
 
 def check_fits(bundle: Bundle, serving: Serving) -> None:
     """Raises UsageError where the bundle cannot do what is asked."""
-    m = bundle.manifest
-    if serving.backend == "tensorrt" and not m.engines:
+    if serving.backend == "tensorrt" and not bundle.manifest.engines:
         raise UsageError(f"{bundle.folder}: it has no engines; clip4str build {bundle.folder} --target tensorrt")
-    most = m.engines["profile"]["max"] if serving.backend == "tensorrt" else m.max_batch
+    most = largest_batch(bundle, serving.backend)
     if serving.max_batch > most:
         raise UsageError(f"--max-batch {serving.max_batch}: the bundle was built for {most} images at most")
+
+
+def largest_batch(bundle: Bundle, backend: str) -> int:
+    """Pictures that it reads at once."""
+    engines = bundle.manifest.engines if backend == "tensorrt" else {}
+    return engines["profile"]["max"] if engines else bundle.manifest.max_batch
 
 
 def write_mark(folder: Path, name: str, form: str) -> None:

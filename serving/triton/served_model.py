@@ -79,7 +79,7 @@ class TritonPythonModel:
             tensors[name] = None if tensor is None else tensor.as_numpy()
         return asked(**tensors, parameters=request.parameters())
 
-    def _log(self, error: BaseException) -> None:
+    def _log(self, error: Exception) -> None:
         """What is no caller's fault goes into the server's log, and no further."""
         if said(error).startswith("InternalError"):
             lines = traceback.format_exception(type(error), error, error.__traceback__)
@@ -87,12 +87,15 @@ class TritonPythonModel:
 
     def _response(self, request: Any, answer: Any) -> Any:
         error, respond = self._server.TritonError, self._server.InferenceResponse
-        if isinstance(answer, Failed):
-            internal = str(answer).startswith("InternalError")
-            return respond(error=error(str(answer), error.INTERNAL if internal else error.INVALID_ARG))
-        wanted = request.requested_output_names()
-        outputs = output_arrays(answer, self.version)
-        return respond([self._server.Tensor(name, outputs[name]) for name in wanted if name in outputs])
+        if not isinstance(answer, Failed):
+            try:
+                outputs, wanted = output_arrays(answer, self.version), request.requested_output_names()
+                return respond([self._server.Tensor(name, outputs[name]) for name in wanted if name in outputs])
+            except Exception as problem:  # one that left `execute` would be the whole batch's, with its traceback
+                self._log(problem)
+                answer = Failed(said(problem))
+        internal = str(answer).startswith("InternalError")
+        return respond(error=error(str(answer), error.INTERNAL if internal else error.INVALID_ARG))
 
 
 def output_arrays(words: Sequence[Sequence[Word]], version: str) -> dict[str, np.ndarray]:

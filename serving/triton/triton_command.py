@@ -13,6 +13,7 @@ from clip4str.runtime.recognizer import default_bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
 from .options import BACKENDS, QUEUES, Serving
+from .repository import add_version, largest_batch, write_repository
 
 FORMS = ("python", "onnx", "plan")
 _DESCRIPTION = """\
@@ -41,23 +42,21 @@ def main(argv: Sequence[str]) -> int:
             raise UsageError(
                 f"--add takes a bundle and --output alone, not {also}: config.pbtxt stays, and may be edited"
             )
-        from .repository import add_version
-
         add_version(Bundle.open(folder), target, print)
         return 0
-    serving = Serving(**given)
+    bundle = Bundle.open(folder)
+    most = largest_batch(bundle, o.backend or "auto")
+    serving = Serving(**{"max_batch": min(Serving().max_batch, most), **given})
     serving.check()
     form = o.form or "python"
     if (form == "plan") != (o.plan is not None):
         raise UsageError("--form plan and --plan FILE go together: the engine of a file of clip4str export --passes")
     if form == "python":
-        from .repository import write_repository
-
-        write_repository(Bundle.open(folder), target, serving, o.force, print)
+        write_repository(bundle, target, serving, o.force, print)
     else:
         from .graph_repository import write_graphs
 
-        write_graphs(Bundle.open(folder), target, serving, o.force, Path(o.plan) if o.plan else None, print)
+        write_graphs(bundle, target, serving, o.force, Path(o.plan) if o.plan else None, print)
     return 0
 
 

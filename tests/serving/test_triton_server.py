@@ -195,6 +195,7 @@ BAD = {
     "ImageError: picture 0: far more pixels than the 64,000,000 allowed": encoded(bomb()),
     "ImageError: picture 1: damaged image": encoded(CROPS[1].read_bytes(), CROPS[0].read_bytes()[:300]),
     "ImageError: picture 0: expected uint8": {"pixels": np.zeros((1, 40, 80, 7), np.uint8)},
+    "ImageError: picture 0: 70000x2 pixels hold no word": {"pixels": np.zeros((1, 2, 70_000, 3), np.uint8)},
     "ImageError: picture 0: 1x1 pixels hold no word": {"pixels": np.zeros((1, 1, 1, 3), np.uint8)},
     ONLY_QUADS: {"quads": QUAD},
     "ShapeError: picture 0: quad 0 of 1: corners are finite": {"pixels": GREY, "quads": QUAD * np.nan},
@@ -240,6 +241,11 @@ def test_what_the_server_itself_refuses(client, over_http):
     for wrong, said in ((floats, "data-type"), (flat, "shape"), (large, "batch-size must be <= 8")):
         with pytest.raises(InferenceServerException, match=said):
             client.infer(MODEL, wrong if isinstance(wrong, list) else [wrong])
+    import tritonclient.http as http
+
+    with pytest.raises(InferenceServerException, match="ImageError: picture 0: damaged") as caught:
+        over_http.infer(MODEL, inputs(http, encoded(CROPS[0].read_bytes()[:300])))
+    assert caught.value.status() == "400"
     one = inputs(grpc, encoded(CROPS[0].read_bytes()))
     for parameters, said in (
         ({"lay": "bgr"}, "there is no parameter 'lay'"),
@@ -283,12 +289,48 @@ def test_a_model_that_cannot_be_loaded_says_why(server, over_http, repository, n
 
 
 def test_more_than_the_queue_holds_is_refused_at_once(client, words):
-    answers = together(client, "narrow", [encoded(CROPS[0].read_bytes())] * 30)
+    crop = encoded(CROPS[0].read_bytes())
+    answers = together(client, "narrow", [crop] * 30)
     refused = [answer for answer in answers if isinstance(answer, Exception)]
     assert all("Exceeds maximum queue size" in str(error) for error in refused) and len(refused) > 15
     assert all("UNAVAILABLE" in str(error.status()) for error in refused)
     read = [answer for answer in answers if not isinstance(answer, Exception)]
     assert len(read) >= 3 and all(answer.texts == [[words[0].text]] for answer in read)
+
+
+def test_what_has_waited_too_long_is_refused_and_http_says_so_too(server, client, over_http, frame):
+    """Behind frames of many words."""
+    import tritonclient.grpc as grpc
+    import tritonclient.http as http
+    from tritonclient.utils import InferenceServerException
+
+    pixels, quads = frame
+    slow, crop = {"pixels": pixels[None], "quads": quads.repeat(16, 0)[None]}, encoded(CROPS[0].read_bytes())
+
+    def behind(count: int) -> threading.Thread:
+        thread = threading.Thread(target=together, args=(client, "narrow", [slow] * count))
+        thread.start()
+        while not pending(server) and thread.is_alive():
+            pass
+        return thread
+
+    thread = behind(2)
+    with pytest.raises(InferenceServerException, match="Request timeout expired") as caught:
+        client.infer("narrow", inputs(grpc, crop), timeout=1000)
+    assert "UNAVAILABLE" in str(caught.value.status())
+    thread.join()
+    thread = behind(8)
+    with pytest.raises(InferenceServerException, match="Exceeds maximum queue size") as caught:
+        for _ in range(3):
+            over_http.infer("narrow", inputs(http, crop))
+    assert caught.value.status() == "503"
+    thread.join()
+
+
+def pending(server) -> int:
+    """Requests that wait for `narrow`."""
+    metrics = server.get("/metrics", port=server.metrics)[1]
+    return int(re.search(r'nv_inference_pending_request_count{model="narrow",version="1"} (\d+)', metrics)[1])
 
 
 def test_a_new_version_takes_over_and_no_request_is_lost(server, repository, client, tiny_bundle, words):
