@@ -13,7 +13,7 @@ from urllib.request import urlopen
 from clip4str.core.errors import BackendError
 
 from .arrivals import Refused
-from .targets import Setup
+from .load_target import Setup
 
 _REPORTED = 0.5  # seconds between reports of Ray's metrics, by which batches are counted
 _PICTURES = re.compile(r"^ray_clip4str_images_total\{.*\} (\S+)$", re.MULTILINE)
@@ -46,7 +46,7 @@ class RayTarget:
         from clip4str.serving.ray.settings import Settings
 
         s = self.setup
-        os.environ["RAY_metrics_report_interval_ms"] = str(int(1000 * _REPORTED))
+        os.environ["RAY_metrics_report_interval_ms"] = str(int(1000 * _REPORTED))  # noqa: SIM112  (Ray has it so)
         ray.init(num_cpus=s.instances + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
                  _metrics_export_port=self._metrics)  # fmt: skip
         waiting = s.max_batch + -(-s.queue // s.instances)

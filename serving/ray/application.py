@@ -17,7 +17,7 @@ from clip4str.runtime import Recognizer
 
 from ..versions import bundle_version
 from .api import make_api
-from .bearer import given_token
+from .bearer import LOOPBACK, given_token, needed
 from .ray_metrics import RayFigures
 from .service import Service, Submit
 from .settings import VARIABLE, Settings
@@ -37,6 +37,7 @@ class Words:
         self.token = given_token(settings.token_file)
         if settings.need_token and self.token is None:
             raise UsageError(f"{platform.node()}: {VARIABLE} has no token here")
+        needed(LOOPBACK[0], self.token)
         recognizer = Recognizer.load(
             settings.bundle or PACKAGED, settings.backend, threads=settings.threads, batch_size=settings.batch_size
         )

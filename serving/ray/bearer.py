@@ -11,6 +11,8 @@ from clip4str.core.errors import UsageError
 
 from .settings import VARIABLE
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"  # Ray's
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,512}")
 _MOST_BYTES = 4096
 
@@ -31,6 +33,14 @@ def given_token(file: str) -> str | None:
     if not _TOKEN.fullmatch(token):
         raise UsageError(f"{where}: a token is 16 to 512 of A-Z a-z 0-9 . _ ~ + / = -")
     return token
+
+
+def needed(host: str, token: str | None) -> None:
+    """Raises UsageError where others can reach the server, and no token keeps them out. With HAProxy replicas listen,
+    too, and at all of a machine's addresses."""
+    if token is None and (host not in LOOPBACK or os.environ.get(HAPROXY) == "1"):
+        why = f"--host {host}" if host not in LOOPBACK else f"{HAPROXY}=1"
+        raise UsageError(f"{why}: others can reach the server; set {VARIABLE}, or name a --token-file")
 
 
 def is_token(given: str, token: str) -> bool:

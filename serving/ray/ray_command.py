@@ -91,14 +91,13 @@ def settings_of(args: argparse.Namespace) -> Any:
     """Raises UsageError, BundleError."""
     from pydantic import ValidationError
 
-    from .bearer import given_token
-    from .settings import VARIABLE, Settings
+    from .bearer import given_token, needed
+    from .settings import Settings
 
     folder = Path(args.bundle) if args.bundle else default_bundle()
     version = bundle_version(Bundle.open(folder, verify=False).manifest)
     token = given_token(args.token_file)
-    if token is None and args.host not in ("127.0.0.1", "::1", "localhost"):
-        raise UsageError(f"--host {args.host}: others can reach it; set {VARIABLE}, or name a --token-file")
+    needed(args.host, token)
     low, colon, high = args.replicas.partition(":")
     replicas = [int(part) for part in (low, high if colon else low) if part.isascii() and part.isdecimal()]
     if len(replicas) != 2 or not 1 <= replicas[0] <= replicas[1] <= 10_000:

@@ -84,13 +84,14 @@ class Client:
 class Load:
     """Clients that read crops without a pause. found: (crop's number, status, answer) in the order of answers."""
 
-    def __init__(self, port: int, clients: int, images: int = 1) -> None:
+    def __init__(self, port: int, clients: int, images: int = 1, token: str = "") -> None:
+        self._token = token
         self.found: list[tuple[int, int, Any]] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(port, k, images)) for k in range(clients)]
 
     def _run(self, port: int, first: int, images: int) -> None:
-        client, number = Client(port), first
+        client, number = Client(port, self._token), first
         while not self._stop.is_set():
             crops = [CROPS[(number + k) % len(CROPS)].read_bytes() for k in range(images)]
             status, answer = client.read(crops)

@@ -147,6 +147,18 @@ def test_tokens_come_from_a_file_or_the_environment_and_are_not_shown(tmp_path, 
         bearer.given_token(str(tmp_path / "none"))
 
 
+def test_what_others_can_reach_needs_a_token(monkeypatch):
+    monkeypatch.delenv(bearer.HAPROXY, raising=False)
+    bearer.needed("127.0.0.1", None)
+    bearer.needed("0.0.0.0", TOKEN)
+    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0: others can reach"):
+        bearer.needed("0.0.0.0", None)
+    monkeypatch.setenv(bearer.HAPROXY, "1")  # replicas' own ports are open then
+    with pytest.raises(UsageError, match=f"{bearer.HAPROXY}=1: others can reach"):
+        bearer.needed("127.0.0.1", None)
+    bearer.needed("127.0.0.1", TOKEN)
+
+
 class Slow:
     """A recogniser whose batches wait until they are let go on, or fail."""
 

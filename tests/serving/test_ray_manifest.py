@@ -11,6 +11,7 @@ pytest.importorskip("ray")
 pytest.importorskip("fastapi")
 
 from clip4str.serving.ray.application import NAME, build
+from clip4str.serving.ray.bearer import HAPROXY
 from clip4str.serving.ray.settings import VARIABLE, Settings
 
 MANIFEST = Path(__file__).resolve().parents[2] / "docs" / "serving" / "rayservice.yaml"
@@ -32,4 +33,4 @@ def test_every_container_has_the_token_and_the_same_image():
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     containers = [each for group in groups for each in group["template"]["spec"]["containers"]]
     assert len({each["image"] for each in containers}) == 1 and len(containers) == 2
-    assert all([entry["name"] for entry in each["env"]] == [VARIABLE] for each in containers)
+    assert all({entry["name"] for entry in each["env"]} == {HAPROXY, VARIABLE} for each in containers)

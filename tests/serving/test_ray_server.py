@@ -18,6 +18,7 @@ from ray_rig import SECONDS, Client, Load, cluster, form, free_port, serve
 from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
+from clip4str.serving.ray.bearer import HAPROXY
 from clip4str.serving.ray.settings import VARIABLE
 from clip4str.serving.versions import bundle_version
 
@@ -30,17 +31,22 @@ def wanted():
         return list(words_of(recognizer, CROPS).values())
 
 
-@pytest.fixture(scope="module")
-def machines():
+@pytest.fixture(scope="module", params=["0", "1"], ids=["Ray's proxy", "HAProxy"])
+def machines(request, tmp_path_factory):
     """Two, of which the second can die; and the port that the first listens at."""
-    with cluster(3, 1) as made:
-        yield made, free_port()
+    file = tmp_path_factory.mktemp("token") / "token"
+    file.write_text(f"{TOKEN}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HAPROXY, request.param)
+        with cluster(3, 1) as made:
+            made.token_file = file
+            yield made, free_port()
 
 
-def deployed(machines, bundle, *args, **variables):
+def deployed(machines, bundle, *args):
     made, port = machines
     where = ["--address", made.address, "--port", port, "--proxies", "head", "--no-photos"]
-    done = serve(bundle, *where, *args, **variables)
+    done = serve(bundle, *where, "--token-file", made.token_file, *args)
     assert done.returncode == 0, done.stderr
     assert f"serves at http://127.0.0.1:{port}" in done.stderr
     return port
@@ -59,7 +65,7 @@ def version(bundle):
 
 
 def test_words_are_the_recognisers_own(machines, wanted):
-    client = Client(deployed(machines, PACKAGED))
+    client = Client(deployed(machines, PACKAGED), TOKEN)
     status, answer = client.read([crop.read_bytes() for crop in CROPS])
     assert status == 200 and answer["bundle"] == version(PACKAGED)
     assert [(word["text"], word["confidence"]) for word in answer["words"]] == wanted
@@ -71,8 +77,8 @@ def test_words_are_the_recognisers_own(machines, wanted):
 def test_three_times_what_it_can_do_is_refused_and_forgotten(machines, wanted):
     """16 images may wait; 12 clients bring 4 each as fast as they can."""
     port = deployed(machines, PACKAGED, "--max-waiting", 16, "--max-images", 8)
-    Client(port).read([CROPS[0].read_bytes()])
-    with Load(port, clients=12, images=4) as load:
+    Client(port, TOKEN).read([CROPS[0].read_bytes()])
+    with Load(port, clients=12, images=4, token=TOKEN) as load:
         load.wait(150)
         before = memory()
         load.wait(400)
@@ -86,7 +92,7 @@ def test_three_times_what_it_can_do_is_refused_and_forgotten(machines, wanted):
         if status == 200:
             assert [word["text"] for word in answer["words"]] == [wanted[(number + k) % 32][0] for k in range(4)]
     assert after < before + 100e6, f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} after"
-    assert Client(port).read([CROPS[0].read_bytes()])[0] == 200
+    assert Client(port, TOKEN).read([CROPS[0].read_bytes()])[0] == 200
 
 
 def memory():
@@ -96,7 +102,8 @@ def memory():
     total = 0
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            if "ray::Serve" in (status.parent / "cmdline").read_text():
+            command = (status.parent / "cmdline").read_text()
+            if any(name in command for name in ("ray::Serve", "ray::ProxyActor", "ray::HAProxy", "haproxy")):
                 resident = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
                 total += sum(int(line.split()[1]) for line in resident)
         except OSError:
@@ -108,7 +115,7 @@ def memory():
 def test_another_network_comes_under_load_and_nobody_notices(machines, wanted, tmp_path):
     new = other_bundle(tmp_path / "other")
     port = deployed(machines, PACKAGED)
-    with Load(port, clients=4) as load:
+    with Load(port, clients=4, token=TOKEN) as load:
         load.wait(20)
         deployed(machines, new)
         until = time.monotonic() + SECONDS
@@ -125,16 +132,16 @@ def test_a_bundle_that_is_not_what_it_should_be_leaves_the_old_one_serving(machi
     port = deployed(machines, PACKAGED)
     bad = other_bundle(tmp_path / "bad")
     (bad / "cross.onnx").write_bytes(b"x" * (bad / "cross.onnx").stat().st_size)
-    done = serve(bad, "--address", machines[0].address, "--port", port, "--proxies", "head", "--no-photos")
+    where = ["--address", machines[0].address, "--port", port, "--proxies", "head", "--no-photos"]
+    done = serve(bad, *where, "--token-file", machines[0].token_file)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert Client(port).read([CROPS[0].read_bytes()])[1]["bundle"] == version(PACKAGED)
+    assert Client(port, TOKEN).read([CROPS[0].read_bytes()])[1]["bundle"] == version(PACKAGED)
 
 
-def test_a_token_is_needed_where_there_is_one(machines, tmp_path):
-    file = tmp_path / "token"
-    file.write_text(TOKEN)
-    port = deployed(machines, PACKAGED, "--token-file", file)
-    assert Client(port).read([CROPS[0].read_bytes()])[0] == 401
+def test_a_token_is_needed(machines):
+    port = deployed(machines, PACKAGED)
+    for token in ("", TOKEN[:-1]):
+        assert Client(port, token).read([CROPS[0].read_bytes()])[0] == 401
     assert Client(port, TOKEN).read([CROPS[0].read_bytes()])[0] == 200
 
 
@@ -142,7 +149,7 @@ def test_a_machine_dies_under_load_and_everything_is_answered(machines, wanted):
     """What a dead machine had taken is answered with an error, and asked again; the server goes on."""
     made, _ = machines
     port = deployed(machines, PACKAGED, "--replicas", 4, "--surge", 0)  # more than the first has room for
-    with Load(port, clients=4) as load:
+    with Load(port, clients=4, token=TOKEN) as load:
         load.wait(40)
         made.remove_node(made.nodes.pop(), allow_graceful=False)
         load.wait(150)
