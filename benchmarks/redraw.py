@@ -17,6 +17,7 @@ from clip4str.benchmarks import (
     video_chart,
     voting_chart,
 )
+from clip4str.benchmarks.serving_load import serving_chart
 from clip4str.core.console import Parser, run_script
 
 PROGRAM = "benchmarks/redraw.py"
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     roofline_chart.save_chart(figures("roofline"), folder / "roofline.png")
     soak_chart.save_chart(figures("soak-small"), folder / "soak-small.png")
     live_soak_chart.save_chart(figures("live-soak"), folder / "live-soak.png")
+    serving_chart.save_chart(figures("serving-triton"), folder / "serving-triton.png")
     voting, video = figures("voting"), figures("video")
     voting_chart.save_chart(voting, voting["tracks"], voting["frames"], folder / "voting.png")
     video_chart.save_chart(video, video["videos"], folder / "video.png")

@@ -175,6 +175,15 @@ def test_requests_of_many_clients_are_read_together(server, client, words, frame
     assert max(sizes) > MAX_BATCH // 2
 
 
+def test_pictures_of_different_sizes_are_read_together(server, client, words):
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in CROPS[:16]]
+    assert len({picture.shape for picture in pictures}) > 8
+    before = counts(server)
+    answers = together(client, MODEL, [{"pixels": picture[None]} for picture in pictures])
+    assert [answer.texts for answer in answers] == [[[word.text]] for word in words[:16]]
+    assert counts(server)[1] - before[1] <= 8
+
+
 def bomb() -> bytes:
     """A PNG of a few bytes that says it is 60,000 pixels wide and high."""
 
@@ -237,8 +246,15 @@ def test_what_the_server_itself_refuses(client, over_http):
     floats.set_data_from_numpy(np.zeros((1, 4, 8, 3), np.float32))
     flat = grpc.InferInput("pixels", [1, 40, 80], "UINT8")
     flat.set_data_from_numpy(np.zeros((1, 40, 80), np.uint8))
+    torn = grpc.InferInput("image", [1, 1], "BYTES")
+    torn._raw_content = struct.pack("<I", 2**31 - 1) + b"x"  # says that it is longer than it is
     large = inputs(grpc, encoded(*[CROPS[0].read_bytes()] * (MAX_BATCH + 1)))
-    for wrong, said in ((floats, "data-type"), (flat, "shape"), (large, "batch-size must be <= 8")):
+    for wrong, said in (
+        (floats, "data-type"),
+        (flat, "shape"),
+        (torn, "string length|incomplete"),
+        (large, "batch-size must be <= 8"),
+    ):
         with pytest.raises(InferenceServerException, match=said):
             client.infer(MODEL, wrong if isinstance(wrong, list) else [wrong])
     import tritonclient.http as http
