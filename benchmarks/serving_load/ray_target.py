@@ -81,8 +81,12 @@ class RayTarget:
             time.sleep(4 * _REPORTED)
             with urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=30) as answer:
                 text = answer.read().decode()
-            before, found = found, tuple(int(sum(map(float, each.findall(text)))) for each in (_PICTURES, _BATCHES))
+            before, found = found, (_sum(_PICTURES, text), _sum(_BATCHES, text))
         return found
+
+
+def _sum(values: re.Pattern[str], text: str) -> int:
+    return int(sum(map(float, values.findall(text))))
 
 
 def _free_port() -> int:
