@@ -43,7 +43,7 @@ class RayTarget:
         from ray import serve
 
         from clip4str.serving.ray.application import NAME, build
-        from clip4str.serving.ray.settings import Settings
+        from clip4str.serving.ray.server_settings import Settings
 
         s = self.setup
         os.environ["RAY_metrics_report_interval_ms"] = str(int(1000 * _REPORTED))  # noqa: SIM112  (Ray has it so)

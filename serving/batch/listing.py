@@ -15,9 +15,9 @@ from clip4str.core.errors import Clip4StrError, DataError, UsageError
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import IMAGE_SUFFIXES
 
-from . import shards, tables
+from . import parquet_tables, tar_shards
 from .chunks import FILES, LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk, digest
-from .places import Named, children, is_remote, look_up, matches, opened
+from .stores import Named, children, is_remote, look_up, matches, opened
 
 VIDEOS = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp"
@@ -125,10 +125,10 @@ def _parts(kind: str, path: str, size: int) -> Iterator[tuple[int, int]]:
                 yield from ((first, min(size, len(words) + 1 - first)) for first in range(1, len(words) + 1, size))
         elif kind == PARQUET:
             with opened(path) as file:
-                yield from tables.parts(file, size)
+                yield from parquet_tables.parts(file, size)
         elif kind == TAR and path.lower().endswith(".tar") and not is_remote(path):
             with opened(path) as file:
-                yield from shards.parts(file, size)
+                yield from tar_shards.parts(file, size)
         else:
             yield 0, TO_THE_END
     except (Clip4StrError, OSError):

@@ -13,9 +13,9 @@ from clip4str.core.errors import Clip4StrError, DataError, ImageError, SourceErr
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer, Word
 
-from . import shards, tables
+from . import parquet_tables, tar_shards
 from .chunks import LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk
-from .places import fetched, is_remote, on_this_machine, opened
+from .stores import fetched, is_remote, on_this_machine, opened
 
 if TYPE_CHECKING:
     from clip4str.video import VideoReader
@@ -91,13 +91,13 @@ class ChunkReader:
         """Raises what opening and reading a container does."""
         if chunk.kind == TAR:
             with opened(chunk.place) as file:
-                for count, member in enumerate(shards.members(file, chunk.first)):
+                for count, member in enumerate(tar_shards.members(file, chunk.first)):
                     if count == chunk.count:
                         return
                     yield _held(chunk.place, member.name, member.content or b"")
         elif chunk.kind == PARQUET:
             with opened(chunk.place) as file:
-                for row, content in tables.pictures(file, chunk.first, chunk.count, self.column):
+                for row, content in parquet_tables.pictures(file, chunk.first, chunk.count, self.column):
                     yield _held(chunk.place, str(row), content)
         elif chunk.kind == LMDB:
             yield from _samples(chunk)

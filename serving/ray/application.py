@@ -16,11 +16,11 @@ from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer
 
 from ..versions import bundle_version
-from .api import make_api
 from .bearer import LOOPBACK, given_token, needed
+from .http_api import make_api
 from .ray_metrics import RayFigures
+from .server_settings import VARIABLE, Settings
 from .service import Service, Submit
-from .settings import VARIABLE, Settings
 
 NAME = "clip4str"
 LONG_SIDE = 1280  # pixels that photos are shrunk to before words are searched, as clip4str photo does

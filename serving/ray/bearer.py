@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip4str.core.errors import UsageError
 
-from .settings import VARIABLE
+from .server_settings import VARIABLE
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"  # Ray's

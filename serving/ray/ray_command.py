@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import importlib.util
 import os
 import sys
@@ -20,6 +21,8 @@ from ..ray_cluster import connect
 from ..versions import bundle_version
 
 REQUEST = 120.0  # seconds that a request may take in all
+STARTS = 3
+DOOR = 20.0  # seconds that a proxy may take to hear of an application that is ready
 SECONDS = 600.0  # that an application may take to be ready
 _EPILOG = """\
 examples:
@@ -92,7 +95,7 @@ def settings_of(args: argparse.Namespace) -> Any:
     from pydantic import ValidationError
 
     from .bearer import given_token, needed
-    from .settings import Settings
+    from .server_settings import Settings
 
     folder = Path(args.bundle) if args.bundle else default_bundle()
     version = bundle_version(Bundle.open(folder, verify=False).manifest)
@@ -120,17 +123,39 @@ def settings_of(args: argparse.Namespace) -> Any:
 
 
 def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
-    """Raises BackendError where the application does not get ready."""
+    """Returns when the application is ready, and where its door is on this machine, answers. Raises BackendError."""
+    from ray.exceptions import RayError
+
     from .application import NAME, build
 
-    http = {"host": args.host, "port": args.port, "request_timeout_s": REQUEST}
-    serve.start(http_options=http, proxy_location={"every": "EveryNode", "head": "HeadOnly"}[args.proxies])
-    serve.run(build(settings), name=NAME, route_prefix="/", blocking=False)
     until = time.monotonic() + SECONDS
+    door = {"host": args.host, "port": args.port, "request_timeout_s": REQUEST}
+    for attempt in range(STARTS):  # on a busy machine Ray takes a proxy for dead that is still starting
+        try:
+            serve.start(http_options=door, proxy_location={"every": "EveryNode", "head": "HeadOnly"}[args.proxies])
+            serve.run(build(settings), name=NAME, route_prefix="/", blocking=False)
+            break
+        except (RayError, RuntimeError) as error:
+            if attempt == STARTS - 1:
+                raise BackendError(f"Ray Serve: {first_line(error)}") from None
     while True:
         status = serve.status().applications[NAME]
         if status.status == "RUNNING":
-            return
+            break
         if status.status in ("DEPLOY_FAILED", "UNHEALTHY") or time.monotonic() > until:
             raise BackendError(f"Ray Serve: {first_line(status.message) or status.status}")
         time.sleep(0.2)
+    until = time.monotonic() + DOOR
+    while not _answers(args.host, args.port) and time.monotonic() < until:
+        time.sleep(0.2)
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1" if host in ("0.0.0.0", "::") else host, port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

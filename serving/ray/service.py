@@ -17,7 +17,7 @@ from clip4str.runtime import Recognizer, Word, load_image
 
 from ..versions import bundle_version
 from .refusals import Refused
-from .settings import Settings
+from .server_settings import Settings
 
 PHOTO = 16  # a photo counts as so many images
 REQUESTS = 8  # of the largest size that may be held at once

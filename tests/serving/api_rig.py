@@ -7,9 +7,9 @@ from typing import Any
 
 from batch_inputs import CROPS
 
-from clip4str.serving.ray.api import make_api
+from clip4str.serving.ray.http_api import make_api
+from clip4str.serving.ray.server_settings import Settings
 from clip4str.serving.ray.service import Service
-from clip4str.serving.ray.settings import Settings
 
 CROP = CROPS[0].read_bytes()
 TOKEN = "a-token-of-some-length"

@@ -44,9 +44,14 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", **more}
 
 
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "clip4str.core.cli", "serve", "ray", *map(str, args)]
+
+
 def serve(*args: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clip4str.core.cli", "serve", "ray", *map(str, args)]
-    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=2 * SECONDS)
+    return subprocess.run(
+        command(*args), env=environment(**variables), capture_output=True, text=True, timeout=2 * SECONDS
+    )
 
 
 def form(crops: list[bytes]) -> tuple[bytes, dict[str, str]]:

@@ -27,10 +27,10 @@ PACKAGES = [
     # Kubernetes' own schemas, offline
     "kubernetes-validate==1.37.0", "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "referencing==0.37.0",
     "rpds-py==2026.9.1", "importlib_resources==7.1.0",
-    # Ray with Serve and Data, and FastAPI
+    # Ray with Serve and Data, and FastAPI; grpcio-reflection is the newest for the protobuf above
     "aiohttp-cors==0.8.1", "annotated-doc==0.0.7", "annotated-types==0.8.0", "anyio==4.16.0", "cffi==2.1.1",
     "click==8.5.1", "colorful==0.5.8", "cryptography==50.0.2", "distlib==0.4.4", "fastapi==0.165.0",
-    "google-api-core==2.44.0", "google-auth==2.63.0", "googleapis-common-protos==1.76.0", "grpcio-reflection==1.85.1",
+    "google-api-core==2.44.0", "google-auth==2.63.0", "googleapis-common-protos==1.76.0", "grpcio-reflection==1.75.1",
     "httptools==0.9.0", "markdown-it-py==4.3.0", "mdurl==0.1.2", "mmh3==5.3.1", "msgpack==1.2.4",
     "opencensus==0.11.4", "opencensus-context==0.1.3", "opentelemetry-api==1.45.2",
     "opentelemetry-exporter-prometheus==0.66b2", "opentelemetry-proto==1.45.2", "opentelemetry-sdk==1.45.2",

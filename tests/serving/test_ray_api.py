@@ -22,7 +22,7 @@ from clip4str.core.errors import BackendError, UsageError
 from clip4str.runtime import Recognizer
 from clip4str.serving.ray import bearer
 from clip4str.serving.ray.refusals import TYPES
-from clip4str.serving.ray.settings import VARIABLE
+from clip4str.serving.ray.server_settings import VARIABLE
 from clip4str.serving.versions import bundle_version
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clip4str.runtime import Recognizer
-from clip4str.serving.ray.api import make_api
+from clip4str.serving.ray.http_api import make_api
 from clip4str.video import Detections
 from clip4str.video.detect import NOTHING
 

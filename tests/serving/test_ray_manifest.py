@@ -12,7 +12,7 @@ pytest.importorskip("fastapi")
 
 from clip4str.serving.ray.application import NAME, build
 from clip4str.serving.ray.bearer import HAPROXY
-from clip4str.serving.ray.settings import VARIABLE, Settings
+from clip4str.serving.ray.server_settings import VARIABLE, Settings
 
 MANIFEST = Path(__file__).resolve().parents[2] / "docs" / "serving" / "rayservice.yaml"
 

@@ -19,7 +19,6 @@ from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
 from clip4str.serving.ray.bearer import HAPROXY
-from clip4str.serving.ray.settings import VARIABLE
 from clip4str.serving.versions import bundle_version
 
 TOKEN = "a-token-of-some-length"
@@ -157,20 +156,3 @@ def test_a_machine_dies_under_load_and_everything_is_answered(machines, wanted):
     assert set(statuses) <= {200, 500, 503} and statuses[200] > 150, statuses
     assert sum(statuses.values()) - statuses[200] <= 8, statuses  # what was on its way there
     assert all(a["words"][0]["text"] == wanted[n][0] for n, status, a in load.found if status == 200)
-
-
-@pytest.mark.parametrize(
-    "args, said",
-    [
-        (["/no/such"], "no such bundle"),
-        ([PACKAGED, "--host", "0.0.0.0"], f"set {VARIABLE}"),
-        ([PACKAGED, "--replicas", "8:1"], "--replicas is a number or MIN:MAX"),
-        ([PACKAGED, "--cpus", "-1"], "--cpus"),
-        ([PACKAGED, "--address", "127.0.0.1:1"], "Ray:"),
-        ([PACKAGED, "--token-file", "/no/such"], "No such file"),
-    ],
-)
-def test_wrong_input_is_one_line(args, said):
-    done = serve(*args)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("clip4str")]
-    assert done.returncode == 2 and said in lines[-1] and "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ from clip4str.core.errors import DataError, first_line
 from clip4str.runtime import IMAGE_SUFFIXES
 
 from .chunks import TO_THE_END
-from .places import MOST_BYTES
+from .stores import MOST_BYTES
 
 LONGEST_NAME = 1 << 16  # bytes of a header that holds a long name, and what else there is
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)

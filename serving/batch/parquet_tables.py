@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from clip4str.core.errors import DataError, first_line
 
 from .chunks import TO_THE_END
-from .places import MOST_BYTES
+from .stores import MOST_BYTES
 
 _ROWS = 64  # read at a time
 
