@@ -19,4 +19,10 @@ def _ray(setup: Setup) -> Target:
     return RayTarget(setup)
 
 
-TARGETS: dict[str, Callable[[Setup], Target]] = {"triton": _triton, "ray": _ray}
+def _haproxy(setup: Setup) -> Target:
+    from .ray_target import HAProxyTarget
+
+    return HAProxyTarget(setup)
+
+
+TARGETS: dict[str, Callable[[Setup], Target]] = {"triton": _triton, "ray": _ray, "ray-haproxy": _haproxy}

@@ -16,8 +16,9 @@ pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
 from clip4str.core.packaged import PACKAGED
-from clip4str.runtime import Recognizer
+from clip4str.runtime import Recognizer, SourceError
 from clip4str.serving.batch import job as module
+from clip4str.serving.batch import stores
 from clip4str.serving.batch.batch_command import main
 from clip4str.serving.versions import bundle_version
 
@@ -139,6 +140,33 @@ def test_two_at_the_same_job(small):
     done = batch(folder, "--output", output, "--chunk", 4)
     module.unlock(held)
     assert done.returncode == 2 and "another process is at this job" in done.stderr
+
+
+def test_a_store_that_does_not_answer_stops_the_job_and_nothing_is_lost(tmp_path, monkeypatch, capsys):
+    """Not as an error of each picture: it is none of theirs."""
+    fsspec = pytest.importorskip("fsspec")
+    store, output = fsspec.filesystem("memory"), tmp_path / "words.parquet"
+    for crop in CROPS[:12]:
+        store.pipe(f"/outage/{crop.name}", crop.read_bytes())
+    broken, asked, cat_file = {CROPS[6].name, CROPS[2].name}, [], store.cat_file
+
+    def failing(path, *args, **how):
+        asked.append(path)
+        if any(path.endswith(name) for name in broken):
+            raise ConnectionError("reset by peer")
+        return cat_file(path, *args, **how)
+
+    monkeypatch.setattr(stores, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(type(store), "cat_file", lambda _, path, *args, **how: failing(path, *args, **how))
+    job = ["memory://outage/", "--output", str(output), "--chunk", "3", "--workers", "1", "--bundle", str(PACKAGED)]
+    with pytest.raises(SourceError, match=r"cannot be reached \(reset by peer\); run the same command later to go on"):
+        main(job)
+    assert not output.exists()
+    assert max(asked.count(path) for path in asked) == 3  # as often as there are waits, and once
+    broken.clear()
+    assert main(job) == 0
+    assert [row["path"].rpartition("/")[2] for row in rows(output)] == [crop.name for crop in CROPS[:12]]
+    assert all(row["text"] for row in rows(output))
 
 
 @pytest.mark.parametrize(
