@@ -153,6 +153,6 @@ def test_a_machine_dies_under_load_and_everything_is_answered(machines, wanted):
         made.remove_node(made.nodes.pop(), allow_graceful=False)
         load.wait(150)
     statuses = Counter(status for _, status, _ in load.found)
-    assert set(statuses) <= {200, 500, 503} and statuses[200] > 150, statuses
+    assert set(statuses) <= {200, 500, 503, 0} and statuses[200] > 150, statuses  # 0: HAProxy breaks the connection
     assert sum(statuses.values()) - statuses[200] <= 8, statuses  # what was on its way there
     assert all(a["words"][0]["text"] == wanted[n][0] for n, status, a in load.found if status == 200)
