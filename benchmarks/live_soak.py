@@ -37,6 +37,9 @@ AWAY = 3.0  # seconds for which it is away, where it is
 WORDS = ("STATION", "MARKET", "COFFEE", "GARDEN", "MUSEUM", "HOTEL", "BAKERY", "PARKING", "RIVER", "SUMMER")
 SHOWN = 4.0  # seconds that each word is
 MOST_SAMPLES = 600
+RESTING = ("killed", "silent")  # failures at whose end no frame has come for seconds
+ENOUGH = 20  # samples of that, from which memory is told of them alone
+NO_LATENCY = dict.fromkeys(LATENCY)
 _EPILOG = f"""\
 examples:
   python benchmarks/live_soak.py --minutes 30 --json live-soak.json --chart live-soak.png
@@ -70,6 +73,7 @@ class Breaker(threading.Thread):
         self.camera, self.watch, self.seconds, self.every = camera, watch, seconds, every
         self.stop, self.outages, self.error = threading.Event(), list[dict[str, Any]](), ""
         self.crashes = 0
+        self.resting = Samples(1 + int(seconds / every), ("minutes", *STATE, *LATENCY))
 
     def run(self) -> None:
         try:
@@ -81,6 +85,12 @@ class Breaker(threading.Thread):
 
     def _run(self) -> None:
         words, start = itertools.cycle(WORDS), time.monotonic()
+
+        def at_rest(away: float) -> None:
+            """At the end of the time no frame is under way any more: what is held is kept."""
+            self.stop.wait(away)
+            self.resting.add({"minutes": (time.monotonic() - start) / 60, **process_state(), **NO_LATENCY})
+
         for number, (name, broken) in enumerate(itertools.cycle(FAILURES.items()), 1):
             due = start + number * self.every
             while not self.stop.is_set() and time.monotonic() < due:
@@ -93,7 +103,7 @@ class Breaker(threading.Thread):
                 return
             self.watch.forget()
             broke = time.monotonic()
-            back = broken(self.camera, AWAY, self.stop.wait)
+            back = broken(self.camera, AWAY, at_rest if name in RESTING else self.stop.wait)
             for client, name_of in enumerate(CLIENTS):
                 if (name, name_of) in UNSEEN:
                     continue
@@ -116,6 +126,12 @@ def close_all(opened: Sequence[Source], stop: threading.Event) -> None:
     stop.wait()
     for source in opened:
         source.close()
+
+
+def at_rest(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Growth of memory, of samples while no frame was under way; nothing where they are few."""
+    found = summary(samples) if len(samples) >= ENOUGH else {}
+    return {name: found[name] for name in ("memory", "resident", "kept_free") if name in found}
 
 
 def recoveries(outages: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -165,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_chart(args.chart)
     info, log, watch = machine_info(1), LatencyLog(), Watch(frozenset(word.casefold() for word in WORDS))
     taken = Samples(MOST_SAMPLES + 60, ("minutes", *STATE, *LATENCY))
-    recognizer = Recognizer.load(default_bundle(), threads=1)
+    # few captions are kept: so many words fill the default of 512 all the time, 6 MB that would look like growth
+    recognizer = Recognizer.load(default_bundle(), threads=1, cache_size=32)
     reader = VideoReader(recognizer, Timed(open_detector("auto", threads=1), log))
     with Camera(width=640, height=360, rate=15, text=WORDS[-1]) as camera:
         camera.start()
@@ -193,7 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         "gaps": dict(sorted(watch.gaps.items())), "back_steps": watch.back_steps, "error": breaker.error,
         "crashes_of_the_server": breaker.crashes,
-        "recoveries": recoveries(breaker.outages), "outages": breaker.outages, **summary(samples), "samples": samples,
+        "recoveries": recoveries(breaker.outages), "outages": breaker.outages, **summary(samples),
+        **at_rest(breaker.resting.rows()), "samples": samples, "samples_at_rest": breaker.resting.rows(),
     }  # fmt: skip
     report["verdicts"] = verdicts(report)
     recognizer.close()

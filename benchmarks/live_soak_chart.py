@@ -13,7 +13,8 @@ from clip4str.core.machine_info import busy
 
 _SOURCE = (
     "above: seconds from the camera's being back to the first frame that was looked at; a password that was refused\n"
-    "for a while is tried less and less often. Warm-up shaded. Measured by benchmarks/live_soak.py"
+    "for a while is tried less and less often. At rest: no frame has come for\n"
+    "seconds. Warm-up shaded. Measured by benchmarks/live_soak.py"
 )
 _COLOURS = {"av": BLUE, "opencv": ORANGE}
 _NAMES = {"av": "PyAV", "opencv": "OpenCV"}
@@ -36,6 +37,10 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     for name, colour, label in (("rss_mb", BLUE, "resident"), ("allocated_mb", GREEN, "given out by malloc")):
         if samples and samples[0].get(name) is not None:
             memory.plot(minutes, [sample[name] for sample in samples], color=colour, linewidth=1.2, label=label)
+    resting = report.get("samples_at_rest", ())
+    if resting and resting[0].get("allocated_mb") is not None:
+        memory.scatter([each["minutes"] for each in resting], [each["allocated_mb"] for each in resting], s=10,
+                       color=ORANGE, label="the same at rest", zorder=3)  # fmt: skip
     if "resident" in report:
         found, rest = report["resident"], minutes[int(WARM_UP * len(minutes)) :]
         middle = np.median([sample["rss_mb"] for sample in samples][-len(rest) :])

@@ -78,10 +78,13 @@ def summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _growth(hours: np.ndarray, memory: np.ndarray, peak: float) -> dict[str, float]:
+    """Also of the later half alone: allocators come to rest later than what they serve."""
     slope, error = slope_of(hours, memory)
+    later = len(memory) // 2
     return {
         "slope_mb_per_hour": round(slope, 3),
         "low": round(slope - 1.96 * error, 3), "high": round(slope + 1.96 * error, 3),
+        "later_half": round(slope_of(hours[later:], memory[later:])[0], 3),
         "first_mb": round(float(memory[0]), 2), "last_mb": round(float(memory[-1]), 2), "peak_mb": round(peak, 2),
     }  # fmt: skip
 
@@ -121,4 +124,7 @@ def judged(report: dict[str, Any]) -> list[dict[str, str]]:
 
 def _told(growth: dict[str, float]) -> str:
     slope, low, high, last = (growth[name] for name in ("slope_mb_per_hour", "low", "high", "last_mb"))
-    return f"{slope:+.2f} MB an hour ({low:+.2f} to {high:+.2f}), {last:.0f} MB at last"
+    return (
+        f"{slope:+.2f} MB an hour ({low:+.2f} to {high:+.2f}; {growth['later_half']:+.2f} in the later half), "
+        f"{last:.0f} MB at last"
+    )

@@ -80,7 +80,7 @@ class VideoReader:
         self.detect_every, self.region, self.budget = detect_every, region, budget
         self.revive, self.crops, self.least, self.read_all = revive, crops, least, read_all
         self._pushed: Stream | None = None
-        self._running: list[tuple[Stream, Source]] = []
+        self._running: list[Stream] = []
 
     def run(self, *sources: Any, watch: Watch | None = None) -> Generator[Event, None, None]:
         """The events of one source or several: paths, URLs, iterables of frames, see sources.open_source.
@@ -103,10 +103,13 @@ class VideoReader:
         self, opened: Sequence[Source], watch: Watch | None, background: Executor | None
     ) -> Generator[Event, None, None]:
         going = {
-            number: (self._stream(number, background if source.live else None), source)
+            number: (
+                self._stream(number, background if source.live else None, partial(getattr, source, "dropped")),
+                source,
+            )
             for number, source in enumerate(opened)
         }
-        self._running = list(going.values())
+        self._running = [stream for stream, _ in going.values()]
         failed: SourceError | None = None
         try:
             while going:
@@ -123,7 +126,7 @@ class VideoReader:
                     stream.spent("wait", 1000 * (time.perf_counter() - began))
                     if frame is None:
                         del going[number]
-                        yield from self._ended(stream, source)
+                        yield from self._given(stream.finish())
                         continue
                     looked.append((stream, stream.look(frame), frame))
                 self._read([(stream, requests) for stream, requests, _ in looked])
@@ -136,15 +139,15 @@ class VideoReader:
         except GeneratorExit:
             raise
         except BaseException:  # also Ctrl-C: what was seen is told all the same
-            for stream, source in going.values():
-                yield from self._ended(stream, source)
+            for stream, _ in going.values():
+                yield from self._given(stream.finish())
             raise
         if failed is not None:
             raise failed
 
     def statistics(self) -> list[Statistics]:
         """Of each source of `run` so far, by its number. May be called by another thread, and after the end."""
-        return [stream.statistics(source.dropped) for stream, source in self._running]
+        return [stream.statistics() for stream in self._running]
 
     def push(self, frame: Frame | np.ndarray, time: float | None = None) -> list[Event]:
         """One more frame of the source that is pushed; what it brings up. An array is RGB, and needs its time."""
@@ -163,10 +166,11 @@ class VideoReader:
         stream, self._pushed = self._pushed, None
         return [] if stream is None else self._given(stream.finish())
 
-    def _stream(self, number: int, background: Executor | None = None) -> Stream:
+    def _stream(self, number: int, background: Executor | None = None, dropped: Callable[[], int] = int) -> Stream:
         return Stream(
             number, Searching(self.detector, self.region, background), lambda: TrackVote(self.pattern, self.lexicon),
             Schedule(self.detect_every, self.budget, self.read_all), self.revive, self._thumbnail, self.least,
+            dropped,
         )  # fmt: skip
 
     def _in_colour(self, frame: Frame, long_side: int) -> np.ndarray:
@@ -174,9 +178,6 @@ class VideoReader:
 
     def _thumbnail(self, frame: Frame) -> np.ndarray:
         return self.recognizer.thumbnail(frame.pixels, long_side=LONG_SIDE, **frame.colour)
-
-    def _ended(self, stream: Stream, source: Source) -> list[Event]:
-        return self._given([*stream.finish()[:-1], stream.statistics(source.dropped, ended=True)])
 
     def _given(self, events: list[Event]) -> list[Event]:
         if self.crops:

@@ -11,7 +11,7 @@ AGAIN = 3  # frames until a word is read again that is not settled
 CLEARER = 1.1  # quality over the best that was read, from which a crop is worth a read at once
 MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
 RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
-CHANGED = 12  # frames until that, where its letters look otherwise
+CHANGED = 12  # frames until that, where its letters look otherwise; twice as many after each time it read the same
 MOST_READS = 24  # of a word that does not settle
 LEAST_QUALITY = 0.02
 
@@ -65,7 +65,7 @@ class Schedule:
             if time - track.read_time >= RECHECKED:
                 return True
             if track.changed is not None and not track.hidden:
-                return number - track.read_at >= CHANGED
+                return number - track.read_at >= CHANGED << track.alarms
             return track.result.confidence < SURE
         return track.reads < MOST_READS or time - track.read_time >= RECHECKED
 
@@ -86,4 +86,4 @@ def _patience(track: Track) -> int:
     """What several reads could not tell is read less and less often: mostly it is no word; parts of words seldom."""
     if track.partial:
         return 3
-    return 1 if track.result.text else 1 + track.reads
+    return 1 + (track.vote.reads // 2 if track.result.text else track.reads)

@@ -66,9 +66,10 @@ class Stream:
     def __init__(
         self, number: int, searching: Searching, vote: Callable[[], TrackVote], schedule: Schedule, revive: float = 1.5,
         thumbnail: Callable[[Frame], np.ndarray] | None = None, least: float = 0.0,
+        dropped: Callable[[], int] = int,
     ) -> None:  # fmt: skip
         self.number, self.searching, self.schedule = number, searching, schedule
-        self._shrunk = thumbnail
+        self._shrunk, self._dropped = thumbnail, dropped
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
         self.telling = Telling(number, least)
         self._recent: deque[tuple[Small, float]] = deque(maxlen=schedule.longest)
@@ -189,10 +190,10 @@ class Stream:
                 words.append(Shown(quad, result.text, result.confidence, track.state is State.SETTLED, track.number))
         return words
 
-    def statistics(self, dropped: int = 0, ended: bool = False) -> Statistics:
+    def statistics(self, ended: bool = False) -> Statistics:
         c = self.counts
-        return Statistics(self.number, c.frames, dropped, c.damaged, c.detections, c.crops, c.reads, self.tracker.count,
-                          self.telling.words, self.clock.end, dict(c.milliseconds), ended,
+        return Statistics(self.number, c.frames, self._dropped(), c.damaged, c.detections, c.crops, c.reads,
+                          self.tracker.count, self.telling.words, self.clock.end, dict(c.milliseconds), ended,
                           self.telling.unsure)  # fmt: skip
 
     def spent(self, stage: str, milliseconds: float) -> None:
@@ -256,7 +257,7 @@ class Stream:
             return
         started = time.perf_counter()
         moved = self.tracker.advance(self._last, now, self.clock.began, self.clock.end, self._size)
-        self._motion += (100 * moved.motion / max(self._size) - self._motion) * 0.3
+        self._motion += (100 * moved.motion / max(*self._size, LONG_SIDE) - self._motion) * 0.3
         self.spent("flow", 1000 * (time.perf_counter() - started))
         if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
             self.tracker.cut()

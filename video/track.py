@@ -16,6 +16,7 @@ SETTLED = 1.6  # weight of votes from which more reads change next to nothing: t
 RIVAL = 0.5  # confidence of a read that contradicts a settled word
 REPLACED = 0.9  # weight of such reads that replaces it, as long as most of them agree,
 PASSING = 0.7  # and if the first of them is so many seconds old: what passes before a word is gone by then,
+MOST_ALARMS = 3
 ESTABLISHED = 0.7  # seconds that a word looks as it was read, from which it was no part of one that moves into view
 HIDING = 2.0  # or most of it: a word of which some letters are hidden may be read as another one that is like it
 
@@ -44,15 +45,15 @@ class Shot:
 class Track:
     """start: when its first frame began; end: when the last frame that showed it ended. frames: that show it.
 
-    look: of the last search; read_look: when it was last read; changed: since when its letters look otherwise.
-    reads: crops read. searches: that found it; misses: in a row that did not; parts: in a row that found it in parts;
-    hidden: in a row that found less of it. doubt: frames in a row in which it looks otherwise. drift: pixels a frame
-    that it moves more than the scene.
-    read_at, read_time: number and time of the frame read last; read_quality: the best that was read. partial: all reads
-    were of a word that the frame's edge cuts. steady: seconds, at most, that it looked as it was read; shrunk: it is
-    shorter than what was read, and not for a moment. grown: more of it is in view than was read; growth: times its area
-    then. told: the word as last told, "" for none yet. twin: a lost track that this one may be again. final: lost for
-    good; ended_told: and told. turns: see Word.turns.
+    look: of the last search; read_look: when it was last read; changed: since when its letters look otherwise; alarms:
+    in a row, reads for that which said the same. reads: crops read. searches: that found it; misses: in a row that did
+    not; parts: in a row that found it in parts; hidden: in a row that found less of it, the first of them at
+    hidden_since. doubt: frames in a row in which it looks otherwise. drift: pixels a frame that it moves more than the
+    scene. read_at, read_time: number and time of the frame read last; read_quality: the best that was read. partial:
+    all reads were of a word that the frame's edge cuts. steady: seconds, at most, that it looked as it was read;
+    shrunk: it is shorter than what was read, and not for a moment. grown: more of it is in view than was read; growth:
+    times its area then. told: the word as last told, "" for none yet. twin: a lost track that this one may be again.
+    final: lost for good; ended_told: and told. turns: see Word.turns.
     """
 
     number: int
@@ -70,11 +71,13 @@ class Track:
     doubt: int = 0
     parts: int = 0
     hidden: int = 0
+    hidden_since: float = 0.0
     read_at: int = -(10**9)
     read_time: float = -1e9
     read_quality: float = 0.0
     read_look: np.ndarray | None = None
     changed: float | None = None
+    alarms: int = 0
     steady: float = 0.0
     shrunk: bool = False
     partial: bool = False
@@ -126,6 +129,9 @@ class Track:
         """One read, in the frame at `time`. Is it another word by now, in the same place? Then `rival` has its votes.
         whole: the frame's edge does not cut it."""
         self.reads += 1
+        if self.state is State.SETTLED and self.changed is not None:
+            known = text.casefold() == self.result.text.casefold()
+            self.alarms = min(self.alarms + 1, MOST_ALARMS) if known else 0
         if self.grown:
             self.grown = False
             if self.steady < ESTABLISHED and self.result.text.casefold() in text.casefold():

@@ -24,7 +24,8 @@ DRIFT = 0.3  # share of a frame in a word's own speed, a running mean
 GROWN = 1.2  # times its area, from which a word found again is more than what was read
 STEADY = 1.05  # times its area, up to which it is the same as before
 LESS = 1.1  # the same of a word that looks otherwise: its quad is not to shrink with what is left of it
-HIDDEN = 8  # searches in a row that find less of a word than was read, until it is taken for shorter
+HIDDEN = 8  # searches in a row that find less of a word than was read, until it is taken for shorter,
+SHORTER = 4.0  # or seconds of them
 PARTS = 2  # searches in a row that find a word in parts, until the parts are believed
 KNOWN = 0.4  # weight of votes from which a new track's word tells whether it is a lost one
 
@@ -192,14 +193,14 @@ class Tracker:
         track.frames += 1
 
     def _confirm(self, track: Track, quad: np.ndarray | None, frame: Small, end: float) -> None:
-        if quad is not None and self._hidden(track, quad):
-            track.hidden += 1
+        if quad is not None and self._hidden(track, quad, end):
+            track.hidden, track.hidden_since = track.hidden + 1, track.hidden_since if track.hidden else end
         elif quad is not None:
             more = area(quad) / max(area(track.quad), 1e-6)
             track.growth *= max(more, 1.0)
             if track.growth > STEADY and track.steady < ESTABLISHED:
                 track.steady = 0.0
-            track.shrunk = track.shrunk or (track.hidden >= HIDDEN and more < 1 / LESS)
+            track.shrunk = track.shrunk or (_long_hidden(track, end) and more < 1 / LESS)
             if track.growth > GROWN and track.reads:  # more of it has come into view than was read
                 track.grown, track.state = True, State.REOPENED
                 if track.twin is None and not track.told:
@@ -214,10 +215,10 @@ class Tracker:
         track.look, track.misses, track.parts = look(frame, track.quad), 0, 0
         track.searches += 1
 
-    def _hidden(self, track: Track, quad: np.ndarray) -> bool:
+    def _hidden(self, track: Track, quad: np.ndarray, end: float) -> bool:
         """Is what a search found what is left of a word where something hides the rest? Not for long."""
         less = GROWN if track.changed is None else LESS
-        if area(track.quad) < less * area(quad) or track.vote.result.weight < SETTLED or track.hidden >= HIDDEN:
+        if area(track.quad) < less * area(quad) or track.vote.result.weight < SETTLED or _long_hidden(track, end):
             return False
         return float(overlaps(quad[None], track.quad[None])[0, 0]) > WITHIN * area(quad)
 
@@ -254,7 +255,7 @@ class Tracker:
 
     def _revived(self, old: Track, new: Track) -> Track:
         """A lost track goes on where the new one is."""
-        if not self._hidden(old, new.quad):
+        if not self._hidden(old, new.quad, new.end):
             old.quad, old.look, old.turns, old.drift = new.quad, new.look, new.turns, new.drift
         old.end = new.end
         old.read_at, old.read_time, old.read_look = new.read_at, new.read_time, new.read_look
@@ -290,6 +291,10 @@ class Tracker:
             going = [track for track, seen in zip(going, there) if seen]
             quads = moved.quads[np.array(there, bool)]
             later = earlier
+
+
+def _long_hidden(track: Track, end: float) -> bool:
+    return track.hidden >= HIDDEN or (track.hidden > 1 and end - track.hidden_since >= SHORTER)
 
 
 def _same_word(new: TrackVote, old: TrackVote) -> bool:

@@ -78,6 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--live", action="store_true", help="keep the newest frames instead of waiting for late ones")
     group.add_argument("--max-latency", type=float, metavar="MS", help="time a frame may take; words are searched less "
                        "often for it (default with --live: a frame's own time)")  # fmt: skip
+    group.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds without data after which a "
+                       "camera or an address is connected to again (default: 10)")  # fmt: skip
+    group.add_argument("--give-up", type=float, metavar="S", help="seconds without a frame after which that ends "
+                       "(default: never, once there was one)")  # fmt: skip
     group.add_argument("--raw", metavar="WxH@FPS:FORMAT", help="bare pixels on stdin, as in 1280x720@30:rgb24")
     group.add_argument("--rate", type=float, metavar="FPS", help="of pictures in a folder (default: 25)")
     add_detector_options(parser)
@@ -112,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         view = _view(args, stack)
         sources = [
             stack.enter_context(open_source(name, rate=args.rate, raw=args.raw if name == "-" else None,
-                                            live=True if args.live else None))
+                                            live=True if args.live else None, timeout=args.timeout,
+                                            give_up=args.give_up))
             for name in args.sources
         ]  # fmt: skip
         recognizer = load_recognizer(args)

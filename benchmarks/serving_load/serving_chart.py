@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, logarithmic, new_figure, save, tidy
+from clip4str.core.charts import BLUE, GREEN, GREY, ORANGE, add_legend, logarithmic, new_figure, save, tidy
+from clip4str.core.machine_info import busy
 
 _SOURCE = (
     "Open loop, Poisson arrivals over loopback, latency from when a request was due. The generator runs on the same "
@@ -19,9 +20,9 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     loop, over = report["one_process"], report["overload"]
     below = (
         f"{report['bundle']} on {report['what']}, {report['instances']} instances\n"
-        f"{machine['cpu']}, {machine['cores']} cores"
+        f"{machine['cpu']}, {machine['cores']} cores{', shared with other work: provisional' if busy(machine) else ''}"
     )
-    figure = new_figure(9.0, 5.6, "Latency over load", below, _SOURCE, legend=False)
+    figure = new_figure(9.0, 5.6, "Latency over load", below, _SOURCE)
     latency, batch = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
     offered = [one["offered"] for one in points]
     for name, colour, label in (("p99_ms", ORANGE, "99th percentile"), ("p50_ms", BLUE, "median")):
@@ -30,7 +31,6 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     latency.axvline(loop["one_by_one"], color=GREEN, linewidth=1.2, linestyle=":", label="one process in a loop can do")
     logarithmic(latency, "y")
     latency.set_ylabel("milliseconds")
-    latency.legend(loc="lower right", frameon=False, fontsize=9)
     over_text = (
         f"at {over['offered']:.0f} a second: {over['read_a_second']:.0f} read, p99 {over['p99_ms'] or 0:.0f} ms; "
         f"{over['refused']} refused, half of them within {over['refused_p50_ms'] or 0:.0f} ms"
@@ -43,4 +43,5 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     for axes in (latency, batch):
         axes.set_xlim(0, None)
         tidy(axes)
+    add_legend(figure, _SOURCE)
     save(figure, path)

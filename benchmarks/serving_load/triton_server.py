@@ -21,7 +21,7 @@ from clip4str.core.errors import BackendError
 ROOT = Path(__file__).resolve().parents[2]
 UNPACKED = ROOT / "build" / "serving" / "triton"
 OLDER = UNPACKED.with_name("triton-python")  # numpy 1, which this server's Python backend was built for
-READY = 120.0  # seconds until its models are loaded, at most
+READY = 300.0  # seconds until its models are loaded, at most
 
 
 def server_is_there() -> bool:

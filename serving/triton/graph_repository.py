@@ -84,6 +84,8 @@ def write_graphs(bundle: Bundle, target: Path, serving: Serving, force: bool, pl
         # a version's folder has to be there, and empty ones do not survive object stores
         (model("", config) / "README").write_text("An ensemble has no file of its own.\n", encoding="utf-8")
         write_mark(folder, name, "plan" if plan else "onnx")
+    if plan:
+        say(f"{plan}: taken for an engine of this bundle, for up to {batch} pictures; nothing in it says so")
     say(f"{target}: ensemble {name}, version 1 is {bundle_version(m)}")
 
 

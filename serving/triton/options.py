@@ -36,7 +36,7 @@ class Serving:
 
     def check(self) -> None:
         """Raises UsageError."""
-        if not self.name.isascii() or not all(c.isalnum() or c in "_-" for c in self.name) or not self.name[:64]:
+        if not self.name or not self.name.isascii() or not all(c.isalnum() or c in "_-" for c in self.name):
             raise UsageError(f"--name is of letters, digits, - and _, not {self.name!r}")
         if len(self.name) > 64:
             raise UsageError(f"--name has {len(self.name)} characters; at most 64")

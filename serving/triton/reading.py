@@ -8,15 +8,15 @@ from clip4str.core.errors import Clip4StrError
 from clip4str.runtime import FrameQuads, Recognizer, Word
 from clip4str.runtime.recognizer import batches
 
-from .triton_request import Asked, said
+from .triton_request import CALLERS, Asked, said
 
 FRAME_PIXELS = 64_000_000  # of decoded frames that are held at a time
 Words = list[list[Word]]  # of each picture of a request: one word, or its quads'
 Log = Callable[[Exception], None]
 
 
-class Failed(Exception):
-    """Of one request. Its text is for who asked."""
+class Failed(str):
+    """Why a request has no words, for who asked."""
 
 
 def read_requests(recognizer: Recognizer, requests: Sequence[Asked], log: Log) -> list[Words | Failed]:
@@ -79,7 +79,7 @@ def _groups(requests: Sequence[Asked], found: list[Words | Failed]) -> Iterator[
         for number in range(len(asked.pictures)):
             try:
                 frame = asked.frame(number)
-            except Clip4StrError as error:
+            except CALLERS as error:
                 found[n] = Failed(said(error, number))
                 break
             full = held + frame.frame.size > 3 * FRAME_PIXELS
@@ -96,7 +96,7 @@ def _together(recognizer: Recognizer, frames: Sequence[FrameQuads], turn: bool) 
     """Where one of them is wrong each is read by itself."""
     try:
         return list(recognizer.read_frames(frames, turn=turn))
-    except Clip4StrError as error:
+    except CALLERS as error:
         if len(frames) == 1:
             return [error]
     return [one for frame in frames for one in _together(recognizer, [frame], turn)]

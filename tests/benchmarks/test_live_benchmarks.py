@@ -92,6 +92,16 @@ def test_bars_of_the_soak_are_kept_and_missed():
     }
 
 
+def test_memory_is_told_of_what_is_held_at_rest_where_there_is_enough_of_that():
+    busy = report()["samples"]
+    rest = [{**each, "allocated_mb": 100.0 + 2.0 * k / 240, "kept_free_mb": 30.0} for k, each in enumerate(busy)]
+    found = live_soak.at_rest(rest)
+    assert set(found) == {"memory", "resident", "kept_free"}
+    assert found["memory"]["slope_mb_per_hour"] == pytest.approx(2.0, abs=0.01)
+    assert live_soak.at_rest(rest[: live_soak.ENOUGH - 1]) == {}
+    assert results(**found)[-1] == "missed"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
 def test_the_chart_is_drawn(tmp_path):
     from clip4str.benchmarks.live_soak_chart import save_chart

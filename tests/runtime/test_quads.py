@@ -111,3 +111,20 @@ def test_a_quad_as_large_as_can_be_is_cut_out_in_bounded_memory(recognizer):
 
 def test_the_packaged_bundle_is_what_is_read_with(recognizer):
     assert recognizer.bundle.folder == PACKAGED
+
+
+@pytest.mark.parametrize("layout", ["rgb", "bgr", "nv12"])
+def test_frames_of_any_strides_are_cut_out_alike(layout):
+    """Rows with room behind them, every other row, upside down, columns apart: as the same pixels in one piece."""
+    random = np.random.default_rng(5)
+    shape = (90, 80) if layout == "nv12" else (60, 80, 3)
+    quads = np.array([[[-3, 5], [50, 9], [47, 40], [2, 33]], [[30, 20], [79, 20], [79, 61], [30, 58]]], np.float32)
+    whole = random.integers(0, 256, shape, np.uint8)
+    want = list(rectified(whole, quads, layout))
+    wide = np.zeros((shape[0], 100, *shape[2:]), np.uint8)
+    wide[:, 7:87] = whole
+    apart = np.zeros((2 * shape[0], 2 * shape[1], *shape[2:]), np.uint8)
+    apart[::2, ::2] = whole
+    for same in (wide[:, 7:87], whole[::-1].copy()[::-1], np.asfortranarray(whole), apart[::2, ::2]):
+        for got, crop in zip(rectified(same, quads, layout), want, strict=True):
+            np.testing.assert_array_equal(got, crop)

@@ -29,7 +29,7 @@ def server(triton_packages, tmp_path_factory):
     folder, bundle, said = tmp_path_factory.mktemp("graphs"), Bundle.open(PACKAGED), []
     export_bundle(PACKAGED, folder / "fixed.onnx", Options(passes=(6, 4)), min_agreement=0)
     shutil.move(folder / "fixed.onnx", folder / "fixed.plan")
-    serving = {"max_batch": MAX_BATCH, "delay_ms": 20, "queue": 100, "timeout_ms": 60_000}
+    serving = {"max_batch": MAX_BATCH, "delay_ms": 300, "queue": 100, "timeout_ms": 60_000}
     write_graphs(bundle, folder / "onnx", Serving("graphs", **serving), False, None, said.append)
     write_graphs(
         bundle, folder / "trt", Serving("engine", gpus=(0,), **serving), False, folder / "fixed.plan", said.append

@@ -190,8 +190,9 @@ def test_the_configuration_is_what_was_asked_for():
 def test_an_ensemble_of_graphs_and_an_engine(tmp_path):
     """Its plan is copied as it is; what is on a GPU, and what never is."""
     (tmp_path / "word.plan").write_bytes(b"ptrt: opaque")
-    target, bundle = tmp_path / "repo", Bundle.open(PACKAGED)
-    graph_repository.write_graphs(bundle, target, Serving(gpus=(1,)), False, tmp_path / "word.plan", lambda _: None)
+    target, bundle, lines = tmp_path / "repo", Bundle.open(PACKAGED), []
+    graph_repository.write_graphs(bundle, target, Serving(gpus=(1,)), False, tmp_path / "word.plan", lines.append)
+    assert "taken for an engine of this bundle, for up to 16 pictures" in lines[0] and len(lines) == 2
     assert (target / "clip4str_words" / "1" / "model.plan").read_bytes() == b"ptrt: opaque"
     configs = {path.parent.name: parsed(path.read_text()) for path in target.glob("*/config.pbtxt")}
     assert {name: config.backend or config.platform for name, config in configs.items()} == {

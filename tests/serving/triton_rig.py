@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CROPS = sorted((Path(__file__).resolve().parents[2] / "export" / "sample_crops").glob("*.jpg"))
+MODEL, MAX_BATCH = "clip4str", 8
 _TYPES = {"image": "BYTES", "pixels": "UINT8", "quads": "FP32"}
 
 
@@ -65,3 +66,10 @@ def together(client: Any, model: str, many: list[dict[str, np.ndarray]], **optio
         )
     found = sorted((done.get(timeout=60) for _ in many), key=lambda one: one[0])
     return [error if error is not None else answer_of(result) for _, result, error in found]
+
+
+def counts(server: Any) -> tuple[int, int, dict[int, int]]:
+    """Of MODEL: pictures read, executions, executions by batch size."""
+    (found,) = server.statistics(MODEL)
+    sizes = {one["batch_size"]: one["compute_infer"]["count"] for one in found["batch_stats"]}
+    return found["inference_count"], found["execution_count"], sizes

@@ -192,6 +192,8 @@ def test_options_that_make_no_sense(tmp_path):
         ({"rate": 30}, "times of its own"),
         ({"ahead": -1}, "ahead is"),
         ({"timeout": 0}, "timeout is"),
+        ({"give_up": -1.0}, "give_up is"),
+        ({"give_up": float("nan")}, "give_up is"),
         ({"threads": 0}, "threads are"),
         ({"raw": "1x1@1:rgb24"}, "raw= is of standard input"),
         ({"layout": "yuv"}, "layout is"),

@@ -14,6 +14,7 @@ from clip4str.video.detect import Detections
 from clip4str.video.events import Gap, Statistics, WordChanged, WordEnded, WordFound
 from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader
+from clip4str.video.sources.base import Source
 from clip4str.video.vote import Lexicon
 
 cv2 = needed("cv2", "video")
@@ -172,7 +173,6 @@ def test_damaged_frames_in_a_row_are_one_gap():
 
 def test_a_file_that_stalls_does_not_double_its_words():
     board = Board(["HOTEL"] * 8)
-    from clip4str.video.sources.base import Source
 
     class Stalls(Source):
         def __init__(self):
@@ -250,10 +250,45 @@ def test_a_settled_word_costs_a_read_every_two_seconds():
     assert events(Board(["HOTEL"] * 20), read_all=True)[-1].reads == 20
 
 
+def test_a_word_that_looks_otherwise_and_reads_the_same_is_read_more_and_more_seldom():
+    """A light that blinks on two letters of it is no new word each time."""
+    board = Board(["HOTEL"] * 240)
+    dark = board.pixels
+
+    def blinking(i):
+        pixels = dark(i)
+        if i // 10 % 2:
+            pixels[:, 60:85] = 255 - (255 - pixels[:, 60:85]) // 4
+        return pixels
+
+    board.pixels = blinking
+    at_30 = [replace(frame, time=frame.index / 30, duration=1 / 30) for frame in board.frames()]
+    assert ended(events(board, at_30)) == [("HOTEL", 0.0, 8.0)]
+    assert board.asked <= 9  # after 12, 24, 48 frames, then every two seconds; each time would be 19
+
+
 def test_statistics_come_every_minute():
     board = Board(["HOTEL"] * 20)
     told = events(board, [replace(f, time=f.index * 10.0, duration=10.0) for f in board.frames()])
     assert [e.ended for e in told if isinstance(e, Statistics)] == [False, False, False, True]
+
+
+def test_what_a_live_source_drops_is_told_every_minute():
+    board = Board(["HOTEL"] * 20)
+
+    class Drops(Source):
+        live, dropped, left = False, 0, [replace(f, time=f.index * 10.0, duration=10.0) for f in board.frames()]
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            self.dropped += 3
+            return self.left.pop(0)
+
+    reader = VideoReader(board, board)
+    told = [(e.dropped, e.ended) for e in reader.run(Drops()) if isinstance(e, Statistics)]
+    assert told == [(21, False), (39, False), (57, False), (60, True)]
+    assert [statistics.dropped for statistics in reader.statistics()] == [60]
 
 
 @pytest.mark.parametrize(

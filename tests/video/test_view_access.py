@@ -209,7 +209,7 @@ def test_a_crowd_is_turned_away_and_the_reader_is_not_slowed(view, monkeypatch):
 
 
 def test_a_viewer_that_takes_nothing_holds_up_nobody_and_is_cut_off(monkeypatch):
-    monkeypatch.setattr(handler, "PATIENCE", 0.5)
+    monkeypatch.setattr(handler, "PATIENCE", 4.0)
     with page() as view, closing(socket.socket()) as lazy:
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         lazy.connect(("127.0.0.1", view.server.port))

@@ -57,7 +57,7 @@ def open_source(
 
     Raises SourceError, one line, for what cannot be opened; UsageError for options that make no sense.
     """
-    _check(rate, layout, timeout, ahead, threads)
+    _check(rate, layout, timeout, give_up, ahead, threads)
     if isinstance(what, Source):
         return what
     if not isinstance(what, (str, os.PathLike, int)):
@@ -97,13 +97,17 @@ def open_source(
     return _threaded(Recorded(open_file(Path(text), name, backend, timeout, threads)), live, True, ahead)
 
 
-def _check(rate: float | None, layout: str, timeout: float, ahead: int, threads: int | None) -> None:
+def _check(
+    rate: float | None, layout: str, timeout: float, give_up: float | None, ahead: int, threads: int | None
+) -> None:
     if rate is not None and not 0 < rate <= 1000:
         raise UsageError(f"rate is over 0 and at most 1000 frames a second, not {rate:g}")
     if layout not in LAYOUTS:
         raise UsageError(f"layout is 'rgb', 'bgr' or 'nv12', not {layout!r}")
     if not 0 < timeout <= 3600:
         raise UsageError(f"timeout is over 0 and at most 3600 seconds, not {timeout:g}")
+    if give_up is not None and not 0 < give_up <= 10**7:
+        raise UsageError(f"give_up is over 0 and at most ten million seconds, not {give_up:g}")
     if not 0 <= ahead <= 64:
         raise UsageError(f"ahead is 0 to 64 frames, not {ahead}")
     if threads is not None and not 1 <= threads <= 64:
