@@ -87,7 +87,8 @@ class Client:
 
 
 class Load:
-    """Clients that read crops without a pause, and ask again for what was not answered. found: (crop's number, status, answer) in the order of answers."""
+    """Clients that read crops without a pause, and ask again for what was not answered. found: (crop's number, status,
+    answer) in the order of answers."""
 
     def __init__(self, port: int, clients: int, images: int = 1, token: str = "") -> None:
         self._token = token
