@@ -25,7 +25,7 @@ help:
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
 	@echo "make test-live  beside real servers and pipelines: installs Debian packages where it can, else skips"
 	@echo "make test-pycuda  the CUDA layer over pycuda, built from its sources: needs nvcc, else skips"
-	@echo "make test-serving  beside real inference servers: packages of 0.3 GB into build/serving"
+	@echo "make test-serving  beside real inference servers: packages of 0.9 GB into build/serving"
 	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
 	@echo "make bench      the packaged network beside the published way of decoding"
 	@echo "make ship CHECKPOINT=FILE     a newly trained network becomes the packaged one"

@@ -134,6 +134,15 @@ MQTT = [
 METRICS = [
     "prometheus_client>=0.20",  # Prometheus' own client: the format of metrics and their server
 ]
+BATCH = [
+    "pyarrow>=17",  # reads and writes Parquet; 17 is the first for numpy 2
+    "fsspec>=2024.2",  # object stores by address; each store's own client is the user's to add (s3fs, gcsfs)
+]
+RAY = [
+    *BATCH,
+    "ray[serve,data]>=2.60",  # servers and batch jobs on many machines; 2.60 starts new replicas before old ones go
+    "python-multipart>=0.0.18",  # files in forms, which FastAPI asks for; before it one form could take minutes
+]
 CLIP = [
     *TRAIN,
     "open_clip_torch>=2.20",  # CLIP's pretrained towers by name, to train from; local files need none of it
@@ -147,6 +156,7 @@ DEV = [
     *VIDEO,  # tests of video
     *AV,  # the same with its decoder
     *MQTT,  # tests of the output, beside a broker in tests/live
+    *BATCH,  # tests of batch jobs
     *METRICS,  # metrics are scraped and parsed by it
     "pytest>=8",  # tests
     "pytest-xdist>=3.6",  # tests in two processes of one thread each: half the time
@@ -195,6 +205,8 @@ setup(
         "nvcodec": NVCODEC,
         "mqtt": MQTT,
         "metrics": METRICS,
+        "batch": BATCH,
+        "ray": RAY,
         "peers": PEERS,
         "dev": DEV,
         "all": sorted({*TRAIN, *GPU}),

@@ -11,13 +11,14 @@ FIRST, AGAIN = 10.0, 30.0  # seconds until a log's first line, and between lines
 
 
 class Progress:
-    """Of `total` units (a plural) of work, on stderr. A log gets nothing of a step that is done within FIRST seconds.
+    """Of `total` units (a plural) of work, None where nobody knows how many, on stderr. A log gets nothing of a step
+    that is done within FIRST seconds.
 
     with Progress(32, "comparing words", "images") as progress:
         progress.update(8)
     """
 
-    def __init__(self, total: int, what: str, unit: str, silent: bool = False) -> None:
+    def __init__(self, total: int | None, what: str, unit: str, silent: bool = False) -> None:
         self.total, self.what, self.unit, self.done = total, what, unit, 0
         self._began = time.monotonic()
         self._due = float("inf") if silent else self._began + FIRST
@@ -35,7 +36,8 @@ class Progress:
             self._bar.update(count)
         elif now >= self._due and sys.stderr is not None:
             self._due = now + AGAIN
-            print(f"{self.what}: {self.done} of {self.total} {self.unit}, {now - self._began:.0f} s", file=sys.stderr,
+            of = "" if self.total is None else f" of {self.total}"
+            print(f"{self.what}: {self.done}{of} {self.unit}, {now - self._began:.0f} s", file=sys.stderr,
                   flush=True)  # fmt: skip
 
     def __enter__(self) -> Progress:

@@ -15,9 +15,16 @@ def _triton(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _ray(argv: Sequence[str]) -> int:
+    from clip4str.serving.ray.ray_command import main
+
+    return main(argv)
+
+
 # name -> summary, main(argv of the sub-command) -> exit code
 SERVERS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "triton": ("write a model repository for NVIDIA's Triton Inference Server", _triton),
+    "ray": ("serve words over HTTP, on one machine or a Ray cluster", _ray),
 }
 
 

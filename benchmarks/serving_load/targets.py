@@ -13,4 +13,16 @@ def _triton(setup: Setup) -> Target:
     return TritonTarget(setup)
 
 
-TARGETS: dict[str, Callable[[Setup], Target]] = {"triton": _triton}
+def _ray(setup: Setup) -> Target:
+    from .ray_target import RayTarget
+
+    return RayTarget(setup)
+
+
+def _haproxy(setup: Setup) -> Target:
+    from .ray_target import HAProxyTarget
+
+    return HAProxyTarget(setup)
+
+
+TARGETS: dict[str, Callable[[Setup], Target]] = {"triton": _triton, "ray": _ray, "ray-haproxy": _haproxy}

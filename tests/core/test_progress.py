@@ -42,6 +42,14 @@ def test_a_log_gets_plain_lines_now_and_then(clock, monkeypatch):
     assert "\r" not in sys.stderr.getvalue() and "\x1b" not in sys.stderr.getvalue()
 
 
+def test_a_step_of_unknown_length_says_what_is_done(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress(None, "reading", "rows") as progress:
+        clock[0] += 11
+        progress.update(70)
+    assert sys.stderr.getvalue() == "reading: 70 rows, 11 s\n"
+
+
 def test_a_short_step_and_a_silent_one_leave_a_log_alone(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     run(clock, steps=8, seconds=1)

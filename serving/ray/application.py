@@ -1,0 +1,94 @@
+"""The Ray Serve application: `import_path: clip4str.serving.ray.application:build` in a Serve configuration file."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import platform
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from clip4str.core.errors import BackendError, UsageError
+from clip4str.core.packaged import PACKAGED
+from clip4str.runtime import Recognizer
+
+from ..versions import bundle_version
+from .bearer import LOOPBACK, given_token, needed
+from .http_api import make_api
+from .ray_metrics import RayFigures
+from .server_settings import VARIABLE, Settings
+from .service import Service, Submit
+
+NAME = "clip4str"
+LONG_SIDE = 1280  # pixels that photos are shrunk to before words are searched, as clip4str photo does
+DRAIN = 60.0  # seconds that a replica which is to go may still answer what it has taken
+
+
+@serve.deployment(name=NAME)
+@serve.ingress()
+class Words:
+    """A replica: one network, and the API over it. Ready once the network has read a batch."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        settings = Settings(**values)
+        self.token = given_token(settings.token_file)
+        if settings.need_token and self.token is None:
+            raise UsageError(f"{platform.node()}: {VARIABLE} has no token here")
+        needed(LOOPBACK[0], self.token)
+        recognizer = Recognizer.load(
+            settings.bundle or PACKAGED, settings.backend, threads=settings.threads, batch_size=settings.batch_size
+        )
+        here = bundle_version(recognizer.manifest)
+        if settings.version and here != settings.version:
+            raise BackendError(f"{platform.node()}: the bundle is {here} there, not {settings.version}")
+        recognizer.warm_up()
+        workers = 1 if recognizer.backend.on_gpu else max(1, math.floor(settings.cpus / settings.threads))
+
+        def batched(read: Any) -> Submit:
+            made = serve.batch(
+                max_batch_size=recognizer.batch_size, batch_wait_timeout_s=settings.wait_ms / 1000,
+                max_concurrent_batches=workers,
+            )  # fmt: skip
+
+            @made
+            async def submit(images: list[bytes]) -> list[Any]:
+                return await read(images)
+
+            return submit
+
+        self.service = Service(recognizer, settings, RayFigures(here), batched, _detector(settings), workers)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_api(self.service, self.token)
+
+    def check_health(self) -> None:
+        self.service.check()
+
+
+def build(settings: Settings) -> Application:
+    """What Ray Serve runs. A change of `settings`, as another bundle, starts new replicas before old ones go, for which
+    there must be room, or with a `surge` of 0 afterwards."""
+    least, most = settings.replicas
+    return Words.options(  # type: ignore[attr-defined]
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        autoscaling_config={
+            "min_replicas": least, "max_replicas": most, "initial_replicas": least,
+            "target_ongoing_requests": settings.busy,
+        },
+        # Who is beyond what replicas admit themselves, see Service.admitted, does not wait at the door either.
+        max_ongoing_requests=max(64, settings.max_waiting), max_queued_requests=max(64, settings.max_waiting),
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        max_surge_percent=settings.surge, graceful_shutdown_timeout_s=DRAIN, graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=5, health_check_timeout_s=30,
+    ).bind(settings.model_dump())  # fmt: skip
+
+
+def _detector(settings: Settings) -> Any:
+    if not settings.photos or importlib.util.find_spec("cv2") is None or importlib.util.find_spec("rapidocr") is None:
+        return None
+    from clip4str.video.detect import open_detector
+
+    return open_detector("auto", long_side=LONG_SIDE, threads=settings.threads)

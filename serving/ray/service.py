@@ -1,0 +1,145 @@
+"""What answers requests: admits as many images as can be read soon, and reads them in batches of many requests."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from clip4str.core.errors import BackendError, Clip4StrError, ImageError, NonFiniteError
+from clip4str.runtime import Recognizer, Word, load_image
+
+from ..versions import bundle_version
+from .refusals import Refused
+from .server_settings import Settings
+
+PHOTO = 16  # a photo counts as so many images
+REQUESTS = 8  # of the largest size that may be held at once
+STUCK = 120.0  # seconds that a batch may take before the replica is taken for dead
+Submit = Callable[[bytes], Awaitable[Any]]
+
+
+class Figures(Protocol):
+    """Metrics, see ray_metrics."""
+
+    def answered(self, path: str, status: int, seconds: float) -> None: ...
+
+    def batch(self, images: int, unreadable: int, seconds: float) -> None: ...
+
+    def waiting(self, images: int) -> None: ...
+
+
+class Service:
+    """batched: makes of read_batch the function that takes one image, and reads it with those of other requests."""
+
+    def __init__(
+        self, recognizer: Recognizer, settings: Settings, figures: Figures, batched: Callable[[Any], Submit],
+        detector: Any = None, workers: int = 1,
+    ) -> None:  # fmt: skip
+        self.recognizer, self.settings, self.figures, self.detector = recognizer, settings, figures, detector
+        self.version, self.waiting = bundle_version(recognizer.manifest), 0
+        self._held = 0
+        self._submit = batched(self.read_batch)
+        self._pool = ThreadPoolExecutor(workers, "clip4str-read")
+        self._photos = ThreadPoolExecutor(1, "clip4str-photo")
+        self._running: dict[int, float] = {}
+        self._batches = 0
+        self._failed = ""
+
+    @contextmanager
+    def admitted(self, images: int = 0, size: int = 0) -> Iterator[None]:
+        """Raises Refused at once where so many images would have to wait too long, or where requests of so many bytes
+        would take too much memory."""
+        too_many = self.waiting + images > self.settings.max_waiting
+        if too_many or self._held + size > REQUESTS * self.settings.max_bytes:
+            raise Refused("overloaded", "too many pictures are waiting; try again soon", {"Retry-After": "1"})
+        self.waiting, self._held = self.waiting + images, self._held + size
+        self.figures.waiting(self.waiting)
+        try:
+            yield
+        finally:
+            self.waiting, self._held = self.waiting - images, self._held - size
+            self.figures.waiting(self.waiting)
+
+    async def words(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        """In their order, see as_answer. Raises Refused."""
+        return [as_answer(word) for word in await asyncio.gather(*map(self._submit, images))]
+
+    async def words_as_read(self, images: Sequence[bytes]) -> AsyncIterator[dict[str, Any]]:
+        """In their order, each as soon as it and those before it are read. Raises Refused."""
+        tasks = [asyncio.ensure_future(self._submit(image)) for image in images]
+        try:
+            for task in tasks:
+                yield as_answer(await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def read_batch(self, images: list[bytes]) -> list[Word | ImageError | NonFiniteError]:
+        number, self._batches = self._batches, self._batches + 1
+        began = self._running[number] = time.monotonic()
+        try:
+            sources = [_Nameless(image) for image in images]
+            found = await asyncio.get_running_loop().run_in_executor(self._pool, self.recognizer.read_each, sources)
+        except BackendError as error:
+            self._failed = str(error)
+            raise Refused("unavailable", "the network cannot read at the moment") from error
+        finally:
+            del self._running[number]
+        unreadable = sum(not isinstance(word, Word) for word in found)
+        self.figures.batch(len(images), unreadable, time.monotonic() - began)
+        return found
+
+    async def photo(self, image: bytes, least: float) -> dict[str, Any]:
+        """Raises Refused."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._photos, self._read_photo, image, least)
+        except ImageError as error:
+            raise Refused("unprocessable", reason(error)) from None
+        except Clip4StrError as error:
+            self._failed = str(error)
+            raise Refused("unavailable", "the network cannot read at the moment") from error
+
+    def _read_photo(self, image: bytes, least: float) -> dict[str, Any]:
+        from clip4str.video import read_photo
+
+        pixels = np.asarray(load_image(_Nameless(image)))
+        words = [
+            {"text": found.word.text, "confidence": found.word.confidence, "score": round(float(found.score), 4),
+             "quad": np.round(found.quad.astype(float), 1).tolist()}
+            for found in read_photo(self.recognizer, self.detector, pixels, least)
+        ]  # fmt: skip
+        return {"width": pixels.shape[1], "height": pixels.shape[0], "words": words}
+
+    def check(self) -> None:
+        """Raises BackendError where this replica is to be replaced."""
+        if self._failed:
+            raise BackendError(self._failed)
+        if any(time.monotonic() - began > STUCK for began in list(self._running.values())):
+            raise BackendError(f"a batch has been read for over {STUCK:g} seconds")
+
+
+class _Nameless(io.BytesIO):
+    """A picture that came; errors call it by an empty name."""
+
+    name = ""
+
+
+def reason(error: Exception) -> str:
+    return str(error).removeprefix(": ")
+
+
+def as_answer(word: Word | ImageError | NonFiniteError) -> dict[str, Any]:
+    """{"text", "confidence", "char_confidences", "hint"}, or {"error": {"type", "message"}}."""
+    if isinstance(word, Word):
+        return {"text": word.text, "confidence": word.confidence, "char_confidences": list(word.char_confidences),
+                "hint": word.hint}  # fmt: skip
+    if isinstance(word, ImageError):
+        return {"error": {"type": "image", "message": reason(word)}}
+    return {"error": {"type": "network", "message": "the network's arithmetic has no answer for this picture"}}

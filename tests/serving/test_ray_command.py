@@ -1,0 +1,64 @@
+"""clip4str serve ray as a user types it: on this machine alone, to its end by Ctrl-C; wrong input."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytest.importorskip("ray")
+pytest.importorskip("fastapi")
+
+from batch_inputs import CROPS
+from ray_rig import SECONDS, Client, command, environment, free_port, serve
+
+from clip4str.core.packaged import PACKAGED
+from clip4str.serving.ray.server_settings import VARIABLE
+
+TOKEN = "a-token-of-some-length"
+
+
+def test_a_server_of_this_machine_alone_until_ctrl_c():
+    port, metrics = free_port(), free_port()
+    variables = {VARIABLE: TOKEN, "RAY_metrics_report_interval_ms": "500"}
+    args = command(PACKAGED, "--port", port, "--metrics-port", metrics, "--no-photos")
+    process = subprocess.Popen(args, env=environment(**variables), stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + SECONDS
+        while Client(port).ask("GET", "/health")[0] != 200 and time.monotonic() < until:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        assert TOKEN not in " ".join(args)
+        status, answer = Client(port, TOKEN).read([CROPS[0].read_bytes()])
+        assert status == 200 and answer["words"][0]["text"] == "HAPPENINGS"
+        assert Client(port).read([CROPS[0].read_bytes()])[0] == 401
+        shown = b""
+        while b"ray_clip4str_images_total{" not in shown and time.monotonic() < until:
+            time.sleep(0.5)
+            shown = Client(metrics).ask("GET", "/metrics")[1]
+        line = next(each for each in shown.decode().splitlines() if each.startswith("ray_clip4str_images_total{"))
+        assert line.endswith(" 1.0") and f'bundle="{answer["bundle"]}"' in line
+    finally:
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=SECONDS)[1]
+    assert process.returncode == 130 and "Traceback" not in said
+    assert Client(port).ask("GET", "/health")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["/no/such"], "no such bundle"),
+        ([PACKAGED, "--host", "0.0.0.0"], f"set {VARIABLE}"),
+        ([PACKAGED, "--replicas", "8:1"], "--replicas is a number or MIN:MAX"),
+        ([PACKAGED, "--cpus", "-1"], "--cpus"),
+        ([PACKAGED, "--address", "127.0.0.1:1"], "Ray:"),
+        ([PACKAGED, "--token-file", "/no/such"], "No such file"),
+    ],
+)
+def test_wrong_input_is_one_line(args, said):
+    done = serve(*args)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("clip4str")]
+    assert done.returncode == 2 and said in lines[-1] and "Traceback" not in done.stderr
