@@ -50,9 +50,9 @@ Found = list[dict[str, Any]]
 def runtimes(folder: Path) -> dict[str, tuple[str, Path | None]]:
     """What is there: name -> (kind, folder of its packages, None for this environment's)."""
     found: dict[str, tuple[str, Path | None]] = {}
+    found["ONNX Runtime"] = "onnxruntime", None
     for path in sorted(folder.glob("onnxruntime-*")):
         found[f"ONNX Runtime {path.name.rpartition('-')[2]}"] = "onnxruntime", path
-    found["ONNX Runtime"] = "onnxruntime", None
     if (folder / "openvino" / "openvino").is_dir():
         found["OpenVINO"] = "openvino", folder / "openvino"
     if (folder / "node" / "node_modules" / "onnxruntime-node").is_dir() and shutil.which("node"):

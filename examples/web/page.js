@@ -89,15 +89,16 @@ async function mark(photo, name) {
 
 async function take(files) {
   const pictures = [...files];
-  await Promise.all(pictures.map(async (file) => {
+  for (const file of pictures) {
     try {
       const canvas = await drawn(file);
       const large = Math.max(canvas.width, canvas.height) > CROP;
-      await (large && pictures.length === 1 ? mark(canvas, file.name) : read(canvas, file.name));
+      if (large && pictures.length === 1) await mark(canvas, file.name);
+      else void read(canvas, file.name);
     } catch {
       say(`${file.name}: not a picture that this browser reads`, true);
     }
-  }));
+  }
 }
 
 async function samples() {

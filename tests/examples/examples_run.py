@@ -18,10 +18,11 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / "build" / "examples"
 DEBIAN = ["chromium", "chromium-driver", "cmake", "g++", "nodejs", "npm"]
 COMMANDS = {"chromium": "chromium", "chromium-driver": "chromedriver", "nodejs": "node"}
-# the oldest that setup.py allows, its numpy, and one between that and the newest
+# the oldest that setup.py allows, with its numpy, one between, and the newest; constraints.txt has this environment's
 OTHER_RUNTIMES = {
     "onnxruntime-1.17.3": ["onnxruntime==1.17.3", "numpy==1.26.4"],
     "onnxruntime-1.20.1": ["onnxruntime==1.20.1"],
+    "onnxruntime-1.32.0": ["onnxruntime==1.32.0"],
 }
 REQUIRED = os.environ.get("CLIP4STR_REQUIRE_EXAMPLES", "") not in {"", "0"}
 
