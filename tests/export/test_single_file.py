@@ -171,22 +171,6 @@ def test_half_precision(written, half_bundle, few_crops):
     assert_reads_crops_alone(half_bundle, written(half_bundle, Options()), few_crops)
 
 
-def test_weights_stored_in_half_precision_are_computed_with_in_float32(written, tiny_bundle):
-    whole, half = (written(tiny_bundle, Options(half_storage=half)) for half in (False, True))
-    assert half.path.stat().st_size < 0.6 * whole.path.stat().st_size
-    model = onnx.load(half.path)
-    large = [t for t in model.graph.initializer if len(t.raw_data) >= 1024]
-    assert large and all(t.data_type != onnx.TensorProto.FLOAT for t in large)
-    halves = {t.name for t in large if t.data_type == onnx.TensorProto.FLOAT16}
-    assert {node.op_type for node in model.graph.node if halves & set(node.input)} == {"Cast"}
-    probs = [file.read(pictures((64, 64), 9))["probs"] for file in (whole, half)]
-    np.testing.assert_allclose(*probs, atol=0.02)
-
-
-def test_the_packaged_network_in_half_storage_reads_its_words(written):
-    assert_reads_crops_alone(PACKAGED, written(PACKAGED, Options(half_storage=True)), None)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("for_gpu", [False, True])
 def test_8_bits(written, golden_checkpoint, few_crops, tmp_path, for_gpu):
