@@ -71,7 +71,7 @@ def read_with(kind: str, packages: Path | None, file: Path, pictures: Sequence[I
             picture.save(path)
         command = ["node", str(packages / "read.mjs"), str(file), *map(str, paths)]
     else:
-        np.savez(scratch / "crops.npz", **{f"{i:04}": np.asarray(picture) for i, picture in enumerate(pictures)})
+        np.savez(scratch / "crops.npz", *(np.asarray(picture) for picture in pictures))
         if packages is not None:
             environment["PYTHONPATH"] = str(packages)
         command = [sys.executable, str(ROOT / "benchmarks" / "runtimes_child.py"), kind, str(file),
