@@ -16,7 +16,7 @@ PACKAGED := model/bundled/clip4str-small
 
 NETWORK := network-run network-status network-pause network-resume network-stop
 
-.PHONY: help demo test test-all test-live test-pycuda test-serving fuzz lint bench kernels wheels ship setup clean $(NETWORK)
+.PHONY: help demo test test-all test-live test-examples test-pycuda test-serving fuzz lint bench kernels wheels ship setup clean $(NETWORK)
 
 help:
 	@echo "make demo       the runtime alone into $(DEMO), 0.2 GB; reads the sample crops, shows the latency"
@@ -24,6 +24,7 @@ help:
 	@echo "                index has torch for CUDA alone it is 8 GB: name another, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
 	@echo "make test       all tests but the slowest;  make test-all: those, too, 8 GB of memory;  make lint"
 	@echo "make test-live  beside real servers and pipelines: installs Debian packages where it can, else skips"
+	@echo "make test-examples  examples/: C++, Node, a browser, from npm, PyPI and Debian into build/examples, else skips"
 	@echo "make test-pycuda  the CUDA layer over pycuda, built from its sources: needs nvcc, else skips"
 	@echo "make test-serving  beside real inference servers: packages of 0.9 GB into build/serving"
 	@echo "make fuzz MINUTES=10     damaged pictures, checkpoints, bundles and data sets by the thousand: what breaks is kept"
@@ -73,6 +74,10 @@ test-all: $(STAMP)
 # GStreamer, RTSP and MQTT servers, a browser: needs root and apt-get, or what it says that is missing
 test-live: $(STAMP)
 	$(BIN)/python tests/live/run.py
+
+# one ONNX file in C++, Node, a browser and DeepStream's parser: 0.6 GB into build/examples, minutes the first time
+test-examples: $(STAMP)
+	$(BIN)/python tests/examples/examples_run.py
 
 # the layer that TensorRT runs on where a board has pycuda: the real module, over the tests' libcuda; some minutes at first
 test-pycuda: $(STAMP)

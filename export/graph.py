@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from clip4str.core.errors import CheckpointError
-from clip4str.export.half_storage import HalfStorage, external_tensor
+from clip4str.export.half_storage import HalfStorage, Halves, external_tensor
 
 OPSET = 17  # the first with LayerNormalization as one operator
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9}  # the one that came with an operator set: older runtimes read it too
@@ -104,10 +104,12 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, results, path, **attributes))
         return results if outputs > 1 else results[0]
 
-    def save(self, path: Path, metadata: Mapping[str, str], doc: str, storage: HalfStorage | None = None) -> list[Path]:
+    def save(
+        self, path: Path, metadata: Mapping[str, str], doc: str, storage: HalfStorage | Halves | None = None
+    ) -> list[Path]:
         """Write the model, and NAME.data beside it if it is too large for one file; returns the paths. Checked.
 
-        storage: a file beside it that weights are read from, where they are in it.
+        storage: a file beside it that weights are read from, where they are in it; or how they are stored inside.
         """
         stored: list[Any] = []
         restore: list[Any] = []

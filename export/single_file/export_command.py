@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     charset_test = read_charset(o.charset_test).characters if o.charset_test else None
     options = Options(
         passes=_passes(o.passes), static=o.static, uint8=o.uint8_input, resize=o.resize, strings=o.strings,
-        decoding=Decoding(o.decode, o.refine, o.branch), charset_test=charset_test, license=o.license,
+        half_storage=o.half_storage, decoding=Decoding(o.decode, o.refine, o.branch), charset_test=charset_test,
+        license=o.license,
     )  # fmt: skip
     export_bundle(folder, Path(o.output), options, o.force, o.sample_images, o.min_agreement, print)
     return 0
@@ -136,6 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--uint8-input", action="store_true", help="pictures (N, H, W, 3) of bytes; normalised inside")
     add("--resize", action="store_true", help="the same of any height and width; resized inside as Pillow does")
     add("--strings", action="store_true", help="also give the text, as strings")
+    add("--half-storage", action="store_true", help="store float32 weights as float16, which halves the file; the "
+        "arithmetic stays float32")  # fmt: skip
     group = parser.add_argument_group("reading")
     add = group.add_argument
     add("--decode", choices=("ar", "nar"), default="ar", help="ar: letter by letter (default); nar: all at once")

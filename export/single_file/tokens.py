@@ -18,8 +18,8 @@ from .characters import OTHER, Characters
 from .entities import decoded
 from .pairs import NONE
 
-_SLOTS = 1 << 14  # more than symbols of 255 characters; an order is rank x _SLOTS + place
-_NEVER = (1 << 16) * _SLOTS - 1  # behind every rank, at no place
+# Behind every rank, and every place. Numbers stay below 2^24: OpenVINO computes with int32 in float32.
+_NEVER = 1 << 16
 _SHORT, _LONG = "stmd", ("re", "ve", "ll")  # what makes a piece of its own behind an apostrophe
 
 
@@ -98,18 +98,19 @@ class Tokens:
         return found, [symbols]
 
     def _merge(self, g: Graph, symbols: str) -> tuple[str, str]:
-        """One pair of every word; and its order, (N, 1)."""
+        """One pair of every word; and its rank, (N, 1)."""
         pairs = self.characters.pairs
         right = self._after(g, symbols, 1)
         cell = g.op("Add", g.op("Gather", numbers(g, "bpe.offsets", pairs.offsets), symbols), right)
         owner = g.op("Gather", numbers(g, "bpe.owners", pairs.owners), cell)
-        order = g.op("Gather", numbers(g, "bpe.orders", pairs.ranks * _SLOTS), cell)
-        place = iota(g, self.length + 1)
-        order = g.op("Where", g.op("Equal", owner, symbols), g.op("Add", order, place), number(g, _NEVER))
-        best = reduce(g, "Min", order, 1)
-        at = g.op("Mod", best, number(g, _SLOTS))
+        ranks = g.op("Gather", numbers(g, "bpe.ranks", pairs.ranks), cell)
+        ranks = g.op("Where", g.op("Equal", owner, symbols), ranks, number(g, _NEVER))
+        best = reduce(g, "Min", ranks, 1)
         table = np.append(pairs.merged, NONE)  # the last for those without a pair
-        rank = g.op("Min", g.op("Div", best, number(g, _SLOTS)), number(g, len(table) - 1))
+        rank = g.op("Min", best, number(g, len(table) - 1))
+        place = iota(g, self.length + 1)
+        at = g.op("Where", g.op("Equal", ranks, rank), place, number(g, _NEVER))
+        at = reduce(g, "Min", at, 1)  # nowhere, if there is no pair
         merged = g.op("Gather", numbers(g, "bpe.merged", table), rank)
         rest = g.op("Where", g.op("Equal", place, at), merged, right)
         return g.op("Where", g.op("Less", place, at), symbols, rest), best

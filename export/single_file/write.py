@@ -16,6 +16,7 @@ from clip4str.core.errors import UsageError
 from clip4str.core.reading import Decoding
 from clip4str.core.text import Charset, chosen_charset
 from clip4str.export.graph import OPSET, Graph
+from clip4str.export.half_storage import Halves
 from clip4str.runtime.bundle import Bundle, stage_shapes
 
 from .bodies import BOOL, FLOAT, INT32, iota, number, reduce
@@ -42,7 +43,8 @@ class Options:
     the cross-modal branch: then nothing in the file loops, and `settled` says which rows may differ from the bundle's;
     None for as many as each batch needs. static: all positions are computed in every pass, so that no shape depends on
     the words, as engines want it; always so with `passes`. uint8: pictures (N, H, W, 3) of bytes. resize: of any size,
-    which implies uint8. strings: also give the text. charset_test: None for the bundle's. license: of the network.
+    which implies uint8. strings: also give the text. half_storage: float32 weights are stored as float16.
+    charset_test: None for the bundle's. license: of the network.
     """
 
     passes: tuple[int, int] | None = None
@@ -50,6 +52,7 @@ class Options:
     uint8: bool = False
     resize: bool = False
     strings: bool = False
+    half_storage: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     charset_test: str | None = None
     license: str = ""
@@ -93,7 +96,7 @@ def write_graph(bundle: Bundle, path: Path, options: Options) -> list[Path]:
     ids, probs, settled, finite = program.read(g, pixels)
     _outputs(g, charset, steps, m.temperature, options.strings, ids, probs, settled, finite)
     doc = f"CLIP4STR {m.name}: pixels in, words out. Contract: docs/single-file.md of clip4str"
-    return g.save(path, _metadata(bundle, charset, options), doc)
+    return g.save(path, _metadata(bundle, charset, options), doc, Halves() if options.half_storage else None)
 
 
 def _outputs(
@@ -149,6 +152,7 @@ def _metadata(bundle: Bundle, charset: Charset, options: Options) -> dict[str, s
         "temperature": f"{m.temperature:g}",
         "input": "uint8" if options.uint8 or options.resize else "float32",
         "resize": str(options.resize).lower(),
+        "half_storage": str(options.half_storage).lower(),
         "form": "exact" if options.passes is None else "fixed",
         "passes": json.dumps(options.passes),
         "decode": how.decode,

@@ -13,12 +13,13 @@ PACKAGES = ("chromium", "chromium-driver")
 
 
 class Browser(webdriver.Chrome):
-    """downloads: the folder that files are saved to."""
+    """downloads: the folder that files are saved to. more: options of Chromium's."""
 
-    def __init__(self, downloads: Path | None = None) -> None:
+    def __init__(self, downloads: Path | None = None, *more: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or "chromium"
-        for option in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--force-device-scale-factor=1"):
+        for option in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--force-device-scale-factor=1",
+                       *more):  # fmt: skip
             options.add_argument(option)
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")  # Chromium has none for root

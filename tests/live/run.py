@@ -25,14 +25,14 @@ PACKAGES = [
 REQUIRED = os.environ.get("CLIP4STR_REQUIRE_LIVE", "") not in {"", "0"}
 
 
-def missing() -> list[str]:
-    """Of PACKAGES, those that are not installed."""
+def missing(packages: list[str] = PACKAGES) -> list[str]:
+    """Of the packages, those that are not installed."""
     if shutil.which("dpkg-query") is None:
-        return PACKAGES
-    command = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *PACKAGES]
+        return packages
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]
     said = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     there = {line.split()[0] for line in said if line.endswith(" installed")}
-    return [name for name in PACKAGES if name not in there]
+    return [name for name in packages if name not in there]
 
 
 def install(packages: list[str]) -> None:
