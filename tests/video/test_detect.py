@@ -173,6 +173,6 @@ def test_the_detector_without_its_denormal_weights_finds_the_same():
 def test_a_detector_whose_file_is_cut_is_one_line(tmp_path):
     path = tmp_path / "cut.onnx"
     path.write_bytes(ppocr.installed_model().read_bytes()[:100_000])
-    with pytest.raises(BackendError, match="cut.onnx: is no detector that ONNX Runtime loads") as caught:
+    with pytest.raises(BackendError, match=r"cut\.onnx: is no detector that ONNX Runtime loads") as caught:
         ppocr.TextDetector(model=path)
     assert "\n" not in str(caught.value)
