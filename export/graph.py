@@ -160,11 +160,23 @@ class Graph:
         return half
 
 
+def _normal(array: np.ndarray) -> np.ndarray:
+    """Without float32's denormal numbers, that is, 0 for what is below 2^-126: no sum can tell, and Intel's CPUs take a
+    hundred times as long for each. Weight decay leaves them where a weight is of no use."""
+    if array.dtype != np.float32:
+        return array
+    denormal = (np.abs(array) < np.finfo(np.float32).tiny) & (array != 0)
+    flushed: np.ndarray = np.where(denormal, np.float32(0), array)
+    return flushed if denormal.any() else array
+
+
 def _embedded(name: str, array: np.ndarray) -> TensorProto:
     if array.dtype == object:  # of strings
         return helper.make_tensor(name, TensorProto.STRING, array.shape, [text.encode() for text in array.ravel()])
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return TensorProto(name=name, dims=array.shape, data_type=kind, raw_data=np.ascontiguousarray(array).tobytes())
+    return TensorProto(
+        name=name, dims=array.shape, data_type=kind, raw_data=_normal(np.ascontiguousarray(array)).tobytes()
+    )
 
 
 def _external(name: str, array: np.ndarray, file: BinaryIO, location: str) -> TensorProto:
@@ -173,7 +185,7 @@ def _external(name: str, array: np.ndarray, file: BinaryIO, location: str) -> Te
         return _embedded(name, array)
     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
     tensor = external_tensor(name, array, location, file.tell())
-    np.ascontiguousarray(array).tofile(file)
+    _normal(np.ascontiguousarray(array)).tofile(file)
     return tensor
 
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from clip4str.export import graph as graph_module
 from clip4str.runtime.bundle import STAGES
 
 PRECISIONS = ("fp32", "fp16")
@@ -137,3 +138,19 @@ def test_queries_of_self_attention_are_folded(graphs, tiny_model):
     assert numpy_helper.to_array(table).shape == (1, 8, 26, 8)
     assert not any("norm_q" in t.name or "norm_c" in t.name for t in graph.initializer)
     assert np.prod(next(t for t in graph.initializer if t.name.endswith("content_keys")).dims) == 26 * 97 * 64
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_denormal_weights_are_written_as_0(tmp_path, monkeypatch, beside):
+    """In the file, and in the one beside it."""
+    if beside:
+        monkeypatch.setattr(graph_module, "MAX_EMBEDDED_BYTES", 0)
+    values = np.tile(np.array([0.5, 1e-40, -1e-45, 2.0**-126], np.float32), 512)
+    graph = graph_module.Graph("g", "fp32")
+    x = graph.input("x", TensorProto.FLOAT, [2048])
+    graph.output(graph.op("Mul", x, graph.weight("w", values)), "y", TensorProto.FLOAT, [2048])
+    paths = graph.save(tmp_path / "g.onnx", {}, "")
+    assert len(paths) == 1 + beside
+    (weight,) = onnx.load(tmp_path / "g.onnx").graph.initializer
+    want = np.tile(np.array([0.5, 0, 0, 2.0**-126], np.float32), 512)
+    np.testing.assert_array_equal(numpy_helper.to_array(weight), want)
