@@ -12,6 +12,7 @@ CLEARER = 1.1  # quality over the best that was read, from which a crop is worth
 MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
 RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
 CHANGED = 12  # frames until that, where its letters look otherwise; twice as many after each time it read the same
+HURRIED, LATE = 0.7, 0.85  # of the budget, from which what has been read is read half, a quarter as often
 MOST_READS = 24  # of a word that does not settle
 LEAST_QUALITY = 0.02
 
@@ -29,6 +30,12 @@ class Schedule:
     def longest(self) -> int:
         """Frames that may lie between two searches."""
         return max(RAREST, self.every or 0)
+
+    @property
+    def pace(self) -> int:
+        """Times as long from read to read of a word: 1 where there is time. A word's first read never waits."""
+        share = 0.0 if self.budget is None else self.other_time / self.budget
+        return 4 if share >= LATE else 2 if share >= HURRIED else 1
 
     def frames(self, motion: float) -> int:
         """Until the next search. motion: percent of the frame's longer side that the scene moves in a frame."""
@@ -61,11 +68,11 @@ class Schedule:
             return True
         if track.state is State.SETTLED:
             if track.rival is not None:
-                return number - track.read_at >= AGAIN
+                return number - track.read_at >= AGAIN * self.pace
             if time - track.read_time >= RECHECKED:
                 return True
             if track.changed is not None and not track.hidden:
-                return number - track.read_at >= CHANGED << track.alarms
+                return number - track.read_at >= (CHANGED << track.alarms) * self.pace
             return track.result.confidence < SURE
         return track.reads < MOST_READS or time - track.read_time >= RECHECKED
 
@@ -79,7 +86,8 @@ class Schedule:
             return True
         if track.state is State.SETTLED:
             return track.changed is not None or quality > MUCH_CLEARER * track.read_quality
-        return number - track.read_at >= AGAIN * _patience(track) or quality > CLEARER * track.read_quality
+        clearer = quality > CLEARER * track.read_quality and number - track.read_at >= self.pace
+        return clearer or number - track.read_at >= AGAIN * _patience(track) * self.pace
 
 
 def _patience(track: Track) -> int:

@@ -267,6 +267,23 @@ def test_a_word_that_looks_otherwise_and_reads_the_same_is_read_more_and_more_se
     assert board.asked <= 9  # after 12, 24, 48 frames, then every two seconds; each time would be 19
 
 
+def test_where_time_is_short_words_are_read_less_often_and_first_reads_do_not_wait(monkeypatch):
+    """A frame that takes 9 of its 10 milliseconds; a word that never settles, and one that comes later."""
+
+    def read_with(milliseconds):
+        board = Board(["HOTEL"] * 60 + [""] * 20 + ["MUSEUM"] * 40, sure=0.45)
+        reader, told = VideoReader(board, board, budget=10.0), []
+        for frame in board.frames():
+            board.now = frame.index
+            told += reader.push(frame)
+            reader._pushed.schedule.other_time = milliseconds
+        return board.asked, {text: start for text, start, _ in ended(told + reader.finish())}
+
+    (often, words), (seldom, later) = read_with(1.0), read_with(9.0)
+    assert words == later == {"HOTEL": 0.0, "MUSEUM": 8.0}
+    assert seldom < 0.6 * often
+
+
 def test_statistics_come_every_minute():
     board = Board(["HOTEL"] * 20)
     told = events(board, [replace(f, time=f.index * 10.0, duration=10.0) for f in board.frames()])
