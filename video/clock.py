@@ -27,7 +27,7 @@ class Clock:
             raise ImageError(
                 f"frame {frame.index}: its time is {frame.time}, its duration {frame.duration}; no numbers"
             )
-        began, self.before, what = frame.time + self._shift, self.end, ""
+        began, self.before, what = float(frame.time) + self._shift, self.end, ""  # numpy's numbers are no JSON
         if self._frames and began <= self.began - BACK:
             self._shift += self.end - began
             began, what = self.end, "time stepped back"
@@ -36,13 +36,18 @@ class Clock:
         elif self._frames and not frame.broken:
             self._step = began - self.began
         self._frames += 1
-        self.began, self.end = began, began + (frame.duration or self._step)
+        self.began, self.end = began, began + (float(frame.duration or 0) or self._step)
         guessed, self._guessed = self._guessed, not frame.duration
         if guessed and not what and not frame.broken:
             self.corrected = self.before, began
         else:
             self.corrected = None
         return what
+
+    @property
+    def step(self) -> float:
+        """Seconds from the last frame but one to the last."""
+        return self._step
 
     # Where a frame does not say how long it lasts, the next one tells: (end as was believed, as it was), else None.
     corrected: tuple[float, float] | None = None

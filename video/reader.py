@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip4str.core.errors import SourceError, UsageError
+from clip4str.core.errors import ImageError, SourceError, UsageError
 from clip4str.runtime import FrameQuads, Recognizer
 
 from .detect import Detector, open_detector
@@ -81,6 +83,7 @@ class VideoReader:
         self.revive, self.crops, self.least, self.read_all = revive, crops, least, read_all
         self._pushed: Stream | None = None
         self._running: list[Stream] = []
+        self._owed: deque[Event] = deque()  # brought up, and not yet told: what ends the reading must not lose them
 
     def run(self, *sources: Any, watch: Watch | None = None) -> Generator[Event, None, None]:
         """The events of one source or several: paths, URLs, iterables of frames, see sources.open_source.
@@ -110,37 +113,46 @@ class VideoReader:
             for number, source in enumerate(opened)
         }
         self._running = [stream for stream, _ in going.values()]
-        failed: SourceError | None = None
+        self._owed.clear()
+        failed: SourceError | ImageError | None = None
         try:
             while going:
                 looked: list[tuple[Stream, list[Request], Frame]] = []
                 for number, (stream, source) in list(going.items()):
                     if not source.wait(PAUSE if len(going) == 1 else 0.0):
-                        yield from self._given(stream.idle() if source.live else [])
+                        yield from self._tell(stream.idle() if source.live else [])
                         continue
                     began = time.perf_counter()
+                    requests: list[Request] = []
                     try:
                         frame = next(source, None)
-                    except SourceError as error:  # the others go on, and what was seen is told
-                        failed, frame = failed or error, None
-                    stream.spent("wait", 1000 * (time.perf_counter() - began))
+                        stream.spent("wait", 1000 * (time.perf_counter() - began))
+                        if frame is not None:
+                            requests = stream.look(frame)
+                    except (SourceError, ImageError) as error:  # the others go on, and what was seen is told
+                        if failed is None:
+                            failed = error
+                        if len(going) > 1:
+                            warnings.warn(f"{error} (the other sources go on)", RuntimeWarning, stacklevel=2)
+                        frame = None
                     if frame is None:
                         del going[number]
-                        yield from self._given(stream.finish())
+                        yield from self._tell(stream.finish())
                         continue
-                    looked.append((stream, stream.look(frame), frame))
+                    looked.append((stream, requests, frame))
                 self._read([(stream, requests) for stream, requests, _ in looked])
                 for stream, _, frame in looked:
                     if watch is not None:
                         watch(stream.number, frame, stream.shown())
-                    yield from self._given(stream.events())
+                    yield from self._tell(stream.events())
                 if len(going) > 1 and not looked:
                     time.sleep(PAUSE / 10)
         except GeneratorExit:
             raise
         except BaseException:  # also Ctrl-C: what was seen is told all the same
             for stream, _ in going.values():
-                yield from self._given(stream.finish())
+                self._owed.extend(self._given(stream.finish()))
+            yield from self._tell([])
             raise
         if failed is not None:
             raise failed
@@ -178,6 +190,11 @@ class VideoReader:
 
     def _thumbnail(self, frame: Frame) -> np.ndarray:
         return self.recognizer.thumbnail(frame.pixels, long_side=LONG_SIDE, **frame.colour)
+
+    def _tell(self, events: list[Event]) -> Generator[Event, None, None]:
+        self._owed.extend(self._given(events))
+        while self._owed:
+            yield self._owed.popleft()
 
     def _given(self, events: list[Event]) -> list[Event]:
         if self.crops:

@@ -24,7 +24,7 @@ from .photo import turned
 from .quality import quality
 from .schedule import Schedule
 from .searching import Searching
-from .telling import Telling
+from .telling import SEEN, Telling
 from .track import Shot, State, Track
 from .tracks import Tracker
 from .vote import TrackVote
@@ -35,6 +35,7 @@ EDGE = 2.0  # pixels from the frame's edge, at which a quad may be a part of a w
 SOON = 4  # frames after a search until the next one, where a word looks otherwise
 LEAST_SIDE = 16  # pixels of a frame
 FROZEN = 5.0  # seconds of one and the same picture until that is told
+FEW_FRAMES = 5  # that may stay away before a live source is taken to have none, where they come slowly
 REPORTED = 60.0  # seconds from statistics to statistics
 
 
@@ -167,8 +168,10 @@ class Stream:
     def idle(self) -> list[Event]:
         """A live source has no frame: words not seen for too long by the clock on the wall are gone."""
         waited = time.monotonic() - self._came
-        if waited > self.tracker.revive:
-            self.tracker.cut()
+        if waited <= max(self.tracker.revive, FEW_FRAMES * self.clock.step):
+            return self.events()
+        self.tracker.cut()
+        self._search_now = True
         return self.events(waited)
 
     def finish(self) -> list[Event]:
@@ -248,6 +251,7 @@ class Stream:
         for track in self.tracker.active:
             if track.doubt == 0:
                 track.end, track.frames = self.clock.end, track.frames + 1
+                track.searches = max(track.searches, SEEN)  # another one would find it again
 
     def _flow(self, now: Small) -> None:
         """Follows the words, and notices cuts."""

@@ -44,9 +44,9 @@ class Telling:
         """Of a word that was told, or that was not sure enough before but is all there is. Once a track."""
         result, best = track.result, track.best
         seen = bool(result.text) and track.searches >= SEEN
-        if track.ended_told or not (track.told or seen):
+        if track.ended_told or not (track.told or result.text):
             return
-        if not track.told and result.confidence < self.least:
+        if not track.told and (not seen or result.confidence < self.least):
             self.unsure, track.ended_told = self.unsure + 1, True
             return
         quad = best.quad if best else turned(track.quad, track.turns)

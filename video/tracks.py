@@ -120,7 +120,7 @@ class Tracker:
             confirmed.add(i)
         for i, track in enumerate(active):
             if i not in confirmed:
-                track.misses += 1
+                track.misses, track.hidden = track.misses + 1, 0
                 if track.misses >= MISSED or track.doubt > 0 or track.state is State.TENTATIVE:
                     track.state = State.LOST
         made = [self._begin(found, j, frame, end, began) for j in new]
@@ -181,7 +181,7 @@ class Tracker:
 
     def _ended(self, over: list[Track]) -> list[Track]:
         for track in over:
-            track.state = State.ENDED
+            track.state, track.twin = State.ENDED, None  # or each would hold the one before it
             if track.replaced:
                 track.end = min(track.end, track.rival_since)
         self.tracks = [t for t in self.tracks if t.state is not State.ENDED]
@@ -207,6 +207,8 @@ class Tracker:
                     track.twin = self._lost_at(quad)
             near = not track.doubt and 1 / GROWN < more < STEADY
             track.quad = (track.quad + quad) / 2 if near else quad
+            track.hidden = 0
+        else:
             track.hidden = 0
         if track.doubt:
             self._seen(track, end)
@@ -261,7 +263,7 @@ class Tracker:
         old.read_at, old.read_time, old.read_look = new.read_at, new.read_time, new.read_look
         old.frames += new.frames
         old.reads += new.reads
-        old.misses = old.doubt = old.parts = 0
+        old.misses = old.doubt = old.parts = old.hidden = 0
         old.vote.join(new.vote)
         old.state = State.READING
         if new.best is not None and (old.best is None or new.best.quality > old.best.quality):

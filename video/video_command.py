@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from clip4str.core.console import Parser, one_line
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import Clip4StrError, UsageError
 from clip4str.core.output_files import check_output
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
 
@@ -173,6 +174,7 @@ def run(reader: VideoReader, sources: Sequence[Any], outputs: Outputs, bar: Any)
             with tqdm.external_write_mode():
                 outputs.write(event)
         except StopIteration:
+            outputs.flush()
             return
         except KeyboardInterrupt:
             if interrupted or told:
@@ -208,6 +210,8 @@ class Outputs:
         self.overlay = None if args.overlay is None else outputs.Queued(outputs.Overlay(args.overlay, rate))
 
         self.view: View | None = None
+        self._owed: deque[tuple[outputs.Queued, Event]] = deque()
+        self._failed: list[outputs.Queued] = []
 
     def watched(self, view: View, sources: Sequence[Any]) -> None:
         """From now on by that page, too."""
@@ -227,8 +231,8 @@ class Outputs:
             self.overlay.show(frame, [word._replace(quad=word.quad.copy()) for word in words])
 
     def write(self, event: Event) -> None:
-        for sink in self.sinks:
-            sink.write(event)
+        self._owed.extend((sink, event) for sink in self.sinks)
+        self.flush()
         if isinstance(event, Gap) and event.reason != "damaged":
             print(f"{one_line(self.names[event.source])}: {event.reason} from {event.start:.2f} to {event.end:.2f} s",
                   file=sys.stderr)  # fmt: skip
@@ -238,9 +242,25 @@ class Outputs:
         if isinstance(event, Statistics) and self.summary:
             print(summary(event, self.names[event.source]), file=sys.stderr)
 
+    def flush(self) -> None:
+        """What was interrupted, too. An output that fails is written to no more, and its error raised by close: the
+        others are written on."""
+        while self._owed:
+            sink, event = self._owed[0]
+            try:
+                sink.write(event)
+                self._owed.popleft()
+            except (Clip4StrError, OSError) as error:
+                self._owed = deque(each for each in self._owed if each[0] is not sink)
+                self._failed.append(sink)
+                self.sinks.remove(sink)
+                if not self.sinks:
+                    raise
+                print(f"{one_line(str(error))} (the other outputs go on)", file=sys.stderr)
+
     def close(self) -> None:
         with ExitStack() as stack:  # one that fails keeps no other from closing
-            for sink in [*self.sinks, *([self.overlay] if self.overlay is not None else [])]:
+            for sink in [*self._failed, *self.sinks, *([self.overlay] if self.overlay is not None else [])]:
                 stack.callback(sink.close)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from clip4str.core.edit_distance import edit_distance
 from clip4str.core.errors import UsageError
 
+MOST_WORDS = 256  # that one word is kept as having been read as
 LEAST = 0.05  # confidence below which a read does not vote: mostly blur, edges of things, other scripts
 UNSURE = 0.2  # confidence of a voted word, below which it is not told unless asked for
 # Logistic regression over 1,200 simulated tracks (benchmarks/voting.py --sets MLT17_photos_pseudo --limit 1200 --seed
@@ -56,6 +57,7 @@ class TrackVote:
         self.pattern, self.lexicon, self.least = compiled(pattern), lexicon, least
         self.reads = 0
         self._words: dict[str, _Candidate] = {}
+        self._forgotten = 0.0  # weight of those that were too many
 
     def add(self, text: str, confidence: float) -> None:
         """One read: a Word's text and confidence."""
@@ -73,6 +75,7 @@ class TrackVote:
         candidate.weight += confidence**2
         candidate.best = max(candidate.best, confidence)
         candidate.spellings[text] += confidence**2
+        self._bounded()
 
     def join(self, other: TrackVote) -> None:
         """Takes over the votes of another, of the same word."""
@@ -83,6 +86,15 @@ class TrackVote:
             mine.best = max(mine.best, theirs.best)
             for spelling, weight in theirs.spellings.items():
                 mine.spellings[spelling] += weight
+        self._forgotten += other._forgotten
+        self._bounded()
+
+    def _bounded(self) -> None:
+        """What is read otherwise each time, for hours, is no word: of the lightest half the weight is kept alone."""
+        if len(self._words) > MOST_WORDS:
+            kept = sorted(self._words.items(), key=lambda item: item[1].weight, reverse=True)[: MOST_WORDS // 2]
+            self._forgotten += sum(c.weight for c in self._words.values()) - sum(c.weight for _, c in kept)
+            self._words = dict(kept)
 
     @property
     def result(self) -> Voted:
@@ -95,7 +107,7 @@ class TrackVote:
     @property
     def total(self) -> float:
         """Weight of all votes."""
-        return sum(candidate.weight for candidate in self._words.values())
+        return self._forgotten + sum(candidate.weight for candidate in self._words.values())
 
     @property
     def evidence(self) -> tuple[float, float, float]:

@@ -176,3 +176,16 @@ def test_a_detector_whose_file_is_cut_is_one_line(tmp_path):
     with pytest.raises(BackendError, match=r"cut\.onnx: is no detector that ONNX Runtime loads") as caught:
         ppocr.TextDetector(model=path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 3])
+def test_words_that_run_up_and_down_the_wall_are_read_by_the_detector_and_network_as_installed(quarters):
+    """A quarter to the left: they run up; to the right: down."""
+    from clip4str.runtime import Recognizer
+    from clip4str.video.photo import read_photo
+
+    picture, _ = drawn("RIVERSIDE PARKING", at=(60, 300), shape=(640, 640), size=36)
+    turned = np.ascontiguousarray(np.rot90(picture, quarters))
+    words = read_photo(Recognizer.load(threads=1), open_detector("auto", threads=1), turned)
+    assert sorted(read.word.text for read in words) == ["PARKING", "RIVERSIDE"]
+    assert min(read.word.confidence for read in words) > 0.5

@@ -224,6 +224,8 @@ def test_ctrl_c_tells_what_was_seen_so_far():
     class Outputs:
         write = told.append
 
+        def flush(self): ...
+
         def show(self, *_): ...
 
     seen = []

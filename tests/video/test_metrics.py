@@ -200,6 +200,8 @@ def test_those_who_connect_and_say_nothing_do_not_keep_others_out_for_ever(metri
     for connection in silent:
         connection.settimeout(LONG)
         assert connection.recv(1) == b""  # cut off: at once, or after its patience
+    while metrics._server._due:  # their threads end a moment later
+        time.sleep(0.005)
     assert scraped(metrics)
     assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) <= CONNECTIONS
 

@@ -51,7 +51,7 @@ class Splitter:
             picture -= picture.mean((0, 1))
             word = self.session.run(None, {"lines": picture.transpose(2, 0, 1)[None]})[0][0]
             for begin, end in word_spans(word) or [(0.0, 1.0)]:
-                words.append(lower(_part(line, begin, end), KEPT))
+                words.append(as_it_stood(lower(_part(line, begin, end), KEPT), line is not quad))
                 origin.append(number)
         return np.array(words, np.float32).reshape(-1, 4, 2), np.array(origin, int)
 
@@ -62,6 +62,13 @@ def along(quad: np.ndarray) -> np.ndarray:
     width = np.linalg.norm(quad[1] - quad[0]) + np.linalg.norm(quad[2] - quad[3])
     height = np.linalg.norm(quad[3] - quad[0]) + np.linalg.norm(quad[2] - quad[1])
     return np.roll(quad, -1, axis=0) if height > TALL * width else quad
+
+
+def as_it_stood(word: np.ndarray, turned: bool) -> np.ndarray:
+    """A word of a line that was turned, upright again if it is tall itself: whether it runs down or up the wall, only
+    reading it both ways can tell."""
+    upright = np.roll(word, 1, axis=0)
+    return upright if turned and along(upright) is not upright else word
 
 
 def lower(line: np.ndarray, share: float) -> np.ndarray:

@@ -62,8 +62,9 @@ class Reading:
                 tracks = 0
                 for event in self._reader.run(source, watch=self._watch):
                     if isinstance(event, Statistics):
-                        tracks, event = event.tracks, replace(event, dropped=source.dropped)
+                        event = replace(event, dropped=source.dropped)
                     elif not isinstance(event, Gap):
+                        tracks = max(tracks, event.track)  # Statistics.tracks is less where words came back
                         event = replace(event, track=self._tracks + event.track)
                     if not self._closed:
                         self._tell(event, self.feed.timing)

@@ -35,7 +35,7 @@ class Collected:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self.words.sort(key=lambda word: (word.start, word.source, word.track))
+            self.words.sort(key=in_order)
             self.finish()
 
     def finish(self) -> None:
@@ -44,6 +44,11 @@ class Collected:
 
     def name(self, source: int) -> str:
         return source_name(self.names, source)
+
+
+def in_order(word: WordEnded) -> tuple[float, int, int]:
+    """What words are sorted by."""
+    return word.start, word.source, word.track
 
 
 def source_name(names: Sequence[str], source: int) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from clip4str.core.console import one_line
 
-from ..events import WordEnded
-from .base import Collected, clock, source_name
+from ..events import Event, WordEnded
+from .base import Collected, clock, in_order, source_name
 
 MOST = 50  # rows; the files have all
 
@@ -19,16 +19,26 @@ class Table(Collected):
 
     def __init__(self, names: Sequence[str] = (), show: Callable[[str], object] = print, most: int = MOST) -> None:
         super().__init__(names)
-        self.show, self.most = show, most
+        self.show, self.most, self.more = show, most, 0
+
+    def write(self, event: Event) -> None:
+        """Keeps no more than will be printed, the earliest: a live source goes on for months."""
+        super().write(event)
+        if len(self.words) > self.most:
+            self.words.sort(key=in_order)
+            del self.words[self.most :]
+            self.more += 1
 
     def finish(self) -> None:
-        for line in table(self.words, self.names, shutil.get_terminal_size().columns, self.most):
+        for line in table(self.words, self.names, shutil.get_terminal_size().columns, self.most, self.more):
             self.show(line)
 
 
-def table(words: Sequence[WordEnded], names: Sequence[str] = (), width: int = 80, most: int = MOST) -> list[str]:
+def table(
+    words: Sequence[WordEnded], names: Sequence[str] = (), width: int = 80, most: int = MOST, more: int = 0
+) -> list[str]:
     """Lines of at most `width` columns: when a word was seen, its confidence, the crops read for it, the word, and
-    where there are several sources, which. Of more than `most` words, the first ones."""
+    where there are several sources, which. Of more than `most` words, the first ones; `more` are not even here."""
     several = len(names) > 1
     heads = ["start", "end", "sure", "reads", "word", *(["source"] if several else [])]
     rows = [
@@ -45,8 +55,9 @@ def table(words: Sequence[WordEnded], names: Sequence[str] = (), width: int = 80
         room -= widths[5] + 2
     widths[4] = min(widths[4], max(4, room))
     lines = [_row(row, widths)[:width] if row is heads else _row(row, widths) for row in (heads, *rows)]
-    if len(words) > most:
-        lines.append(f"... and {len(words) - most} more"[:width])
+    more += max(0, len(words) - most)
+    if more:
+        lines.append(f"... and {more} more"[:width])
     return lines
 
 

@@ -20,13 +20,15 @@ def scheme(uri: str) -> str:
 
 
 def public_name(uri: str | os.PathLike[str]) -> str:
-    """A path as it is; an address without user, password, query and fragment. Some cameras want the password within
+    """A path as it is; an address without user, password, query and fragment, and without all that is before its last
+    "@": passwords are written with "/", "?", "#" and "@" in them. Some cameras want the password within
     the path: what follows "password=" there goes, too. Raises UsageError for an address that is none."""
     text = os.fspath(uri)
     if not scheme(text):
         return one_line(text)
     try:
-        parts = urlsplit(text)
+        urlsplit(text)
+        parts = urlsplit(f"{scheme(text)}://{text.partition('://')[2].rpartition('@')[2]}")
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
