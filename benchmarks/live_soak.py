@@ -37,8 +37,8 @@ AWAY = 3.0  # seconds for which it is away, where it is
 WORDS = ("STATION", "MARKET", "COFFEE", "GARDEN", "MUSEUM", "HOTEL", "BAKERY", "PARKING", "RIVER", "SUMMER")
 SHOWN = 4.0  # seconds that each word is
 MOST_SAMPLES = 600
-RESTING = ("killed", "silent")  # failures at whose end no frame has come for seconds
-ENOUGH = 20  # samples of that, from which memory is told of them alone
+RESTING = ("killed",)  # failures at whose end no frame has come for seconds, and no connection is open
+ENOUGH = 12  # samples of that, from which memory is told of them alone
 NO_LATENCY = dict.fromkeys(LATENCY)
 _EPILOG = f"""\
 examples:
