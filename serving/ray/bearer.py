@@ -35,11 +35,11 @@ def given_token(file: str) -> str | None:
     return token
 
 
-def needed(host: str, token: str | None) -> None:
+def needed(host: str, token: str | None, whose: str = "--host ") -> None:
     """Raises UsageError where others can reach the server, and no token keeps them out. With HAProxy replicas listen,
     too, and at all of a machine's addresses."""
     if token is None and (host not in LOOPBACK or os.environ.get(HAPROXY) == "1"):
-        why = f"--host {host}" if host not in LOOPBACK else f"{HAPROXY}=1"
+        why = f"{whose}{host}" if host not in LOOPBACK else f"{HAPROXY}=1"
         raise UsageError(f"{why}: others can reach the server; set {VARIABLE}, or name a --token-file")
 
 
