@@ -20,8 +20,8 @@ from batch_inputs import CROPS, words_of
 
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.runtime import Recognizer
-from clip4str.serving.ray import bearer
-from clip4str.serving.ray.refusals import TYPES
+from clip4str.serving.ray import bearer, uploads
+from clip4str.serving.ray.refusals import TYPES, Refused
 from clip4str.serving.ray.server_settings import VARIABLE
 from clip4str.serving.versions import bundle_version
 
@@ -91,6 +91,23 @@ def test_wrong_requests_get_a_typed_error(api, sent, kind):
     answer = api.post("/read", **sent)
     assert (answer.status_code, answer.json()["error"]["type"]) == (TYPES[kind], kind)
     assert set(answer.json()) == {"bundle", "error"} and "\n" not in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("value", [b'""', b"0", b"[]", b"{}"])
+def test_json_of_a_million_values_is_refused_before_it_is_parsed(value, monkeypatch):
+    body = b'{"images":[' + (value + b",") * 1_000_000 + value + b"]}"
+    monkeypatch.setattr(uploads.JsonImages, "model_validate_json", None)  # is not come to
+    with pytest.raises(Refused, match="a request may have 64 pictures") as raised:
+        uploads._json(body, 64)
+    assert raised.value.kind == "too_large"
+
+
+def test_too_many_pictures_in_json_are_not_decoded(api, monkeypatch):
+    encoded = base64.b64encode(CROP).decode()
+    assert len(api.post("/read", json={"images": [encoded] * 8}).json()["words"]) == 8
+    monkeypatch.setattr(uploads.base64, "b64decode", None)
+    answer = api.post("/read", json={"images": [encoded] * 9})
+    assert answer.json()["error"] == {"type": "too_large", "message": "a request may have 8 pictures, not 9"}
 
 
 def test_paths_and_methods_that_there_are_not(api):
