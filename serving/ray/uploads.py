@@ -78,7 +78,11 @@ def _check_count(count: int, most: int) -> None:
 
 async def _form(request: Request, most_images: int) -> list[bytes]:
     async with request.form(max_files=most_images + 1, max_fields=_FIELDS) as form:
-        return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        parts = [value for _, value in form.multi_items()]
+        files = [value for value in parts if isinstance(value, UploadFile)]
+        if len(files) < len(parts):  # words are told by their place: no part is passed over
+            raise Refused("unprocessable", "every part of a form is a picture with a filename, and one has none")
+        return [await value.read() for value in files]
 
 
 def _json(body: bytes, most_images: int) -> list[bytes]:

@@ -93,6 +93,15 @@ def test_wrong_requests_get_a_typed_error(api, sent, kind):
     assert set(answer.json()) == {"bundle", "error"} and "\n" not in answer.json()["error"]["message"]
 
 
+def test_a_part_that_is_no_file_shifts_no_word(api):
+    part = b'--x\r\nContent-Disposition: form-data; name="files"%s\r\nContent-Type: image/jpeg\r\n\r\n' + CROP + b"\r\n"
+    for names in ((b"", b'; filename="b"'), (b'; filename="a"', b""), (b"", b"")):
+        body = b"".join(part.replace(b"%s", name, 1) for name in names) + b"--x--\r\n"
+        answer = api.post("/read", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (422, "unprocessable"), names
+        assert "filename" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("value", [b'""', b"0", b"[]", b"{}"])
 def test_json_of_a_million_values_is_refused_before_it_is_parsed(value, monkeypatch):
     body = b'{"images":[' + (value + b",") * 1_000_000 + value + b"]}"
