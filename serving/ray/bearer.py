@@ -18,11 +18,12 @@ _MOST_BYTES = 4096
 
 
 def given_token(file: str) -> str | None:
-    """Of the file, else of VARIABLE; None where there is neither. Raises UsageError, which does not show it."""
+    """Of the file's first line, else of VARIABLE; None where there is neither. Raises UsageError, which does not show
+    it."""
     if file:
         try:
             with Path(file).open("rb") as opened:
-                token = opened.read(_MOST_BYTES).decode("ascii", "replace").strip()
+                token = opened.readline(_MOST_BYTES).decode("ascii", "replace").strip()
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror or error}") from None
         where = file

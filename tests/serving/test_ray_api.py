@@ -163,6 +163,11 @@ def test_tokens_come_from_a_file_or_the_environment_and_are_not_shown(tmp_path, 
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     assert bearer.given_token(str(file)) == TOKEN and bearer.given_token("") is None
+    file.write_text(f"{TOKEN}\nwhat it is for: the second line is not the token\n")
+    assert bearer.given_token(str(file)) == TOKEN
+    file.write_text(f"\n{TOKEN}\n")
+    with pytest.raises(UsageError, match="a token is 16 to 512"):
+        bearer.given_token(str(file))
     monkeypatch.setenv(VARIABLE, TOKEN[::-1])
     assert bearer.given_token("") == TOKEN[::-1]
     monkeypatch.setenv(VARIABLE, "secret")
