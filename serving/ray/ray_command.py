@@ -159,9 +159,10 @@ def _as_it_listens(args: argparse.Namespace) -> None:
 
     from .bearer import given_token, needed
 
-    door = _get_global_client().http_config
+    client: Any = _get_global_client()  # raises where there is none
+    door = client.http_config
     needed(door.host, given_token(args.token_file), "what serves there listens at ")
-    args.host, args.port = door.host, door.port
+    args.host, args.port = door.host or args.host, door.port
 
 
 def _answers(host: str, port: int) -> bool:
