@@ -104,7 +104,8 @@ def fetched(path: str) -> bytes:
     store does not answer: the job stops there, and goes on later."""
     fs, inner = _store(path)
     try:
-        content = _asked(path, lambda: fs.cat_file(inner, end=MOST_BYTES + 1) if _ranges(fs) else fs.cat_file(inner))
+        most = MOST_BYTES + 1
+        content = _asked(path, lambda: fs.cat_file(inner, end=most) if _ranges(fs) else _streamed(fs, inner, most))
     except OSError as error:
         raise ImageError(_reason(error)) from None
     if len(content) > MOST_BYTES:
@@ -123,6 +124,16 @@ def on_this_machine(path: str) -> Iterator[str]:
         with copy.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         yield str(copy)
+
+
+def _streamed(fs: Any, inner: str, most: int) -> bytes:
+    """So many bytes at most over HTTP, whose servers need not know ranges nor a size: one request, and the connection
+    is closed when that is enough."""
+    content = bytearray()
+    with fs.open(inner, "rb", block_size=0, size=1) as file:  # 0: as a stream; with a size, none is asked for before
+        while len(content) < most and (part := file.read(min(most - len(content), 1 << 20))):
+            content += part
+    return bytes(content)
 
 
 def _ranges(fs: Any) -> bool:

@@ -18,11 +18,12 @@ _MOST_BYTES = 4096
 
 
 def given_token(file: str) -> str | None:
-    """Of the file, else of VARIABLE; None where there is neither. Raises UsageError, which does not show it."""
+    """Of the file's first line, else of VARIABLE; None where there is neither. Raises UsageError, which does not show
+    it."""
     if file:
         try:
             with Path(file).open("rb") as opened:
-                token = opened.read(_MOST_BYTES).decode("ascii", "replace").strip()
+                token = opened.readline(_MOST_BYTES).decode("ascii", "replace").strip()
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror or error}") from None
         where = file
@@ -35,11 +36,11 @@ def given_token(file: str) -> str | None:
     return token
 
 
-def needed(host: str, token: str | None) -> None:
+def needed(host: str, token: str | None, whose: str = "--host ") -> None:
     """Raises UsageError where others can reach the server, and no token keeps them out. With HAProxy replicas listen,
     too, and at all of a machine's addresses."""
     if token is None and (host not in LOOPBACK or os.environ.get(HAPROXY) == "1"):
-        why = f"--host {host}" if host not in LOOPBACK else f"{HAPROXY}=1"
+        why = f"{whose}{host}" if host not in LOOPBACK else f"{HAPROXY}=1"
         raise UsageError(f"{why}: others can reach the server; set {VARIABLE}, or name a --token-file")
 
 

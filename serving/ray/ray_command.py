@@ -123,7 +123,8 @@ def settings_of(args: argparse.Namespace) -> Any:
 
 
 def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
-    """Returns when the application is ready, and where its door is on this machine, answers. Raises BackendError."""
+    """Returns when the application is ready, and where its door is on this machine, answers. Raises BackendError,
+    UsageError."""
     from ray.exceptions import RayError
 
     from .application import NAME, build
@@ -133,6 +134,7 @@ def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
     for attempt in range(STARTS):  # on a busy machine Ray takes a proxy for dead that is still starting
         try:
             serve.start(http_options=door, proxy_location={"every": "EveryNode", "head": "HeadOnly"}[args.proxies])
+            _as_it_listens(args)
             serve.run(build(settings), name=NAME, route_prefix="/", blocking=False)
             break
         except (RayError, RuntimeError) as error:
@@ -148,6 +150,19 @@ def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
     until = time.monotonic() + DOOR
     while not _answers(args.host, args.port) and time.monotonic() < until:
         time.sleep(0.2)
+
+
+def _as_it_listens(args: argparse.Namespace) -> None:
+    """Serve that runs already keeps the address it listens at, whatever it is given: this puts it into `args`. Raises
+    UsageError where others reach that one, and no token would keep them out."""
+    from ray.serve.context import _get_global_client
+
+    from .bearer import given_token, needed
+
+    client: Any = _get_global_client()  # raises where there is none
+    door = client.http_config
+    needed(door.host, given_token(args.token_file), "what serves there listens at ")
+    args.host, args.port = door.host or args.host, door.port
 
 
 def _answers(host: str, port: int) -> bool:

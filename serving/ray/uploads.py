@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import MutableMapping
@@ -13,7 +14,8 @@ from starlette.datastructures import UploadFile
 
 from .refusals import Refused
 
-_FIELDS = 16  # of a form, beside files
+_FIELDS = 16  # of a form, beside files, to be named as such
+_SLACK = 16  # values in JSON, beside pictures, to be named as such
 
 
 class JsonImages(BaseModel):
@@ -58,30 +60,42 @@ async def images_of(request: Request, most_images: int, most_bytes: int) -> list
     if kind == "multipart/form-data":
         images = await _form(bounded, most_images)
     elif kind == "application/json":
-        images = _json(await bounded.body())
+        images = await asyncio.to_thread(_json, await bounded.body(), most_images)
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images = [await bounded.body()]
     else:
         raise Refused("unsupported_media_type", "a request is multipart/form-data, application/json or image/...")
     if not images:
         raise Refused("unprocessable", "no picture came")
-    if len(images) > most_images:
-        raise Refused("too_large", f"a request may have {most_images:,} pictures, not {len(images):,}")
+    _check_count(len(images), most_images)
     return images
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise Refused("too_large", f"a request may have {most:,} pictures, not {count:,}")
 
 
 async def _form(request: Request, most_images: int) -> list[bytes]:
     async with request.form(max_files=most_images + 1, max_fields=_FIELDS) as form:
-        return [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        parts = [value for _, value in form.multi_items()]
+        files = [value for value in parts if isinstance(value, UploadFile)]
+        if len(files) < len(parts):  # words are told by their place: no part is passed over
+            raise Refused("unprocessable", "every part of a form is a picture with a filename, and one has none")
+        return [await value.read() for value in files]
 
 
-def _json(body: bytes) -> list[bytes]:
+def _json(body: bytes, most_images: int) -> list[bytes]:
+    """Before anything is parsed the values that there can be are counted: each takes a hundred times its two bytes."""
+    if body.count(b",") > most_images + _SLACK or body.count(b'"') > 2 * (most_images + _SLACK):
+        raise Refused("too_large", f"a request may have {most_images:,} pictures, and no other values")
     try:
         given = JsonImages.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise Refused("unprocessable", f"{where[:100]}: {first['msg'][:200]}") from None
+    _check_count(len(given.images), most_images)
     images = []
     for number, text in enumerate(given.images):
         try:

@@ -20,8 +20,8 @@ from batch_inputs import CROPS, words_of
 
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.runtime import Recognizer
-from clip4str.serving.ray import bearer
-from clip4str.serving.ray.refusals import TYPES
+from clip4str.serving.ray import bearer, uploads
+from clip4str.serving.ray.refusals import TYPES, Refused
 from clip4str.serving.ray.server_settings import VARIABLE
 from clip4str.serving.versions import bundle_version
 
@@ -93,6 +93,32 @@ def test_wrong_requests_get_a_typed_error(api, sent, kind):
     assert set(answer.json()) == {"bundle", "error"} and "\n" not in answer.json()["error"]["message"]
 
 
+def test_a_part_that_is_no_file_shifts_no_word(api):
+    part = b'--x\r\nContent-Disposition: form-data; name="files"%s\r\nContent-Type: image/jpeg\r\n\r\n' + CROP + b"\r\n"
+    for names in ((b"", b'; filename="b"'), (b'; filename="a"', b""), (b"", b"")):
+        body = b"".join(part.replace(b"%s", name, 1) for name in names) + b"--x--\r\n"
+        answer = api.post("/read", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (422, "unprocessable"), names
+        assert "filename" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("value", [b'""', b"0", b"[]", b"{}"])
+def test_json_of_a_million_values_is_refused_before_it_is_parsed(value, monkeypatch):
+    body = b'{"images":[' + (value + b",") * 1_000_000 + value + b"]}"
+    monkeypatch.setattr(uploads.JsonImages, "model_validate_json", None)  # is not come to
+    with pytest.raises(Refused, match="a request may have 64 pictures") as raised:
+        uploads._json(body, 64)
+    assert raised.value.kind == "too_large"
+
+
+def test_too_many_pictures_in_json_are_not_decoded(api, monkeypatch):
+    encoded = base64.b64encode(CROP).decode()
+    assert len(api.post("/read", json={"images": [encoded] * 8}).json()["words"]) == 8
+    monkeypatch.setattr(uploads.base64, "b64decode", None)
+    answer = api.post("/read", json={"images": [encoded] * 9})
+    assert answer.json()["error"] == {"type": "too_large", "message": "a request may have 8 pictures, not 9"}
+
+
 def test_paths_and_methods_that_there_are_not(api):
     assert api.get("/none").json()["error"]["type"] == "not_found"
     answer = api.get("/read")
@@ -137,6 +163,11 @@ def test_tokens_come_from_a_file_or_the_environment_and_are_not_shown(tmp_path, 
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     assert bearer.given_token(str(file)) == TOKEN and bearer.given_token("") is None
+    file.write_text(f"{TOKEN}\nwhat it is for: the second line is not the token\n")
+    assert bearer.given_token(str(file)) == TOKEN
+    file.write_text(f"\n{TOKEN}\n")
+    with pytest.raises(UsageError, match="a token is 16 to 512"):
+        bearer.given_token(str(file))
     monkeypatch.setenv(VARIABLE, TOKEN[::-1])
     assert bearer.given_token("") == TOKEN[::-1]
     monkeypatch.setenv(VARIABLE, "secret")

@@ -12,7 +12,7 @@ pytest.importorskip("ray")
 pytest.importorskip("fastapi")
 
 from batch_inputs import CROPS
-from ray_rig import SECONDS, Client, command, environment, free_port, serve
+from ray_rig import SECONDS, Client, cluster, command, environment, free_port, serve
 
 from clip4str.core.packaged import PACKAGED
 from clip4str.serving.ray.server_settings import VARIABLE
@@ -62,3 +62,21 @@ def test_wrong_input_is_one_line(args, said):
     done = serve(*args)
     lines = [line for line in done.stderr.splitlines() if line.startswith("clip4str")]
     assert done.returncode == 2 and said in lines[-1] and "Traceback" not in done.stderr
+
+
+def test_a_change_of_network_without_the_token_is_refused_where_others_reach_the_server(tmp_path):
+    """Serve keeps the address of the first time; that the second command has another default is no matter."""
+    port, file = free_port(), tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    with cluster(2) as made:
+        again = [PACKAGED, "--address", made.address, "--proxies", "head", "--no-photos"]
+        first = serve(*again, "--host", "0.0.0.0", "--port", port, "--token-file", file)
+        assert first.returncode == 0, first.stderr
+        done = serve(*again)
+        said = done.stderr.splitlines()[-1]
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "what serves there listens at 0.0.0.0: others can reach the server" in said and VARIABLE in said
+        assert Client(port).read([CROPS[0].read_bytes()])[0] == 401
+        done = serve(*again, "--token-file", file)
+        assert done.returncode == 0 and f"serves at http://0.0.0.0:{port}," in done.stderr, done.stderr
+        assert Client(port, TOKEN).read([CROPS[0].read_bytes()])[0] == 200
