@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clip4str.core.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.errors import BackendError, Clip4StrError, DataError, SourceError, UsageError
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import IMAGE_SUFFIXES
 
@@ -131,6 +131,8 @@ def _parts(kind: str, path: str, size: int) -> Iterator[tuple[int, int]]:
                 yield from tar_shards.parts(file, size)
         else:
             yield 0, TO_THE_END
+    except (SourceError, BackendError):
+        raise  # not the file's fault, and it will not be the same chunk the next time
     except (Clip4StrError, OSError):
         yield 0, TO_THE_END
 

@@ -15,7 +15,7 @@ from clip4str.runtime import Recognizer, Word
 
 from . import parquet_tables, tar_shards
 from .chunks import LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk
-from .stores import fetched, is_remote, on_this_machine, opened
+from .stores import StoreError, fetched, is_remote, on_this_machine, opened
 
 if TYPE_CHECKING:
     from clip4str.video import VideoReader
@@ -108,7 +108,7 @@ class ChunkReader:
         """Without words: one row without text."""
         from clip4str.video import WordEnded
 
-        shown, told, error = printable(path), 0, None
+        shown, told, error, file = printable(path), 0, None, path
         try:
             with on_this_machine(path) as file:
                 for event in self._videos(self.recognizer).run(file):
@@ -121,12 +121,12 @@ class ChunkReader:
                             "start": event.start, "end": event.end, "time": event.time, "reads": event.reads,
                             "quad": event.quad.astype(float).ravel().round(2).tolist(), "frames": event.frames,
                         }  # fmt: skip
+        except StoreError:
+            raise
         except SourceError as failed:
-            if is_remote(path) and "to go on" in str(failed):
-                raise
-            error = _without(str(failed), path)
+            error = _without(_without(str(failed), file), path).replace(one_line(file), one_line(path))
         except (OSError, ImageError) as failed:
-            error = first_line(failed)
+            error = first_line(failed).replace(one_line(file), one_line(path))
         if error is not None or not told:
             yield {"path": shown, "error": error}
 

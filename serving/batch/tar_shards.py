@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from clip4str.core.errors import DataError, first_line
+from clip4str.core.errors import Clip4StrError, DataError, first_line
 from clip4str.runtime import IMAGE_SUFFIXES
 
 from .chunks import TO_THE_END
@@ -41,7 +41,7 @@ class _Bounded(tarfile.TarInfo):
 def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Member]:
     """Pictures from the header at byte `first` on. Hidden ones are left out, and whatever is no regular file. content:
     read them, too; else the file is not compressed, and `first` is 0. Raises DataError where it is damaged or cut
-    off."""
+    off, StoreError."""
     file.seek(first)
     try:
         mode = "r:" if not content else "r|" if first else "r|*"  # by headers alone, or as a stream
@@ -51,7 +51,7 @@ def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Me
                 if found.isreg() and not found.sparse and _is_picture(found.name):
                     yield Member(found.name, first + found.offset, _read(archive, found) if content else None)
                 found = _next(archive)
-    except DataError:
+    except Clip4StrError:  # also a store's that does not answer: no fault of the file
         raise
     except Exception as error:  # tarfile's, zlib's, the store's
         raise DataError(f"no readable tar file: {first_line(error)}") from None
