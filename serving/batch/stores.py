@@ -227,8 +227,8 @@ def _store(path: str) -> tuple[Any, str]:
 
 
 def _asked(path: str, ask: Callable[[], T], gone: bool = False) -> T:
-    """Its answer. What is not there, or forbidden, is an OSError; anything else is asked for again, and so is that where
-    it was `gone` after it had been there. Raises StoreError."""
+    """Its answer. What is not there, or forbidden, is an OSError; anything else is asked for again, and so is that
+    where it was `gone` after it had been there. Raises StoreError."""
     for wait in (*WAITS, None):
         try:
             return ask()

@@ -8,8 +8,9 @@ import pytest
 from batch_inputs import CROPS, rows, tar
 
 pytest.importorskip("pyarrow")
-fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("fsspec")
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
