@@ -34,8 +34,14 @@ class Member(NamedTuple):
 class _Bounded(tarfile.TarInfo):
     def _proc_member(self, archive: Any) -> Any:
         if self.size < 0 or (self.type in _LONG and self.size > LONGEST_NAME):
-            raise tarfile.ReadError(f"a header that says {self.size:,} bytes")
+            raise DataError(f"a header that says {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _refuse(self, *_: Any) -> Any:
+        """Maps of holes are as long as the file says, and no picture has any."""
+        raise DataError("a sparse file, which is not read")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse
 
 
 def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Member]:
@@ -46,11 +52,13 @@ def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Me
     try:
         mode = "r:" if not content else "r|" if first else "r|*"  # by headers alone, or as a stream
         with tarfile.open(fileobj=file, mode=mode, tarinfo=_Bounded, bufsize=_BUFFER) as archive:  # type: ignore[call-overload]
-            found = archive.firstmember
+            begun, found = 0, archive.firstmember
             while found is not None:
-                if found.isreg() and not found.sparse and _is_picture(found.name):
+                if found.size < 0 or archive.offset <= begun:  # else a walk without end (CVE-2025-8194)
+                    raise DataError("a header that leads back to what was read")
+                if found.isreg() and _is_picture(found.name):
                     yield Member(found.name, first + found.offset, _read(archive, found) if content else None)
-                found = _next(archive)
+                begun, found = archive.offset, _next(archive)
     except Clip4StrError:  # also a store's that does not answer: no fault of the file
         raise
     except Exception as error:  # tarfile's, zlib's, the store's

@@ -103,6 +103,49 @@ def test_a_damaged_tar_file_says_so_after_what_came_before(recognizer, words, tm
     assert all(row["error"] is None for row in found[:-1])
 
 
+def pax(values: dict[str, str], name: str = "a.jpg", body: bytes = b"") -> bytes:
+    """A member with a header before it that says more."""
+    said = b""
+    for key, value in values.items():
+        length = len(f" {key}={value}\n")
+        length += len(str(length + len(str(length))))
+        said += f"{length} {key}={value}\n".encode()
+    header, member = tarfile.TarInfo("pax"), tarfile.TarInfo(name)
+    header.type, header.size, member.size = tarfile.XHDTYPE, len(said), len(body)
+    padded = [data.ljust(-(-len(data) // 512) * 512, b"\0") for data in (said, body)]
+    return header.tobuf(tarfile.USTAR_FORMAT) + padded[0] + member.tobuf(tarfile.USTAR_FORMAT) + padded[1]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["back", "1.0", "0.1", "0.0", "old"])
+def test_hostile_tar_headers_end_in_an_error(recognizer, words, tmp_path, kind, first):
+    """Walks without end, and maps of holes that take more memory than the file has bytes."""
+    if kind == "back":
+        hostile = pax({"size": "-1536"})
+    elif kind == "old":
+        member = tarfile.TarInfo("a.jpg")
+        member.type = tarfile.GNUTYPE_SPARSE
+        hostile = member.tobuf(tarfile.GNU_FORMAT)
+    elif kind == "1.0":
+        said = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        hostile = pax(said, body=b"400000\n" + b"0\n" * 800_000)
+    else:
+        key = "GNU.sparse.map" if kind == "0.1" else "GNU.sparse.size"
+        hostile = pax({key: "0,1," * 9000 + "0,1"} if kind == "0.1" else {key: "9"})
+    before = [] if first else [(crop.name, crop.read_bytes()) for crop in CROPS[:3]]
+    whole = tar(tmp_path / "a.tar", before).read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        archive.getmembers()
+        end = archive.offset if before else 0
+    (tmp_path / "a.tar").write_bytes(whole[:end] + hostile + b"\0" * 1024)
+    tracemalloc.start()
+    found, _ = read(recognizer, [tmp_path / "a.tar"], size=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["member"] for row in found] == [name for name, _ in before] + [None]
+    assert ("leads back" if kind == "back" else "sparse") in found[-1]["error"] and peak < 30e6
+
+
 def test_parquet_with_bytes_and_as_hugging_face_has_it(recognizer, words, tmp_path):
     content = [crop.read_bytes() for crop in CROPS]
     pq.write_table(pa.table({"jpg": [*content, None, b""], "label": ["x"] * 34}), tmp_path / "a.parquet",
