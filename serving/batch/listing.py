@@ -70,9 +70,17 @@ def entries(inputs: Iterable[str]) -> Iterator[Entry]:
             if not found:
                 raise UsageError(f"{each}: matches nothing")
             for path in found:
-                yield from _entry(look_up(path), named=False)
+                yield from _entry(_matched(path), named=False)
         else:
             yield from _entry(look_up(each), named=True)
+
+
+def _matched(path: str) -> Named:
+    """A link to nowhere, or what is gone since, has its row, too, as it has in a folder."""
+    try:
+        return look_up(path)
+    except UsageError:
+        return Named(path, path.rpartition("/")[2], False, "")
 
 
 def is_pattern(path: str) -> bool:

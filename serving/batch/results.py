@@ -83,7 +83,7 @@ class ChunkReader:
                 yield [each.source for each in batch]
 
         for words in self.recognizer.read_batches(batches()):
-            for picture, word in zip(waiting.popleft(), words):
+            for picture, word in zip(waiting.popleft(), words, strict=True):
                 yield _row(picture, word)
         yield from ({"path": printable(chunk.place), "error": fault} for fault in faults)
 
@@ -201,19 +201,18 @@ def _samples(chunk: Chunk) -> Iterator[Picture]:
 
 def _files(names: Iterable[str]) -> Iterator[Picture]:
     """Those of a store are fetched ahead, several at once."""
-    pending: deque[tuple[str, Future[bytes | str]]] = deque()
+    pending: deque[tuple[str, Future[bytes | str] | None]] = deque()
     with ThreadPoolExecutor(FETCHES, "fetch") as pool:  # starts no thread before it is asked to
         for name in names:
-            if not is_remote(name):
-                yield Picture(name, None, name)
-                continue
-            pending.append((name, pool.submit(_fetched, name)))
-            if len(pending) == 2 * FETCHES:
-                path, content = pending.popleft()
-                yield _held(path, None, content.result())
+            pending.append((name, pool.submit(_fetched, name) if is_remote(name) else None))
+            while pending and (pending[0][1] is None or len(pending) == 2 * FETCHES):
+                yield _file(*pending.popleft())
         while pending:
-            path, content = pending.popleft()
-            yield _held(path, None, content.result())
+            yield _file(*pending.popleft())
+
+
+def _file(name: str, content: Future[bytes | str] | None) -> Picture:
+    return Picture(name, None, name) if content is None else _held(name, None, content.result())
 
 
 def _fetched(name: str) -> bytes | str:
