@@ -17,12 +17,11 @@ from clip4str.core.cpu import available_threads
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.output_files import check_output
 from clip4str.core.progress import Progress
-from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.read_command import add_recognizer_options, announced_bundle, load_recognizer
 
-from ..versions import bundle_version
 from . import listing, local_engine
 from .job import Job, begun
+from .job_options import word_options
 from .results import ChunkReader
 from .videos import video_reader
 
@@ -115,14 +114,8 @@ def _results(args: argparse.Namespace, job: Job) -> Generator[tuple[int, str, An
 
 def _what(args: argparse.Namespace) -> dict[str, Any]:
     """By which a job is known: what its rows depend on, and where its chunks begin."""
-    path = Path(args.bundle)
-    if path.is_file():
-        bundle = f"{path.name} ({path.stat().st_size} bytes)"
-    else:
-        bundle = bundle_version(Bundle.open(path, verify=False).manifest)
     return {
-        "bundle": bundle, "inputs": list(args.inputs), "chunk": args.chunk, "column": args.column,
-        "decoding": f"{args.decode}, {args.refine} rounds, {args.branch}", "charset test": args.charset_test,
+        **word_options(args), "inputs": list(args.inputs), "chunk": args.chunk, "column": args.column
     }  # fmt: skip
 
 

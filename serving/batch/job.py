@@ -1,21 +1,21 @@
 """A job's folder beside its output: what it is, and a file of results for each chunk that is done.
 
-OUTPUT.job/ has job.json and part-NUMBER-KEY.parquet files, each of which appears whole or not at all: their names are
-the list of what is done. At the end they become OUTPUT, in one move, and the folder goes. So a process that is killed
-at any moment leaves every chunk done once, or not at all.
+OUTPUT.job/ has job.json and part-NUMBER-KEY-ID.parquet files, each of which appears whole or not at all: their names
+are the list of what is done. ID is job.json's, so that no part is ever taken for another job's. At the end they become
+OUTPUT, in one move, and the folder goes, job.json last. So a process that is killed at any moment leaves every chunk
+done once, or not at all.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clip4str.core.atomic_files import lock, replaced, unique, unlock
+from clip4str.core.atomic_files import flush, lock, replaced, unique, unlock
 from clip4str.core.errors import UsageError, first_line
 
 from .chunks import Chunk
@@ -25,7 +25,9 @@ FOLDER = ".job"  # after the output's name
 ABOUT = "job.json"
 METADATA = b"clip4str"  # key of the output's metadata; its value is JSON
 ROW_GROUP = 1 << 17  # rows
-_PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})\.parquet")
+_PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
+_PASSING = re.compile(r"\.(job\.json|part-[0-9a-f-]+\.parquet)\.tmp-[0-9a-f]{16}|lock-[0-9a-f]{16}")  # of one killed
+_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class Job:
@@ -36,6 +38,8 @@ class Job:
         self.done: dict[int, str] = {}
         for path in folder.iterdir():
             if match := _PART.fullmatch(path.name):
+                if match[3] != about["id"]:
+                    raise UsageError(f"{path}: is a part of another job; name another --output, or delete {folder}")
                 self.done[int(match[1])] = match[2]
         self.before = len(self.done)
 
@@ -49,26 +53,32 @@ class Job:
 
         if number in self.done:
             return
-        with replaced(self.folder / f"part-{number:08d}-{key}.parquet") as partial:
+        with replaced(self._part(number, key)) as partial:
             pq.write_table(table, partial, compression="zstd")
         self.done[number] = key
 
+    def _part(self, number: int, key: str) -> Path:
+        return self.folder / f"part-{number:08d}-{key}-{self.about['id']}.parquet"
+
     def finish(self, seconds: float) -> tuple[int, int]:
-        """OUTPUT out of all parts; rows, and how many have an error. Raises UsageError where a part is damaged, or none
-        is there."""
+        """OUTPUT out of all parts; rows, and how many have an error. Raises UsageError where a part is damaged, or is
+        missing."""
         import pyarrow.parquet as pq
 
         if not self.done:
             raise UsageError("nothing to read was found in what was named")
+        if len(self.done) != max(self.done) + 1:
+            number = next(number for number in range(max(self.done)) if number not in self.done)
+            raise UsageError(f"{self.folder}: chunk {number} was not read; run the same command again")
         about = {**self.about, "seconds": round(seconds, 1)}
-        named = schema().with_metadata({METADATA: json.dumps(about, ensure_ascii=False).encode()})
+        named = schema().with_metadata({METADATA: json.dumps(about).encode()})
         rows = errors = 0
         with replaced(self.output) as partial, pq.ParquetWriter(partial, named, compression="zstd") as writer:
             for table in _grouped(self._tables()):
                 rows, errors = rows + len(table), errors + len(table) - table["error"].null_count
                 writer.write_table(table.cast(named), row_group_size=ROW_GROUP)
             writer.add_key_value_metadata({"rows": str(rows), "errors": str(errors)})
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _clear(self.folder, self.about["id"])
         return rows, errors
 
     def _tables(self) -> Iterator[Any]:
@@ -76,7 +86,7 @@ class Job:
         import pyarrow.parquet as pq
 
         for number in sorted(self.done):
-            path = self.folder / f"part-{number:08d}-{self.done[number]}.parquet"
+            path = self._part(number, self.done[number])
             try:
                 yield pq.read_table(path)
             except (pa.ArrowException, OSError) as error:
@@ -117,20 +127,41 @@ def begun(output: Path, what: dict[str, Any]) -> Iterator[Job | int]:
     held = lock(folder, wait=False)
     if held is None and _locks_work(folder):
         raise UsageError(f"{folder}: another process is at this job")
+    job = None
     try:
         about = folder / ABOUT
         if about.exists():
             _same(_read(about), what, folder)
         else:
+            if strange := next((each.name for each in folder.iterdir() if not _PASSING.fullmatch(each.name)), None):
+                raise UsageError(f"{folder}: has {strange}, but no {ABOUT}: no job's folder; name another --output, or "
+                                 "move it away")  # fmt: skip
             with replaced(about) as partial:
                 partial.write_text(json.dumps({**what, "id": unique()}, indent=1), encoding="utf-8")
-        yield Job(output, folder, _read(about))
+        job = Job(output, folder, _read(about))
+        yield job
     except BaseException:
-        if not any(map(_PART.fullmatch, (path.name for path in folder.iterdir()))):
-            shutil.rmtree(folder, ignore_errors=True)  # nothing to go on with
+        if job is not None and not job.done:
+            _clear(folder, job.about["id"])  # nothing to go on with
+        with suppress(OSError):
+            folder.rmdir()
         raise
     finally:
         unlock(held)
+
+
+def _clear(folder: Path, job: str) -> None:
+    """What is this job's own goes, what says whose the rest is last. Others' files stay, and then the folder does."""
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            part = _PART.fullmatch(path.name)
+            if path.name.startswith("lock-") and _PASSING.fullmatch(path.name):
+                path.rmdir()
+            elif _PASSING.fullmatch(path.name) or (part and part[3] == job):
+                path.unlink()
+        flush(folder)
+        (folder / ABOUT).unlink()
+        folder.rmdir()
 
 
 def _already(output: Path, folder: Path, what: dict[str, Any]) -> int:
@@ -143,8 +174,12 @@ def _already(output: Path, folder: Path, what: dict[str, Any]) -> int:
     except (pa.ArrowException, OSError, KeyError, ValueError):
         raise UsageError(f"{output}: exists, and is no result of a batch job; name another file") from None
     _same(about, what, output)
-    if folder.is_dir() and (folder / ABOUT).is_file() and _read(folder / ABOUT).get("id") == about.get("id"):
-        shutil.rmtree(folder, ignore_errors=True)  # it was killed between its last two steps
+    if (folder / ABOUT).is_file():
+        if _read(folder / ABOUT)["id"] == about.get("id"):  # it was killed between its last two steps
+            _clear(folder, about["id"])
+    else:
+        with suppress(OSError):
+            folder.rmdir()  # likewise, at the very last; stays where it is not empty
     return int(file.metadata.num_rows)
 
 
@@ -165,9 +200,10 @@ def _short(value: Any) -> str:
 def _read(about: Path) -> dict[str, Any]:
     try:
         values = json.loads(about.read_text(encoding="utf-8"))
-        assert isinstance(values, dict)
-    except (OSError, ValueError, AssertionError):
-        raise UsageError(f"{about}: is damaged; delete its folder to begin anew") from None
+        if not (isinstance(values, dict) and _ID.fullmatch(str(values.get("id")))):
+            raise ValueError
+    except (OSError, ValueError):
+        raise UsageError(f"{about}: is damaged; name another --output, or delete its folder to begin anew") from None
     return values
 
 
@@ -188,10 +224,12 @@ def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
     import pyarrow as pa
 
     held: list[Any] = []
+    rows = 0
     for table in tables:
         held.append(table)
-        if sum(map(len, held)) >= ROW_GROUP:
+        rows += len(table)
+        if rows >= ROW_GROUP:
             yield pa.concat_tables(held)
-            held = []
+            held, rows = [], 0
     if held:
         yield pa.concat_tables(held)

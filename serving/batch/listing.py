@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clip4str.core.errors import Clip4StrError, DataError, UsageError
+from clip4str.core.errors import BackendError, Clip4StrError, DataError, SourceError, UsageError
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import IMAGE_SUFFIXES
 
@@ -70,9 +70,17 @@ def entries(inputs: Iterable[str]) -> Iterator[Entry]:
             if not found:
                 raise UsageError(f"{each}: matches nothing")
             for path in found:
-                yield from _entry(look_up(path), named=False)
+                yield from _entry(_matched(path), named=False)
         else:
             yield from _entry(look_up(each), named=True)
+
+
+def _matched(path: str) -> Named:
+    """A link to nowhere, or what is gone since, has its row, too, as it has in a folder."""
+    try:
+        return look_up(path)
+    except UsageError:
+        return Named(path, path.rpartition("/")[2], False, "")
 
 
 def is_pattern(path: str) -> bool:
@@ -131,6 +139,8 @@ def _parts(kind: str, path: str, size: int) -> Iterator[tuple[int, int]]:
                 yield from tar_shards.parts(file, size)
         else:
             yield 0, TO_THE_END
+    except (SourceError, BackendError):
+        raise  # not the file's fault, and it will not be the same chunk the next time
     except (Clip4StrError, OSError):
         yield 0, TO_THE_END
 

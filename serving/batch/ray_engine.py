@@ -24,10 +24,10 @@ from clip4str.core.errors import BackendError, Clip4StrError, SourceError, first
 from clip4str.runtime.read_command import load_recognizer
 
 from ..ray_cluster import connect
-from ..versions import bundle_version
 from . import listing
 from .chunks import Chunk
 from .job import Job, remaining
+from .job_options import word_options
 from .results import ChunkReader
 from .videos import video_reader
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, job: Job) -> Iterator[tuple[int, str, Any]]:
     with context.current(context):
         chunks = _Chunks(args.inputs, args.chunk, dict(job.done), str(job.folder))
         results = ray.data.read_datasource(chunks, override_num_blocks=1, num_cpus=0).map_batches(
-            _Worker, batch_size=1, batch_format="pyarrow", fn_constructor_args=(options, job.about["bundle"]),
+            _Worker, batch_size=1, batch_format="pyarrow", fn_constructor_args=(options, job.about),
             compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=args.threads or 1, num_gpus=args.gpus or None,
         )  # fmt: skip
     try:
@@ -102,15 +102,15 @@ def _workers(args: argparse.Namespace) -> int:
 class _Worker:
     """One network, in an actor."""
 
-    def __init__(self, options: dict[str, Any], bundle: str) -> None:
+    def __init__(self, options: dict[str, Any], about: dict[str, Any]) -> None:
         self._failed = ""
         args = argparse.Namespace(**options)
         args.threads = args.threads or 1
         try:
             recognizer = load_recognizer(args)
-            here = bundle_version(recognizer.manifest)
-            if "@" in bundle and here != bundle:
-                raise BackendError(f"{platform.node()}: has {here} at {args.bundle}, not {bundle}")
+            for name, here in word_options(args).items():
+                if here != about[name]:
+                    raise BackendError(f"{platform.node()}: has {name} {here}, not {about[name]} ({args.bundle})")
             self._reader = ChunkReader(recognizer, args.column, video_reader)
         except Clip4StrError as error:  # raised here, Ray would start actors without end
             self._failed = str(error)

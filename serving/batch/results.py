@@ -15,7 +15,7 @@ from clip4str.runtime import Recognizer, Word
 
 from . import parquet_tables, tar_shards
 from .chunks import LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk
-from .stores import fetched, is_remote, on_this_machine, opened
+from .stores import StoreError, fetched, is_remote, on_this_machine, opened
 
 if TYPE_CHECKING:
     from clip4str.video import VideoReader
@@ -83,7 +83,7 @@ class ChunkReader:
                 yield [each.source for each in batch]
 
         for words in self.recognizer.read_batches(batches()):
-            for picture, word in zip(waiting.popleft(), words):
+            for picture, word in zip(waiting.popleft(), words, strict=True):
                 yield _row(picture, word)
         yield from ({"path": printable(chunk.place), "error": fault} for fault in faults)
 
@@ -108,7 +108,7 @@ class ChunkReader:
         """Without words: one row without text."""
         from clip4str.video import WordEnded
 
-        shown, told, error = printable(path), 0, None
+        shown, told, error, file = printable(path), 0, None, path
         try:
             with on_this_machine(path) as file:
                 for event in self._videos(self.recognizer).run(file):
@@ -121,12 +121,12 @@ class ChunkReader:
                             "start": event.start, "end": event.end, "time": event.time, "reads": event.reads,
                             "quad": event.quad.astype(float).ravel().round(2).tolist(), "frames": event.frames,
                         }  # fmt: skip
+        except StoreError:
+            raise
         except SourceError as failed:
-            if is_remote(path) and "to go on" in str(failed):
-                raise
-            error = _without(str(failed), path)
+            error = _without(_without(str(failed), file), path).replace(one_line(file), one_line(path))
         except (OSError, ImageError) as failed:
-            error = first_line(failed)
+            error = first_line(failed).replace(one_line(file), one_line(path))
         if error is not None or not told:
             yield {"path": shown, "error": error}
 
@@ -201,19 +201,18 @@ def _samples(chunk: Chunk) -> Iterator[Picture]:
 
 def _files(names: Iterable[str]) -> Iterator[Picture]:
     """Those of a store are fetched ahead, several at once."""
-    pending: deque[tuple[str, Future[bytes | str]]] = deque()
+    pending: deque[tuple[str, Future[bytes | str] | None]] = deque()
     with ThreadPoolExecutor(FETCHES, "fetch") as pool:  # starts no thread before it is asked to
         for name in names:
-            if not is_remote(name):
-                yield Picture(name, None, name)
-                continue
-            pending.append((name, pool.submit(_fetched, name)))
-            if len(pending) == 2 * FETCHES:
-                path, content = pending.popleft()
-                yield _held(path, None, content.result())
+            pending.append((name, pool.submit(_fetched, name) if is_remote(name) else None))
+            while pending and (pending[0][1] is None or len(pending) == 2 * FETCHES):
+                yield _file(*pending.popleft())
         while pending:
-            path, content = pending.popleft()
-            yield _held(path, None, content.result())
+            yield _file(*pending.popleft())
+
+
+def _file(name: str, content: Future[bytes | str] | None) -> Picture:
+    return Picture(name, None, name) if content is None else _held(name, None, content.result())
 
 
 def _fetched(name: str) -> bytes | str:

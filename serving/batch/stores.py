@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -9,18 +10,23 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from clip4str.core.errors import BackendError, ImageError, SourceError, UsageError, first_line
+from clip4str.core.errors import BackendError, Clip4StrError, ImageError, SourceError, UsageError, first_line
 
 T = TypeVar("T")
 
 MOST_BYTES = 1 << 26  # of an encoded picture, as in data/lmdb_file.py
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before a store that does not answer is asked again
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
+_ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+class StoreError(SourceError):
+    """A store does not answer: the fault of no input, so it ends the job, which can be gone on with."""
 
 
 class Named(NamedTuple):
@@ -87,11 +93,11 @@ def matches(pattern: str) -> list[str]:
 
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
-    """To be read, with seeking. Raises OSError, SourceError."""
+    """To be read, with seeking. Raises OSError, StoreError: so does reading."""
     if is_remote(path):
         fs, inner = _store(path)
-        with _asked(path, lambda: fs.open(inner, "rb")) as file:
-            yield file
+        with _Steady(path, lambda: fs.open(inner, "rb")) as file:
+            yield cast(BinaryIO, file)
         return
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (a pipe would be waited for, for ever)
         raise OSError(0, "is no regular file")
@@ -120,7 +126,7 @@ def on_this_machine(path: str) -> Iterator[str]:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="clip4str-") as folder, opened(path) as source:
-        copy = Path(folder) / Path(path).name
+        copy = Path(folder) / f"copy{Path(path).suffix[:16]}"  # a name may be longer than a file's can be
         with copy.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         yield str(copy)
@@ -134,6 +140,82 @@ def _streamed(fs: Any, inner: str, most: int) -> bytes:
         while len(content) < most and (part := file.read(min(most - len(content), 1 << 20))):
             content += part
     return bytes(content)
+
+
+class _Steady(io.RawIOBase):
+    """A store's file that is opened anew, and read on from where it was, where the store stops answering."""
+
+    def __init__(self, path: str, reopen: Callable[[], Any]) -> None:
+        super().__init__()
+        self._path, self._reopen, self._at = path, reopen, 0
+        self._file: Any = _asked(path, reopen)
+        self._size: int | None = getattr(self._file, "size", None)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            if self._size is None:
+                raise OSError(0, "the store does not tell its size, so only what is read forwards can be read there")
+            offset += self._size
+        elif whence == io.SEEK_CUR:
+            offset += self._at
+        if offset < 0:
+            raise OSError(0, "a place before its beginning")
+        self._at = offset
+        return offset
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = _asked(self._path, lambda: self._read(-1 if size is None else size), gone=True)
+        self._at += len(content)
+        return content
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _read(self, size: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = self._reopen()
+                if getattr(self._file, "size", None) != self._size:
+                    raise StoreError(f"{self._path}: changed while it was read; run the same command again")
+            if self._size is None:  # a stream, which only goes forwards
+                if self._at < self._file.tell():
+                    self._drop()
+                    self._file = self._reopen()
+                while (left := self._at - self._file.tell()) and self._file.read(min(left, 1 << 20)):
+                    pass
+            elif self._file.tell() != self._at:
+                self._file.seek(self._at)
+            content: bytes = self._file.read(size)
+        except BaseException:
+            self._drop()
+            raise
+        if self._size is not None:
+            there = max(0, self._size - self._at)
+            if len(content) < (there if size < 0 else min(size, there)):
+                self._drop()
+                raise OSError("less came than was asked for")
+        return content
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        with suppress(Exception):  # it may be what failed
+            if file is not None:
+                file.close()
 
 
 def _ranges(fs: Any) -> bool:
@@ -155,16 +237,19 @@ def _store(path: str) -> tuple[Any, str]:
     return fs, inner
 
 
-def _asked(path: str, ask: Callable[[], T]) -> T:
-    """Its answer. What is not there, or forbidden, is an OSError; anything else is asked for again."""
+def _asked(path: str, ask: Callable[[], T], gone: bool = False) -> T:
+    """Its answer. What is not there, or forbidden, is an OSError; anything else is asked for again, and so is that
+    where it was `gone` after it had been there. Raises StoreError."""
     for wait in (*WAITS, None):
         try:
             return ask()
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+        except Clip4StrError:
             raise
         except Exception as error:  # each store's client has errors of its own
+            if not gone and isinstance(error, _ANSWERS):
+                raise
             if wait is None:
-                raise SourceError(f"{path}: cannot be reached ({first_line(error)}); run the same command later "
+                raise StoreError(f"{path}: cannot be reached ({first_line(error)}); run the same command later "
                                   "to go on") from None  # fmt: skip
             time.sleep(wait)
     raise AssertionError

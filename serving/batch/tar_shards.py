@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from clip4str.core.errors import DataError, first_line
+from clip4str.core.errors import Clip4StrError, DataError, first_line
 from clip4str.runtime import IMAGE_SUFFIXES
 
 from .chunks import TO_THE_END
@@ -34,24 +34,32 @@ class Member(NamedTuple):
 class _Bounded(tarfile.TarInfo):
     def _proc_member(self, archive: Any) -> Any:
         if self.size < 0 or (self.type in _LONG and self.size > LONGEST_NAME):
-            raise tarfile.ReadError(f"a header that says {self.size:,} bytes")
+            raise DataError(f"a header that says {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _refuse(self, *_: Any) -> Any:
+        """Maps of holes are as long as the file says, and no picture has any."""
+        raise DataError("a sparse file, which is not read")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse
 
 
 def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Member]:
     """Pictures from the header at byte `first` on. Hidden ones are left out, and whatever is no regular file. content:
     read them, too; else the file is not compressed, and `first` is 0. Raises DataError where it is damaged or cut
-    off."""
+    off, StoreError."""
     file.seek(first)
     try:
         mode = "r:" if not content else "r|" if first else "r|*"  # by headers alone, or as a stream
         with tarfile.open(fileobj=file, mode=mode, tarinfo=_Bounded, bufsize=_BUFFER) as archive:  # type: ignore[call-overload]
-            found = archive.firstmember
+            begun, found = 0, archive.firstmember
             while found is not None:
-                if found.isreg() and not found.sparse and _is_picture(found.name):
+                if found.size < 0 or archive.offset <= begun:  # else a walk without end (CVE-2025-8194)
+                    raise DataError("a header that leads back to what was read")
+                if found.isreg() and _is_picture(found.name):
                     yield Member(found.name, first + found.offset, _read(archive, found) if content else None)
-                found = _next(archive)
-    except DataError:
+                begun, found = archive.offset, _next(archive)
+    except Clip4StrError:  # also a store's that does not answer: no fault of the file
         raise
     except Exception as error:  # tarfile's, zlib's, the store's
         raise DataError(f"no readable tar file: {first_line(error)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,10 +17,11 @@ pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
 from clip4str.core.packaged import PACKAGED
-from clip4str.runtime import Recognizer, SourceError
+from clip4str.runtime import Recognizer, SourceError, UsageError
 from clip4str.serving.batch import job as module
 from clip4str.serving.batch import stores
-from clip4str.serving.batch.batch_command import main
+from clip4str.serving.batch.batch_command import build_parser, main
+from clip4str.serving.batch.job_options import word_options
 from clip4str.serving.versions import bundle_version
 
 
@@ -75,15 +77,96 @@ def test_a_job_that_is_done_is_not_done_again(small, capsys):
     assert "is done already, 17 rows" in capsys.readouterr().err and output.stat().st_mtime_ns == at
 
 
-def test_killed_between_its_last_two_steps(small, monkeypatch):
+def test_killed_at_any_moment_of_its_last_step(small, monkeypatch):
+    """Whatever was deleted then, no words are found later under another job's label."""
     folder, output = small
-    with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "rmtree", lambda *_, **__: None)
-        main([str(folder), "--output", str(output), "--chunk", "4", "--quiet"])
     left = output.with_name("words.parquet.job")
-    next(left.glob("part-00000001*")).unlink()  # it was about to delete them
-    assert left.is_dir() and main([str(folder), "--output", str(output), "--chunk", "4", "--quiet"]) == 0
-    assert not left.exists() and len(rows(output)) == 17
+    job = [str(folder), "--output", str(output), "--chunk", "4", "--quiet"]
+    for moment in range(1, 10):
+        real, calls = {name: getattr(module.Path, name) for name in ("unlink", "rmdir")}, []
+
+        def dying(name, real=real, calls=calls, moment=moment):
+            def delete(path, *args, **how):
+                if (path == left or path.parent == left) and path.exists():
+                    calls.append(path)
+                    if len(calls) >= moment and ".tmp-" not in path.name and output.exists():
+                        raise KeyboardInterrupt
+                return real[name](path, *args, **how)
+
+            return delete
+
+        with monkeypatch.context() as patch:
+            for name in real:
+                patch.setattr(module.Path, name, dying(name))
+            with contextlib.suppress(KeyboardInterrupt):
+                main(job)
+        assert output.exists()
+        if left.exists() and list(left.iterdir()):
+            assert (left / "job.json").exists()
+            kept = output.rename(output.with_suffix(".kept"))
+            with pytest.raises(UsageError, match="was made with decoding"):
+                main([*job, "--refine", "0"])
+            kept.rename(output)
+        assert main(job) == 0 and not left.exists() and len(rows(output)) == 17
+        output.unlink()
+
+
+def test_parts_without_their_label_are_refused(small):
+    folder, output = small
+    parts = interrupted(small)
+    about = parts[0].parent / "job.json"
+    label = about.read_text()
+    about.unlink()
+    done = batch(folder, "--output", output, "--chunk", 4)
+    assert done.returncode == 2 and "but no job.json" in done.stderr
+    about.write_text(label.replace(json.loads(label)["id"], "0" * 16))
+    done = batch(folder, "--output", output, "--chunk", 4)
+    assert done.returncode == 2 and "is a part of another job" in done.stderr
+    assert all(part.exists() for part in parts) and not output.exists()
+
+
+@pytest.mark.parametrize("name, content", [("thesis.txt", "years"), ("job.json", '{"title": "cook"}')])
+def test_a_folder_that_is_no_jobs_is_left_alone(small, name, content):
+    folder, output = small
+    strange = output.with_name("words.parquet.job")
+    strange.mkdir()
+    (strange / name).write_text(content)
+    with pytest.raises(UsageError, match="name another --output"):
+        main([str(folder), "--output", str(output), "--quiet"])
+    assert (strange / name).read_text() == content and [each.name for each in strange.iterdir()] == [name]
+
+
+def test_a_file_that_is_no_jobs_is_not_deleted_with_it(small):
+    folder, output = small
+    parts = interrupted(small)
+    (parts[0].parent / "notes.txt").write_text("mine")
+    assert main([str(folder), "--output", str(output), "--chunk", "4", "--quiet"]) == 0
+    assert [each.name for each in parts[0].parent.iterdir()] == ["notes.txt"]
+
+
+def test_a_chunk_that_is_missing_is_no_shorter_output(small):
+    parts = interrupted(small)
+    parts[1].unlink()
+    with pytest.raises(UsageError, match="chunk 1 was not read"):
+        module.Job(small[1], parts[0].parent, json.loads((parts[0].parent / "job.json").read_text())).finish(0)
+    assert not small[1].exists()
+
+
+def test_a_job_is_known_by_contents_not_by_names(tmp_path):
+    checkpoint, characters = tmp_path / "a.pt", tmp_path / "characters.txt"
+
+    def told(*options, content=b"A" * 100, charset="abc"):
+        checkpoint.write_bytes(content)
+        characters.write_text(charset)
+        given = ["x", "--output", "y.parquet", "--bundle", str(checkpoint), "--charset-test", str(characters)]
+        return json.dumps(word_options(build_parser().parse_args([*given, *options])))
+
+    other = [
+        told(), told(content=b"B" * 100), told(charset="abd"), told("--charset", "0123"),
+        told("--image-size", "64x256"), told("--dtype", "float16"), told("--backend", "torch"),
+    ]  # fmt: skip
+    assert len(set(other)) == len(other) and told() == other[0]
+    assert told("--charset-test", "abc") == other[0]
 
 
 def interrupted(small):

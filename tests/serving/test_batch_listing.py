@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import threading
 import tracemalloc
 
 import numpy as np
 import pytest
-from batch_inputs import CROPS, crops_in, tar
+from batch_inputs import CROPS, crops_in, rows, tar
 
 pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer, UsageError
 from clip4str.serving.batch import listing
-from clip4str.serving.batch.batch_command import video_reader
+from clip4str.serving.batch.batch_command import main, video_reader
 from clip4str.serving.batch.chunks import Chunk
 from clip4str.serving.batch.job import remaining
 from clip4str.serving.batch.results import ChunkReader
@@ -103,36 +105,72 @@ def test_a_damaged_tar_file_says_so_after_what_came_before(recognizer, words, tm
     assert all(row["error"] is None for row in found[:-1])
 
 
-def test_parquet_with_bytes_and_as_hugging_face_has_it(recognizer, words, tmp_path):
-    content = [crop.read_bytes() for crop in CROPS]
-    pq.write_table(pa.table({"jpg": [*content, None, b""], "label": ["x"] * 34}), tmp_path / "a.parquet",
-                   row_group_size=4)  # fmt: skip
-    pq.write_table(pa.table({"image": [{"path": "", "bytes": each} for each in content], "other": content}),
-                   tmp_path / "b.parquet")  # fmt: skip
-    found, count = read(recognizer, [tmp_path / "a.parquet"], size=10)
-    assert count == 3 and [row["member"] for row in found] == [str(i) for i in range(34)]
-    assert [row["text"] for row in found[:32]] == list(words.values())
-    assert [row["error"] for row in found[32:]] == ["no picture: null", "the file is empty"]
-    found, _ = read(recognizer, [tmp_path / "b.parquet"], column="image")
-    assert [row["text"] for row in found] == list(words.values())
-    found, _ = read(recognizer, [tmp_path / "b.parquet"])
-    assert [row["error"] for row in found] == ["2 columns of bytes (image, other); name the pictures' by --column"]
+def pax(values: dict[str, str], name: str = "a.jpg", body: bytes = b"") -> bytes:
+    """A member with a header before it that says more."""
+    said = b""
+    for key, value in values.items():
+        length = len(f" {key}={value}\n")
+        length += len(str(length + len(str(length))))
+        said += f"{length} {key}={value}\n".encode()
+    header, member = tarfile.TarInfo("pax"), tarfile.TarInfo(name)
+    header.type, header.size, member.size = tarfile.XHDTYPE, len(said), len(body)
+    padded = [data.ljust(-(-len(data) // 512) * 512, b"\0") for data in (said, body)]
+    return header.tobuf(tarfile.USTAR_FORMAT) + padded[0] + member.tobuf(tarfile.USTAR_FORMAT) + padded[1]
 
 
-def test_a_damaged_parquet_file_has_a_row_for_each_row(recognizer, tmp_path):
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"jpg": [crop.read_bytes() for crop in CROPS]}), path, compression=None, row_group_size=16,
-                   use_dictionary=False)  # fmt: skip
-    data = bytearray(path.read_bytes())
-    start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
-    data[start : start + 40] = b"\xff" * 40
-    path.write_bytes(data)
-    found, _ = read(recognizer, [path], size=16)
-    assert [row["member"] for row in found] == [str(i) for i in range(32)]
-    assert all(row["text"] for row in found[:16]) and all("damaged" in row["error"] for row in found[16:])
-    path.write_bytes(data[:100])
-    found, _ = read(recognizer, [path])
-    assert len(found) == 1 and "no readable Parquet file" in found[0]["error"]
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["back", "1.0", "0.1", "0.0", "old"])
+def test_hostile_tar_headers_end_in_an_error(recognizer, words, tmp_path, kind, first):
+    """Walks without end, and maps of holes that take more memory than the file has bytes."""
+    if kind == "back":
+        hostile = pax({"size": "-1536"})
+    elif kind == "old":
+        member = tarfile.TarInfo("a.jpg")
+        member.type = tarfile.GNUTYPE_SPARSE
+        hostile = member.tobuf(tarfile.GNU_FORMAT)
+    elif kind == "1.0":
+        said = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        hostile = pax(said, body=b"400000\n" + b"0\n" * 800_000)
+    else:
+        key = "GNU.sparse.map" if kind == "0.1" else "GNU.sparse.size"
+        hostile = pax({key: "0,1," * 9000 + "0,1"} if kind == "0.1" else {key: "9"})
+    before = [] if first else [(crop.name, crop.read_bytes()) for crop in CROPS[:3]]
+    whole = tar(tmp_path / "a.tar", before).read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        archive.getmembers()
+        end = archive.offset if before else 0
+    (tmp_path / "a.tar").write_bytes(whole[:end] + hostile + b"\0" * 1024)
+    tracemalloc.start()
+    found, _ = read(recognizer, [tmp_path / "a.tar"], size=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["member"] for row in found] == [name for name, _ in before] + [None]
+    assert ("leads back" if kind == "back" else "sparse") in found[-1]["error"] and peak < 30e6
+
+
+def test_links_to_nowhere_and_names_that_are_no_utf8(recognizer, tmp_path):
+    folder = crops_in(tmp_path / "crops")
+    for crop in sorted(folder.iterdir())[2:]:
+        crop.unlink()
+    (folder / "z.jpg").symlink_to(folder / "none")
+    found, _ = read(recognizer, [folder / "*.jpg"])
+    assert [row["error"] is None for row in found] == [True, True, False] and "no such file" in found[2]["error"]
+    strange, output = tmp_path / os.fsdecode(b"\xff"), tmp_path / "words.parquet"
+    folder.rename(strange)
+    assert main([str(strange), "--output", str(output), "--bundle", str(PACKAGED), "--quiet"]) == 0
+    assert [row["path"].rpartition("/")[0] for row in rows(output)] == [f"{tmp_path}/\\xff"] * 3
+    assert main([str(strange), "--output", str(output), "--bundle", str(PACKAGED), "--quiet"]) == 0
+
+
+def test_local_and_remote_files_keep_their_order(recognizer, words):
+    fsspec = pytest.importorskip("fsspec")
+    store, inputs = fsspec.filesystem("memory"), []
+    for number, crop in enumerate(CROPS[:6]):
+        store.pipe(f"/order/{crop.name}", crop.read_bytes())
+        inputs.append(f"memory:///order/{crop.name}" if number % 2 == 0 else str(crop))
+    found, count = read(recognizer, inputs)
+    assert count == 1 and [row["path"] for row in found] == inputs
+    assert [row["text"] for row in found] == list(words.values())[:6]
 
 
 def test_lmdb_folders(recognizer, words, write_lmdb, tmp_path):
