@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_int8_tensorrt import rtx_layers
+from rtx_building import rtx_build
 
 from clip4str.export.bundles import build_bundle
 from clip4str.export.single_file.write import Options, write_graph
@@ -19,7 +19,7 @@ def test_tensorrt_builds_both_forms(random_model, few_crops, tmp_path, options):
     how = {"precision": "fp16", "min_agreement": 0, "sample_folder": few_crops}
     folder = build_bundle(tmp_path / "net.safetensors", tmp_path / "b", **how)
     write_graph(Bundle.open(folder), tmp_path / "word.onnx", options)
-    layers = rtx_layers(trt, tmp_path / "word.onnx")
+    _, layers = rtx_build(trt, tmp_path / "word.onnx", "SM89")
     attentions = [line for line in layers if "mha" in line]
     # two blocks of the image tower, one of the text tower for each caption, memory attention in every pass
     assert len(attentions) >= 2
