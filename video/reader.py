@@ -120,6 +120,8 @@ class VideoReader:
                 looked: list[tuple[Stream, list[Request], Frame]] = []
                 for number, (stream, source) in list(going.items()):
                     if not source.wait(PAUSE if len(going) == 1 else 0.0):
+                        if source.live:
+                            self._read([(stream, stream.late())])
                         yield from self._tell(stream.idle() if source.live else [])
                         continue
                     began = time.perf_counter()
@@ -136,6 +138,7 @@ class VideoReader:
                             warnings.warn(f"{error} (the other sources go on)", RuntimeWarning, stacklevel=2)
                         frame = None
                     if frame is None:
+                        self._read([(stream, stream.late(wait=True))])
                         del going[number]
                         yield from self._tell(stream.finish())
                         continue

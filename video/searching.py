@@ -41,9 +41,9 @@ class Searching:
         self._future, self._from = self._background.submit(self._search, frame), seen
         return None
 
-    def result(self, now: Small) -> tuple[Detections, float] | None:
-        """Words of the frame that was begun with, as they are in the present one, once there are any."""
-        if self._future is None or self._from is None or not self._future.done():
+    def result(self, now: Small, wait: bool = False) -> tuple[Detections, float] | None:
+        """Words of the frame that was begun with, as they are in the present one; None until the search is over."""
+        if self._future is None or self._from is None or not (wait or self._future.done()):
             return None
         (found, took), before = self._future.result(), self._from
         self.drop()

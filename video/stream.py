@@ -115,9 +115,22 @@ class Stream:
         self._recent.append((now, self.clock.began))
         self._last = now
         started = time.perf_counter()
+        self.counts.crops += sum(track.visible for track in self.tracker.active)
         requests = self._requests(whole)
         self.spent("quality", 1000 * (time.perf_counter() - started))
         self.schedule.took(searched, 1000 * (time.perf_counter() - began) - searched)
+        return requests
+
+    def late(self, wait: bool = False) -> list[Request]:
+        """No further frame has come: what the search under way has found in the last one. wait: until it is over."""
+        if self._frame is None or self._last is None or not self.searching.pending:
+            return []
+        answer = self.searching.result(self._last, wait)
+        if answer is None:
+            return []
+        self._found(*answer, self._last)
+        requests = self._requests(self._seen(self._frame)[0])
+        self.counts.crops += len(requests)
         return requests
 
     @property
@@ -296,7 +309,6 @@ class Stream:
     def _requests(self, whole: Small) -> list[Request]:
         wanted, number, began = [], self.counts.frames, self.clock.began
         for track in self.tracker.active:
-            self.counts.crops += track.visible
             if not self.schedule.due(track, number, began) or not sound(track.quad[None])[0]:
                 continue
             clear = quality(whole.grey, track.quad * whole.scale, whole.scale)

@@ -37,8 +37,25 @@ def held(monkeypatch) -> Held:
     return detector
 
 
-def test_frames_pass_while_one_is_being_read(held):
-    """The search of the first frame ends when all others are through: it is late by a whole stream."""
+@pytest.fixture
+def reading(held, monkeypatch) -> Held:
+    """The same with a network that reads as long as it is held; words are found at once."""
+    network, reads = Recognizer.load(threads=1), Held()
+    read = network.read
+
+    def slow(*args, **options):
+        reads.entered.set()
+        assert reads.released.wait(60), "the pipeline waited for its reader"
+        return read(*args, **options)
+
+    monkeypatch.setattr(network, "read", slow)
+    monkeypatch.setattr(session, "open_reader", lambda _: VideoReader(network, held))
+    held.released.set()
+    return reads
+
+
+def all_pass_before(held: Held) -> Outcome:
+    """200 frames; what holds the reader lets go of it when all are through."""
     pipeline, done = parse(f"{source(200)} ! {words('HELLO')} ! {READER} ! fakesink name=end")
     pad = pipeline.get_by_name("end").get_static_pad("sink")
 
@@ -53,8 +70,21 @@ def test_frames_pass_while_one_is_being_read(held):
     pipeline.set_state(Gst.State.NULL)
     statistics = done.all("statistics")[-1]
     assert len(done.after) == 200 and done.before == done.after
-    assert statistics["frames"] < 5 and statistics["frames"] + statistics["dropped"] == 200
+    assert statistics["frames"] + statistics["dropped"] == 200
     assert done.texts() == ["HELLO"] and done.last == "eos"
+    return done
+
+
+def test_frames_pass_while_one_is_searched(held):
+    """The search of the first frame ends when all others are through: it is late by a whole stream."""
+    done = all_pass_before(held)
+    assert done.all("statistics")[-1]["detections"] <= 2  # the first, and one of the frame that waited
+    assert done.all("word-ended")[0]["start"] == 0
+
+
+def test_frames_pass_while_a_word_is_read(reading):
+    done = all_pass_before(reading)
+    assert reading.entered.is_set() and done.all("statistics")[-1]["frames"] < 30
 
 
 def test_with_wait_every_frame_is_read():

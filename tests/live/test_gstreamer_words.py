@@ -130,5 +130,6 @@ def test_messages_have_the_fields_that_the_page_says():
         **dict.fromkeys(["track", "reads", "frames"], "guint64"),
         **dict.fromkeys(["start", "end", "time", "stream-start", "stream-end", "stream-time"], "guint64"),
         "text": "gchararray", "label": "gchararray", "confidence": "gdouble", "quad": "GstValueArray",
-        "crop": "GstSample",
+        "crop": "GstSample", "partial": "gboolean",
     }  # fmt: skip
+    assert made[4].get_field_type("ended").name == "gboolean"

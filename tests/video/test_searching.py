@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from clips import needed
 
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import SourceError, UsageError
 from clip4str.video.detect import Detections
 from clip4str.video.frames import Frame
 
@@ -105,6 +105,43 @@ def test_a_detector_that_fails_meanwhile_fails_the_reader(background):
     background.submit(int).result()
     with pytest.raises(UsageError):
         searching.result(seen)
+
+
+@pytest.mark.parametrize("frames", [1, 30])
+def test_a_live_source_that_ends_while_it_is_searched_loses_no_word(frames):
+    board = Board(["HOTEL"] * frames)
+    slow = Slow(board)
+    source = Live(board.frames(), 0, lambda: threading.Timer(0.3, slow.may.set).start())
+    told = list(VideoReader(board, slow).run(source))
+    (word,) = (e for e in told if isinstance(e, WordEnded))
+    assert (word.text, word.start, word.end) == ("HOTEL", 0, pytest.approx(frames / 10))
+    assert told[-1].ended and told[-1].reads <= told[-1].crops
+
+
+def test_a_live_source_that_fails_while_it_is_searched_loses_no_word():
+    board = Board(["HOTEL"] * 3)
+    slow = Slow(board)
+
+    def fail():
+        threading.Timer(0.3, slow.may.set).start()
+        raise SourceError("the camera is gone")
+
+    told, reading = [], VideoReader(board, slow).run(Live(board.frames(), 2, fail))
+    with pytest.raises(SourceError, match="camera is gone"):
+        for event in reading:
+            told.append(event)
+    assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
+
+
+def test_words_of_the_last_frame_are_told_though_no_other_comes():
+    board = Board(["HOTEL"])
+    slow = Slow(board)
+    source = Live(board.frames(), 0, lambda: threading.Timer(0.3, slow.may.set).start())
+    source.wait = lambda timeout=None: bool(source.left)  # hangs
+    for event in VideoReader(board, slow).run(source):
+        if isinstance(event, WordEnded):
+            break
+    assert event.text == "HOTEL"
 
 
 def test_a_live_source_is_not_held_up_by_a_search_and_its_words_are_told_from_their_start():

@@ -45,7 +45,7 @@ def _typed(value: Any) -> Any:
         for name, number in value.items():
             inner.set_value(name, float(number))
         return inner
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return GObject.Value(GObject.TYPE_UINT64, value)
     return float(value) if isinstance(value, float) else value
 
