@@ -74,6 +74,7 @@ class Stream:
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
         self.telling = Telling(number, least)
         self._recent: deque[tuple[Small, float]] = deque(maxlen=schedule.longest)
+        self._asked: tuple[Small, float] | None = None  # the frame that is searched meanwhile
         self._last: Small | None = None
         self._thumbnail: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
@@ -227,8 +228,12 @@ class Stream:
             self.telling.end(track, self.clock.began)
         self._last = self._thumbnail = None
         self._recent.clear()
-        self.searching.drop()
+        self._forget_search()
         self._search_now = True
+
+    def _forget_search(self) -> None:
+        self.searching.drop()
+        self._asked = None
 
     def _mended(self, end: float) -> None:
         if self._damaged_since is not None:
@@ -279,7 +284,7 @@ class Stream:
         if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
             self.tracker.cut()
             self._recent.clear()
-            self.searching.drop()
+            self._forget_search()
             self._search_now = True
 
     def _searched(self, frame: Frame, now: Small) -> float:
@@ -292,13 +297,18 @@ class Stream:
             answer = self.searching.begin(frame, now)
             if answer is not None:
                 return self._found(*answer, now)
+            self._asked = now, self.clock.began
         answer = self.searching.result(now)
         return 0.0 if answer is None else self._found(*answer, now)
 
     def _found(self, found: Detections, took: float, now: Small) -> float:
         self.spent("detect", took)
-        self.tracker.search(found, now, self.clock.end, list(self._recent)[::-1], self.clock.began)
+        recent = list(self._recent)[::-1]
+        if self._asked is not None and (not recent or self._asked[1] < recent[-1][1]):
+            recent.append(self._asked)  # the search took longer than frames are kept
+        self.tracker.search(found, now, self.clock.end, recent, self.clock.began)
         self._recent.clear()
+        self._asked = None
         return took
 
     def _cut_off(self, quad: np.ndarray) -> bool:

@@ -107,8 +107,9 @@ def test_a_detector_that_fails_meanwhile_fails_the_reader(background):
         searching.result(seen)
 
 
-@pytest.mark.parametrize("frames", [1, 30])
+@pytest.mark.parametrize("frames", [1, 30, 100])
 def test_a_live_source_that_ends_while_it_is_searched_loses_no_word(frames):
+    """However long the search takes, what it finds has been there since."""
     board = Board(["HOTEL"] * frames)
     slow = Slow(board)
     source = Live(board.frames(), 0, lambda: threading.Timer(0.3, slow.may.set).start())
