@@ -132,7 +132,14 @@ def _yuv_to_rgb(luma: np.ndarray, chroma: np.ndarray, matrix: str, full_range: b
     height, width = luma.shape
     pairs = np.ascontiguousarray(chroma).reshape(height // 2, width // 2, 2)
     upon = cv2.resize(pairs, (width, height), interpolation=cv2.INTER_NEAREST)
+    return coloured(cv2.merge((np.ascontiguousarray(luma), upon)), matrix, full_range)
+
+
+def coloured(yuv: np.ndarray, matrix: str, full_range: bool) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of luma and both chromas, each pixel's own. matrix: "bt601" or "bt709"."""
+    import cv2
+
     black, y, rv, gu, gv, bu = yuv_matrix(matrix, full_range)
     to_rgb = np.array([[y, 0, rv, 0], [y, gu, gv, 0], [y, bu, 0, 0]], np.float64)
     to_rgb[:, 3] = -black * y - 128 * to_rgb[:, 1:3].sum(1)
-    return cv2.transform(cv2.merge((np.ascontiguousarray(luma), upon)), to_rgb / 2**20)
+    return cv2.transform(yuv, to_rgb / 2**20)

@@ -18,11 +18,11 @@ needed("cv2", "video")
 COLOUR = (200, 60, 30)  # RGB
 
 
-def planes(kind, height, width, full):
-    """A frame of COLOUR by the definition of Y'CbCr (ITU-R BT.601)."""
+def planes(kind, height, width, full, red=0.299, blue=0.114):
+    """A frame of COLOUR by the definition of Y'CbCr, with ITU-R BT.601's weights, or others."""
     r, g, b = (value / 255 for value in COLOUR)
-    y = 0.299 * r + 0.587 * g + 0.114 * b
-    cb, cr = (b - y) / 1.772, (r - y) / 1.402
+    y = red * r + (1 - red - blue) * g + blue * b
+    cb, cr = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
     spans = (0, 255, 255) if full else (16, 219, 224)
     luma, blue, red = spans[0] + spans[1] * y, 128 + spans[2] * cb, 128 + spans[2] * cr
     across, down = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}[kind]
@@ -47,6 +47,14 @@ def test_every_kind_of_colour_comes_out_as_it_went_in(kind, height, width, full)
         assert np.abs(rgb(each).astype(int) - COLOUR).max() <= 3
     if (height, width, full) == (8, 12, False):
         assert got[0].layout == "nv12" and grey(got[0]).shape == (8, 12)  # no conversion
+
+
+@pytest.mark.parametrize("kind, height, width", [("420", 8, 1280), ("420", 578, 11), ("422", 8, 1280), ("444", 577, 4)])
+@pytest.mark.parametrize("full", [False, True])
+def test_large_frames_are_coloured_as_hd_is(kind, height, width, full):
+    head = f"YUV4MPEG2 W{width} H{height} F25:1 C{kind}" + " XCOLORRANGE=FULL" * full
+    (got,) = frames(head.encode() + b"\nFRAME\n" + planes(kind, height, width, full, 0.2126, 0.0722))
+    assert np.abs(rgb(got).astype(int) - COLOUR).max() <= 3
 
 
 def test_grey_video():

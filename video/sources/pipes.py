@@ -12,7 +12,9 @@ import numpy as np
 
 from clip4str.core.console import one_line
 from clip4str.core.errors import SourceError, UsageError
+from clip4str.core.planes import chosen_matrix
 
+from ..frames import coloured
 from .base import Picture, check_size
 
 MAGIC = b"YUV4MPEG2 "
@@ -166,25 +168,21 @@ def _pixels(data: np.ndarray, layout: Layout) -> tuple[Any, str]:
         return data.reshape(height * 3 // 2, width), "nv12"
     luma = data[: height * width].reshape(height, width)
     if layout.kind == "mono":
-        return np.repeat(_scaled(luma, layout, 16, 219)[:, :, None], 3, 2), "rgb"
+        return np.repeat(_stretched(luma, layout)[:, :, None], 3, 2), "rgb"
     planes = data[height * width :].reshape(2, *layout.chroma)
     if layout.kind == "420" and not (height % 2 or width % 2 or layout.full_range):
         out = np.empty((height * 3 // 2, width), np.uint8)
         out[:height] = luma
         out[height:].reshape(height // 2, width // 2, 2)[:] = planes.transpose(1, 2, 0)
         return out, "nv12"
-    import cv2
-
     across, down = CHROMA[layout.kind]
-    cb, cr = planes.repeat(down, 1).repeat(across, 2)[:, :height, :width]
-    full = np.dstack([_scaled(luma, layout, 16, 219), _scaled(cr, layout, 128, 224), _scaled(cb, layout, 128, 224)])
-    return cv2.cvtColor(full, cv2.COLOR_YCrCb2BGR), "bgr"
+    chroma = planes.repeat(down, 1).repeat(across, 2)[:, :height, :width]
+    # a header has no tag for the matrix: as of NV12, by the size
+    return coloured(np.dstack([luma, *chroma]), chosen_matrix(None, (height, width)), layout.full_range), "rgb"
 
 
-def _scaled(plane: np.ndarray, layout: Layout, origin: int, span: int) -> np.ndarray:
-    """Of television's range (16 to 235, colours 16 to 240) to 0 to 255."""
+def _stretched(luma: np.ndarray, layout: Layout) -> np.ndarray:
+    """Of television's range, 16 to 235, to 0 to 255."""
     if layout.full_range:
-        return plane
-    values = np.arange(256.0)
-    table = (values - origin) * 255 / span + (128 if origin == 128 else 0)
-    return np.clip(np.round(table), 0, 255).astype(np.uint8)[plane]
+        return luma
+    return np.clip(np.round((np.arange(256.0) - 16) * 255 / 219), 0, 255).astype(np.uint8)[luma]
