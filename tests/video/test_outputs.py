@@ -102,6 +102,35 @@ def test_text_does_no_harm_to_players(tmp_path):
     assert len(cues(written(Srt, tmp_path / "a.srt", words), ",")) == 2
 
 
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("<i>HI</i>", "\u2039i\u203aHI\u2039/i\u203a"),
+        ("<5", "\u20395"),
+        ("{\\an8}TOP", "\uff5b\\an8}TOP"),
+        ("{y:i}x", "\uff5by:i}x"),
+        ("&lt;", "\uff06lt;"),
+        ("&#60;", "\uff06#60;"),
+        ("AT&T", "AT&T"),
+        ("{a}", "{a}"),
+        ("R&D;", "R\uff06D;"),
+    ],
+)
+def test_subrip_has_no_markup(tmp_path, text, shown):
+    words = [word(text), word("<c>", y=40, track=1)]
+    ((_, _, lines),) = cues(written(Srt, tmp_path / "a.srt", words, ["a.mp4", "<b>.mp4"]), ",")
+    assert lines == [f"[a.mp4] {shown}", "[a.mp4] \u2039c\u203a"]
+
+
+def test_ffmpeg_shows_subrip_as_it_was_read(tmp_path):
+    av = pytest.importorskip("av")
+    text = "<i>A</i>{y:i}&amp;"
+    written(Srt, tmp_path / "a.srt", [word(text)])
+    with av.open(str(tmp_path / "a.srt")) as file:
+        (event,) = [each for packet in file.demux(subtitles=0) for each in packet.decode()][:1]
+    assert event.ass.decode().endswith(",,\u2039i\u203aA\u2039/i\u203a\uff5by:i}\uff06amp;")
+
+
 def test_several_sources_are_named(tmp_path):
     words = [word("ONE", source=1), word("TWO", source=0)]
     assert cues(written(Srt, tmp_path / "a.srt", words, ["a.mp4", "b\n.mp4"]), ",") == [
