@@ -156,6 +156,14 @@ def test_csv_as_spreadsheets_read_it(tmp_path):
         ("-5", "-5"),
         ("+49", "+49"),
         ("-a", "'-a"),
+        ("  =1+1", "'  =1+1"),
+        ("\u00a0\u200b@SUM(A1)", "'\u00a0\u200b@SUM(A1)"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        (" \uff0b1", "' \uff0b1"),
+        ("\uff20SUM(A1)", "'\uff20SUM(A1)"),
+        (" -5", " -5"),
+        (" a=b", " a=b"),
+        ("", ""),
     ],
 )
 def test_no_word_is_run_as_a_formula(tmp_path, text, cell):

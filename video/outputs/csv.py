@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,11 +49,18 @@ def _row(word: WordFound | WordEnded, source: str) -> list[object]:
 
 
 def harmless(text: str) -> str:
-    """What begins like a formula, and is no number, with a ' in front."""
-    if text[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+    """What begins like a formula, and is no number, with a ' in front. Spreadsheets pass over blanks before a formula,
+    and take full-width signs for the plain ones."""
+    if not text.startswith(("\t", "\r", "\n")) and _sign(text) not in tuple("=+-\u2212@"):
         return text
     try:
         float(text)
     except ValueError:
         return f"'{text}"
     return text
+
+
+def _sign(text: str) -> str:
+    """The first character that shows, in its plain form."""
+    shown = (each for each in text if not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")))
+    return unicodedata.normalize("NFKC", next(shown, ""))
