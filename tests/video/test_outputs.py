@@ -231,6 +231,16 @@ def test_many_words_fill_pages_and_none_is_kept(tmp_path):
     assert all(max(Image.open(page).size) < 2000 for page in sink.pages)
 
 
+def test_a_later_page_replaces_nobodys_file_either(tmp_path):
+    (tmp_path / "a-2.png").write_text("a letter")
+    sink = Sheet(tmp_path / "a.png")
+    for number in range(ACROSS * DOWN + 1):
+        sink.write(word(f"{number}", number, number + 1, crop=crop(9)))
+    with pytest.raises(UsageError, match=r"a-2\.png: exists and is no report"):
+        sink.close()
+    assert (tmp_path / "a-2.png").read_text() == "a letter" and sink.pages == [tmp_path / "a.png"]
+
+
 def test_a_contact_sheet_of_odd_crops_and_of_none(tmp_path):
     sink = Sheet(tmp_path / "a.png", ["one", "two"])
     for shape in ((1, 1, 3), (1, 3000, 3), (3000, 1, 3), (0, 9, 3)):

@@ -48,6 +48,8 @@ class Sheet:
     def _page(self) -> None:
         number = len(self.pages) + 1
         path = self.file if number == 1 else self.file.with_stem(f"{self.file.stem}-{number}")
+        if number > 1:  # the first was checked before the run
+            check_output(path, (".png",))
         words, self._words = sorted(self._words, key=lambda word: word.start), []
         write_whole(path, _png(sheet(words, self.names)))
         self.pages.append(path)
