@@ -20,7 +20,7 @@ from clip4str.core.batches import batches
 from clip4str.core.console import Parser, fail
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
-from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.core.output_files import check_apart, check_output, write_json, write_whole
 from clip4str.data.labelled_words import ALTERED, LabelledWord, labelled, pick_sets
 from clip4str.data.protocol import Protocol, closeness
 from clip4str.data.standard_sets import STANDARD, claimed_sets, name_sets
@@ -97,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--limit is a number of words, 1 or more, not {args.limit}")
     check_output(args.json)
     check_output(args.errors)
-    if args.json and args.errors and args.json.resolve() == args.errors.resolve():
-        raise UsageError(f"{args.errors}: --json and --errors name the same file")
+    check_apart({"--json": args.json, "--errors": args.errors})
     folders = find_lmdb(args.data)
     sets, claims = name_sets(args.data, folders), claimed_sets(args.data, folders)
     chosen = pick_sets(sets, args.sets) if args.sets else sets

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
             pass  # a name as long as this one can be made there
     except (OSError, RuntimeError, ValueError) as error:  # also a circle of links, and names that are none
         raise UsageError(f"{file}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+
+
+def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+    """Raises UsageError if one of the outputs, by their options, is an input or another output: what is written last
+    would replace it."""
+    taken = {os.path.realpath(file): "what is read" for file in inputs}
+    for option, file in outputs.items():
+        if file is not None:
+            if other := taken.get(os.path.realpath(file)):
+                raise UsageError(f"{option} {file}: is {other}, too; name another file")
+            taken[os.path.realpath(file)] = f"that of {option}"
 
 
 def _is_report(file: Path) -> bool:

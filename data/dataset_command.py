@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip4str.core.console import Parser, one_line
 from clip4str.core.errors import DataError, UsageError
-from clip4str.core.output_files import check_output, write_whole
+from clip4str.core.output_files import check_apart, check_output, write_whole
 from clip4str.data.conversion import LEFT_OUT, NOTED, Findings, sidecars, usable, write
 from clip4str.data.label_formats import FORMATS, Row, detect, name_label, parse
 from clip4str.data.label_text import read_text
@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--validation is above 0 and at most 0.5, not {args.validation:g}")
     check_output(args.write_charset)
     check_output(args.report)
+    check_apart({"--write-charset": args.write_charset, "--report": args.report}, _labels_of(args))
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise UsageError(f"{args.output}: exists; choose another --output")
     rows, pictures, said = read_labels(args)
@@ -87,6 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_whole(args.report, report(findings))
     print_summary(args, findings, len(rows))
     return 0
+
+
+def _labels_of(args: argparse.Namespace) -> list[Path]:
+    """What no report may replace: the label file, or whatever of that name is in the folder already."""
+    source: Path = args.source
+    reports = [file for file in (args.write_charset, args.report) if file is not None and file.exists()]
+    return [source, *(file for file in reports if source.is_dir() and file.resolve().parent == source.resolve())]
 
 
 def read_labels(args: argparse.Namespace) -> tuple[list[Row], Path, str]:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from clip4str.core.console import Parser, one_line, run_script
 from clip4str.core.errors import ImageError, UsageError
-from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.core.output_files import check_apart, check_output, write_json, write_whole
 from clip4str.data.duplicate_search import LEAST, Finding, Search, Side
 from clip4str.runtime.images import load_image
 
@@ -115,6 +115,7 @@ def _check(args: argparse.Namespace) -> None:
     check_output(args.output)
     check_output(args.picture, (".png",))
     check_output(args.write_exclusions)
+    check_apart({"--output": args.output, "--picture": args.picture, "--write-exclusions": args.write_exclusions})
 
 
 def print_summary(report: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from clip4str.core.cli import main
 from clip4str.core.errors import UsageError
-from clip4str.core.output_files import check_output, write_json, write_whole
+from clip4str.core.output_files import check_apart, check_output, write_json, write_whole
 from clip4str.core.packaged import PACKAGED
 
 
@@ -84,6 +84,16 @@ def test_devices_pipes_and_links(tmp_path):
     with pytest.raises(UsageError) as caught:
         check_output(tmp_path / "circle")
     assert "\n" not in str(caught.value)
+
+
+def test_outputs_are_apart_from_each_other_and_from_what_is_read(tmp_path):
+    labels, link = tmp_path / "labels.tsv", tmp_path / "link.tsv"
+    link.symlink_to(labels)
+    check_apart({"--report": tmp_path / "a", "--charset": tmp_path / "b", "--json": None, "--errors": None}, [labels])
+    with pytest.raises(UsageError, match=r"--charset .*a: is that of --report, too; name another file"):
+        check_apart({"--report": tmp_path / "a", "--charset": tmp_path / "." / "a"})
+    with pytest.raises(UsageError, match=r"--report .*link\.tsv: is what is read, too"):
+        check_apart({"--report": link}, [labels])
 
 
 PLACES = ["nowhere/x.json", "x" * 250 + ".json", "afile/x.json", "folder"]

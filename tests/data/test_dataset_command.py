@@ -231,3 +231,13 @@ def test_nothing_is_left_behind_when_it_fails_and_nothing_is_replaced(tmp_path, 
     assert convert(folder, tmp_path / "set") == 2
     assert "cannot be written (mdb_put: MDB_MAP_FULL)" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops", "there"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--write-charset"])
+@pytest.mark.parametrize("named", ["w/gt.txt", "w"])
+def test_no_report_takes_the_place_of_the_labels(tmp_path, capsys, option, named):
+    folder = crops(tmp_path / "w", ["1.png"])
+    (folder / "gt.txt").write_text("1.png\tHotel\n")
+    assert convert(tmp_path / named, tmp_path / "set", option, str(folder / "gt.txt")) == 2
+    assert "gt.txt: is what is read, too; name another file" in capsys.readouterr().err
+    assert (folder / "gt.txt").read_text() == "1.png\tHotel\n" and not (tmp_path / "set").exists()
