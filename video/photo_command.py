@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _print(name: str, pixels: np.ndarray, words: Sequence[PhotoWord], as_json: bool, named: bool) -> None:
     if as_json:
         found = [
-            {"text": w.word.text, "confidence": w.word.confidence, "quad": np.round(w.quad, 1).tolist(),
+            {"text": w.word.text, "confidence": w.word.confidence, "quad": np.round(w.quad.astype(float), 1).tolist(),
              **({"label": w.label} if w.label else {})} for w in words
         ]  # fmt: skip
         height, width = pixels.shape[:2]

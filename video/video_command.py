@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clip4str.core.console import Parser, one_line
 from clip4str.core.errors import Clip4StrError, UsageError
-from clip4str.core.output_files import check_output
+from clip4str.core.output_files import check_apart, check_output
 from clip4str.runtime.read_command import add_recognizer_options, load_recognizer
 
 from .events import Event, Gap, Shown, Statistics, WordEnded
@@ -57,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--vtt", type=Path, metavar="FILE", help="words as WebVTT subtitles")
     group.add_argument("--csv", type=Path, metavar="FILE", help="a row a word")
     group.add_argument("--overlay", type=Path, metavar="FILE.mp4", help="the video with its words; of one source")
-    group.add_argument("--sheet", type=Path, metavar="FILE.png", help="the best crop of every word on one picture")
+    group.add_argument("--sheet", type=Path, metavar="FILE.png", help="the best crop of every word, 60 a page: "
+                       "FILE.png, FILE-2.png, ...")  # fmt: skip
     group.add_argument("--view", metavar="[HOST:]PORT", help="a page to watch in a browser, of this machine alone; "
                        "with another address, as in 0.0.0.0:8080, one that asks for a token")  # fmt: skip
     group.add_argument("--view-token", metavar="TOKEN", help="what the page asks for (default: $CLIP4STR_VIEW_TOKEN, "
@@ -105,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         file = _file(getattr(args, name))
         if name != "jsonl" or file is None or file.is_file() or file.is_dir() or not file.exists():  # not a pipe
             check_output(file, suffixes)
+    read = [Path(name) for name in args.sources if name != "-"] + ([] if args.lexicon is None else [args.lexicon])
+    check_apart({f"--{name}": _file(getattr(args, name)) for name in OUTPUTS}, read)
     if args.mqtt is not None:
         from .outputs.mqtt_address import address_of
 

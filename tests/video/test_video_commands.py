@@ -118,6 +118,7 @@ def test_the_words_of_a_photo_with_their_places(street, tmp_path, capsys):
     assert main(["photo", str(photo), "--json", "--overlay", str(overlay), "--threads", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["width"], found["height"]) == (640, 360)
+    assert all(len(str(value)) <= 6 for w in found["words"] for corner in w["quad"] for value in corner)  # 123.4
     want = whole_words(frames, truth)
     right = [w for w in found["words"] if w["text"].lower() in want]
     assert len(right) >= 0.7 * len(want)
@@ -141,7 +142,10 @@ BAD = [
     (["video", "{street}", "{street}", "--overlay", "x.mp4"], "--overlay draws one source"),
     (["video", "{street}", "--long-side", "9"], "long_side is 64 to 4096"),
     (["video", "{street}", "--detector-model", "missing.onnx"], "no such file"),
+    (["video", "{street}", "--csv", "x.csv", "--jsonl", "./x.csv"], "--csv x.csv: is that of --jsonl, too"),
+    (["video", "words.csv", "--csv", "words.csv"], "--csv words.csv: is what is read, too"),
     (["photo", "missing.jpg"], "missing.jpg"),
+    (["photo", "."], ".: no images found"),
     (["photo", "{street}"], "street.avi"),
     (["photo", "a.jpg", "b.jpg", "--overlay", "x.png"], "--overlay draws one photo"),
     (["photo", "a.jpg", "--least", "2"], "--least is 0 to 1"),
