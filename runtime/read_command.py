@@ -217,14 +217,23 @@ def expand(paths: Sequence[str], null: bool = False) -> Iterator[tuple[str, Imag
         if path == "-":
             yield from _standard_input(null)
         elif Path(path).is_dir():
-            yield from _folder(Path(path))
+            yield from _some(_folder(Path(path)), f"{path}: no images found in it or below")
         elif not Path(path).exists() and glob.has_magic(path):
             matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  (keeps the pattern's own spelling)
             if not matches:
                 raise UsageError(f"{path}: matches nothing")
-            yield from ((m, m) for m in matches if not Path(m).is_dir())
+            yield from _some(((m, m) for m in matches if not Path(m).is_dir()), f"{path}: matches folders alone")
         else:
             yield path, path
+
+
+def _some(found: Iterator[tuple[str, ImageLike]], otherwise: str) -> Iterator[tuple[str, ImageLike]]:
+    """All of them; raises UsageError where there is none, as nobody would miss them among those of other paths."""
+    first = next(found, None)
+    if first is None:
+        raise UsageError(otherwise)
+    yield first
+    yield from found
 
 
 def _folder(folder: Path) -> Iterator[tuple[str, ImageLike]]:

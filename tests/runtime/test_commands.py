@@ -153,7 +153,9 @@ def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops)
     ("args", "message"),
     [
         (["read", "--bundle", "nowhere", "x.png"], "nowhere: no such bundle folder"),
-        (["read", "empty"], "no images found"),
+        (["read", "empty"], "empty: no images found"),
+        (["read", str(CROPS / "02-Blame.jpg"), "empty"], "empty: no images found"),
+        (["read", str(CROPS / "02-Blame.jpg"), "emp*"], "emp*: matches folders alone"),
         (["read", "*.png"], "matches nothing"),
         (["info", "nowhere"], "nowhere: no such bundle folder or checkpoint"),
         (["info", "file.ckpt"], "a checkpoint needs"),
