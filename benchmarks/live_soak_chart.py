@@ -13,8 +13,8 @@ from clip4str.core.machine_info import busy
 
 _SOURCE = (
     "above: seconds from the camera's being back to the first frame that was looked at; a password that was refused\n"
-    "for a while is tried less and less often. At rest: no frame has come for\n"
-    "seconds. Warm-up shaded. Measured by benchmarks/live_soak.py"
+    "for a while is tried less and less often. At rest: no frame has come for seconds. Warm-up shaded.\n"
+    "Measured by benchmarks/live_soak.py"
 )
 _COLOURS = {"av": BLUE, "opencv": ORANGE}
 _NAMES = {"av": "PyAV", "opencv": "OpenCV"}

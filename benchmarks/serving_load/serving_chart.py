@@ -37,7 +37,7 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
     )
     latency.set_title(over_text, fontsize=9, color=GREY, loc="left")
     batch.plot(offered, [one["pictures_a_batch"] for one in points], "o-", color=BLUE, linewidth=1.4, ms=4)
-    batch.set_ylim(0, None)
+    batch.set_ylim(0, 1.1 * max(one["pictures_a_batch"] for one in points))
     batch.set_ylabel("pictures a batch")
     batch.set_xlabel("requests a second, one picture each")
     for axes in (latency, batch):
