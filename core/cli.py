@@ -84,14 +84,12 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         if not known[chosen].writes:
             interrupts.end_soon()
-        module = importlib.import_module(known[chosen].module)
+        return importlib.import_module(known[chosen].module).main(argv[1:])
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "clip4str" or not known[chosen].extra:
             raise
         return fail(chosen, f"it needs {missing}; pip install 'clip4str[{known[chosen].extra}]'")
-    try:
-        return module.main(argv[1:])
     except Clip4StrError as error:
         return fail(chosen, error)
     except BrokenPipeError:

@@ -8,13 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output
-from clip4str.training.drawing.atlas import Atlas, save_atlas
-from clip4str.training.drawing.atlas_build import build, choose_faces
 from clip4str.training.fonts import find_fonts, survey
+
+if TYPE_CHECKING:  # it needs safetensors, --help does not
+    from clip4str.training.drawing.atlas import Atlas
 
 _EPILOG = """\
 example:
@@ -29,6 +31,8 @@ Of those that are not, it is said how many there are and why.
 def build_from(folders: tuple[str, ...] | None, faces: int, per_family: int, workers: int = 1) -> tuple[Atlas, str]:
     """An atlas of the fonts below some folders, or else of all that the system knows; and what of them it uses, in a
     line. Raises DataError."""
+    from clip4str.training.drawing.atlas_build import build, choose_faces
+
     find_fonts(folders)  # raises where there is none
     found = survey(folders)
     chosen, of_families = (choose_faces(found.fonts, most, per_family) for most in (faces, len(found.fonts)))
@@ -55,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
     add("--force", action="store_true", help="replace an existing file")
     args = parser.parse_args(argv)
+    from clip4str.training.drawing.atlas import save_atlas
+
     if not args.output.is_file():
         check_output(args.output)
     elif not args.force:

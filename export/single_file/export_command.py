@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip4str.core.charset_file import read_charset
 from clip4str.core.console import Parser
@@ -19,8 +20,10 @@ from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.default_bundle import default_bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
-from .check import check_file
-from .write import PASSES_SHOWN, Options, write_graph
+from . import PASSES_SHOWN
+
+if TYPE_CHECKING:  # they need onnx, --help does not
+    from .write import Options
 
 MIN_AGREEMENT = 0.99
 PACKAGED_LICENSE = "Apache-2.0"
@@ -44,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(o.bundle) if o.bundle else default_bundle()
     if is_checkpoint_file(folder):
         raise UsageError(f"{folder} is a checkpoint: clip4str build {folder} --single-file {o.output}")
+    from .write import Options
+
     charset_test = read_charset(o.charset_test).characters if o.charset_test else None
     options = Options(
         passes=_passes(o.passes), static=o.static, uint8=o.uint8_input, resize=o.resize, strings=o.strings,
@@ -69,6 +74,9 @@ def export_bundle(
     force: replace a file that is there. Raises UsageError, BundleError, CharsetError, ImageError, ParityError,
     BackendError.
     """
+    from .check import check_file
+    from .write import Options, write_graph
+
     options = options or Options()
     options.check()
     min_agreement = MIN_AGREEMENT if min_agreement is None else min_agreement

@@ -19,6 +19,7 @@ from clip4str.export.graph import OPSET, Graph
 from clip4str.export.half_storage import Halves
 from clip4str.runtime.bundle import Bundle, stage_shapes
 
+from . import PASSES_SHOWN
 from .bodies import BOOL, FLOAT, INT32, iota, number, reduce
 from .characters import Characters
 from .passes import first_end
@@ -28,7 +29,6 @@ from .stages import StageGraphs
 from .tokens import Tokens
 
 MOST_PASSES = 64
-PASSES_SHOWN = "3,2"
 STRINGS_OPSET = 20  # the first that joins strings
 CLIPS_LICENSE = "MIT (the byte pairs of OpenAI's CLIP)"
 

@@ -8,7 +8,7 @@ import pytest
 from clip4str.core.cli import main
 from clip4str.core.errors import ParityError
 from clip4str.core.packaged import PACKAGED
-from clip4str.export.single_file import export_command
+from clip4str.export.single_file import check
 from clip4str.export.single_file.check import Check
 
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_is_to_be_built_first(capsys, golden_checkpoint, tmp_path):
 
 
 def test_a_file_that_reads_differently_is_not_written(capsys, tmp_path, monkeypatch, few_crops):
-    monkeypatch.setattr(export_command, "check_file", lambda *_: Check(8, 8, [("word", "ward")], 0.1))
+    monkeypatch.setattr(check, "check_file", lambda *_: Check(8, 8, [("word", "ward")], 0.1))
     (tmp_path / "w.onnx").write_bytes(b"before")
     code, out, err = run(
         capsys, "export", PACKAGED, "--output", tmp_path / "w.onnx", "--force", "--sample-images", few_crops

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from without_torch import PROGRAM
 
+from clip4str.core import cli
+
 CROPS = Path(__file__).resolve().parents[2] / "export" / "sample_crops"
 
 
@@ -174,6 +176,22 @@ def test_errors_are_one_line_and_exit_2(args, message, tmp_path):
     assert done.returncode == 2 and done.stdout == b""
     error = done.stderr.decode().strip()
     assert error.startswith(f"clip4str {args[0]}: error: ") and message in error and "\n" not in error
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands()))
+def test_every_command_explains_itself_whatever_it_needs(command):
+    done = run(command, "--help")
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.startswith(f"usage: clip4str {command}".encode())
+
+
+@pytest.mark.parametrize(
+    "args, needs", [(["export", "--output", "w.onnx"], "onnx"), (["atlas", "--output", "a"], "safetensors")]
+)
+def test_what_is_missing_is_named_with_its_extra(args, needs, tmp_path):
+    done = run(*args, cwd=tmp_path)
+    error = done.stderr.decode()
+    assert done.returncode == 2 and error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+    assert error.startswith(f"clip4str {args[0]}: error: it needs {needs}; pip install 'clip4str[")
 
 
 def test_without_a_bundle_the_packaged_network_is_taken_and_said(tmp_path):
