@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from clip4str.core.console import Parser
@@ -207,6 +208,8 @@ def settings_from(args: argparse.Namespace) -> Any:
 
 def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what cannot be meant."""
+    if Path(args.output).exists() and not Path(args.output).is_dir():
+        raise UsageError(f"{args.output}: is a file; --output names a folder, a new one or of a run to go on with")
     if not args.steps and not args.minutes and args.schedule != "constant":
         raise UsageError("say how long to train: --steps N or --minutes M (or --schedule constant, which needs no end)")
     if args.schedule == "constant" and args.cross_start:

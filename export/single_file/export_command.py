@@ -134,7 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="clip4str export", description=_DESCRIPTION, epilog=_EPILOG,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add = parser.add_argument
-    add("bundle", nargs="?", metavar="BUNDLE", help="default: $CLIP4STR_BUNDLE, else the newest in ./bundles")
+    add(
+        "bundle",
+        nargs="?",
+        metavar="BUNDLE",
+        help="default: $CLIP4STR_BUNDLE, else the newest in ./bundles, else the packaged network",
+    )
     add("--output", required=True, metavar="FILE", help="the file to write, NAME.onnx")
     add("--force", action="store_true", help="replace a file that is there")
     group = parser.add_argument_group("form")

@@ -71,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="clip4str serve triton", description=_DESCRIPTION, epilog=_EPILOG,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     default, add = Serving(), parser.add_argument
-    add("bundle", nargs="?", metavar="BUNDLE", help="default: $CLIP4STR_BUNDLE, else the newest in ./bundles")
+    add(
+        "bundle",
+        nargs="?",
+        metavar="BUNDLE",
+        help="default: $CLIP4STR_BUNDLE, else the newest in ./bundles, else the packaged network",
+    )
     add("--output", required=True, metavar="DIR", help="the repository to write: --model-repository of the server")
     add("--force", action="store_true", help="replace a repository that is there")
     add("--add", action="store_true", help="the bundle becomes the next version of the model that is there")
