@@ -146,10 +146,6 @@ class Training(Clip4Str, L.LightningModule):
 
     def compile_parts(self) -> None:
         """torch.compile for what takes the time, each at its first call."""
-        import torch._inductor.config as inductor  # takes a second and a half
-
-        # Without it, torch 2.13 on processors with AVX-512's half precision makes attention's gradients NaN.
-        inductor.emulate_precision_casts = True
         self.clip_model.visual.compile()
         for part in (self.clip_model.transformer, self.visual_decoder, self.cross_decoder):
             part.compile(dynamic=True)

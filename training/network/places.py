@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME, WORDS, PHOTOS = "CLIP4STR_NETWORK", "CLIP4STR_WORDS", "CLIP4STR_PHOTOS"
+# glibc: large buffers in huge pages. A step is an eighth shorter with AMX, where products take less time than memory.
+HUGE, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 LEAST_FREE = 2**30  # bytes: a state is written whole beside the two before it
 
 
@@ -61,7 +63,7 @@ class Places:
 
     def environment(self) -> dict[str, str]:
         """What a process of the checkout needs to find the same places."""
-        return {**os.environ, HOME: str(self.home), WORDS: str(self.words), PHOTOS: str(self.photos),
+        return {HUGE: HUGE_PAGES, **os.environ, HOME: str(self.home), WORDS: str(self.words), PHOTOS: str(self.photos),
                 "PYTHONPATH": str(self.checkout), "PYTHONUNBUFFERED": "1"}  # fmt: skip
 
     def note(self, text: str) -> None:
