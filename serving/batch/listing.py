@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from clip4str.core.errors import BackendError, Clip4StrError, DataError, SourceError, UsageError
@@ -69,8 +69,15 @@ def entries(inputs: Iterable[str]) -> Iterator[Entry]:
             found = matches(each) if is_remote(each) else sorted(_globbed(each))
             if not found:
                 raise UsageError(f"{each}: matches nothing")
+            folders: set[PurePosixPath] = set()
             for path in found:
-                yield from _entry(_matched(path), named=False)
+                place = PurePosixPath(path)
+                if not folders.isdisjoint(place.parents):
+                    continue  # with its folder already, as ** matches both
+                match = _matched(path)
+                if match.folder:
+                    folders.add(place)
+                yield from _entry(match, named=False)
         else:
             yield from _entry(look_up(each), named=True)
 

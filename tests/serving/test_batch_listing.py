@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import tarfile
 import threading
@@ -105,7 +107,7 @@ def test_a_damaged_tar_file_says_so_after_what_came_before(recognizer, words, tm
     assert all(row["error"] is None for row in found[:-1])
 
 
-def pax(values: dict[str, str], name: str = "a.jpg", body: bytes = b"") -> bytes:
+def pax(values: dict[str, str], name: str = "a.jpg", body: bytes = b"", kind: bytes = tarfile.XHDTYPE) -> bytes:
     """A member with a header before it that says more."""
     said = b""
     for key, value in values.items():
@@ -113,7 +115,7 @@ def pax(values: dict[str, str], name: str = "a.jpg", body: bytes = b"") -> bytes
         length += len(str(length + len(str(length))))
         said += f"{length} {key}={value}\n".encode()
     header, member = tarfile.TarInfo("pax"), tarfile.TarInfo(name)
-    header.type, header.size, member.size = tarfile.XHDTYPE, len(said), len(body)
+    header.type, header.size, member.size = kind, len(said), len(body)
     padded = [data.ljust(-(-len(data) // 512) * 512, b"\0") for data in (said, body)]
     return header.tobuf(tarfile.USTAR_FORMAT) + padded[0] + member.tobuf(tarfile.USTAR_FORMAT) + padded[1]
 
@@ -146,6 +148,47 @@ def test_hostile_tar_headers_end_in_an_error(recognizer, words, tmp_path, kind, 
     tracemalloc.stop()
     assert [row["member"] for row in found] == [name for name, _ in before] + [None]
     assert ("leads back" if kind == "back" else "sparse") in found[-1]["error"] and peak < 30e6
+
+
+def test_global_headers_are_not_gathered_without_end(recognizer, tmp_path):
+    """tarfile keeps every one, and copies all for each member: a megabyte, packed, takes minutes."""
+    member = (CROPS[0].name, CROPS[0].read_bytes())
+    usual = pax({"comment": "of git archive"}, *member, tarfile.XGLTYPE)
+    usual += b"\0" * (-len(usual) % 512)
+    hostile = [pax({f"key{number}": "x" * 60_000}, "a.txt", kind=tarfile.XGLTYPE) for number in range(300)]
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(usual + b"".join(hostile) + b"\0" * 1024))
+    tracemalloc.start()
+    found, _ = read(recognizer, [tmp_path / "a.tar.gz"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["member"] for row in found] == [member[0], None] and "global headers" in found[1]["error"]
+    assert peak < 10e6
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, lzma.compress])
+def test_what_is_packed_densely_is_unpacked_piece_by_piece(recognizer, tmp_path, packed):
+    """tarfile unpacks at once what a megabyte of the file has, which may be a gigabyte."""
+    member = tarfile.TarInfo("a.txt")
+    member.size = 64 << 20
+    content = tar(tmp_path / "a.tar", [(CROPS[0].name, CROPS[0].read_bytes())]).read_bytes()
+    path = tmp_path / "b.tar.gz"
+    path.write_bytes(packed(member.tobuf() + bytes(member.size) + content))
+    tracemalloc.start()
+    found, _ = read(recognizer, [path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(row["member"], row["error"]) for row in found] == [(CROPS[0].name, None)] and peak < 20e6
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/", "*", "**/x*"])
+def test_what_a_pattern_matches_along_with_its_folder_is_read_once(recognizer, tmp_path, pattern):
+    places = ["x.jpg", "xa/x1.jpg", "xa/xb/x2.jpg", "xa-1/x3.jpg"]
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(CROPS[0].read_bytes())
+    for root in (str(tmp_path), f"file://{tmp_path}"):
+        found, _ = read(recognizer, [f"{root}/{pattern}"])
+        assert sorted(row["path"] for row in found) == sorted(f"{root}/{place}" for place in places)
 
 
 def test_links_to_nowhere_and_names_that_are_no_utf8(recognizer, tmp_path):
