@@ -11,7 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from batch_inputs import CROPS, crops_in, rows, tar
+from batch_inputs import CROPS, crops_in, read, rows, tar
 
 pytest.importorskip("pyarrow")
 
@@ -19,29 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip4str.core.packaged import PACKAGED
-from clip4str.runtime import Recognizer, UsageError
+from clip4str.runtime import UsageError
 from clip4str.serving.batch import listing
 from clip4str.serving.batch.batch_command import main, video_reader
 from clip4str.serving.batch.chunks import Chunk
 from clip4str.serving.batch.job import remaining
 from clip4str.serving.batch.results import ChunkReader
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    return Recognizer.load(threads=1)
-
-
-@pytest.fixture(scope="module")
-def words(recognizer):
-    return {crop.name: word.text for crop, word in zip(CROPS, recognizer.read(CROPS))}
-
-
-def read(recognizer, inputs, size=10, column=None):
-    """Rows of all chunks; and how many chunks there were."""
-    reader = ChunkReader(recognizer, column, video_reader)
-    found = [reader.read(chunk) for chunk in listing.chunks(list(map(str, inputs)), size)]
-    return (pa.concat_tables(found).to_pylist() if found else []), len(found)
 
 
 def test_folders_patterns_and_files_in_order(recognizer, words, tmp_path):
