@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from clip4str.core.errors import BackendError, Clip4StrError, ImageError, SourceError, UsageError, first_line
+from clip4str.data.lmdb_file import LARGEST_VALUE
 
 T = TypeVar("T")
 
-MOST_BYTES = 1 << 26  # of an encoded picture, as in data/lmdb_file.py
+MOST_BYTES = LARGEST_VALUE  # of an encoded picture, wherever it lies
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before a store that does not answer is asked again
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
 _ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
