@@ -17,7 +17,7 @@ from clip4str.runtime import IMAGE_SUFFIXES
 
 from . import parquet_tables, tar_shards
 from .chunks import FILES, LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk, digest
-from .stores import Named, children, is_remote, look_up, matches, opened
+from .stores import Named, children, is_remote, look_up, matches, opened, without_query
 
 VIDEOS = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp"
@@ -91,7 +91,8 @@ def _matched(path: str) -> Named:
 
 
 def is_pattern(path: str) -> bool:
-    return glob.has_magic(path) and (is_remote(path) or not Path(path).exists())
+    """A query of an address is none."""
+    return glob.has_magic(without_query(path)) and (is_remote(path) or not Path(path).exists())
 
 
 def _entry(found: Named, named: bool) -> Iterator[Entry]:

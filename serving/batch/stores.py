@@ -43,6 +43,11 @@ def is_remote(path: str) -> bool:
     return _SCHEME.match(path) is not None and not Path(path).exists()
 
 
+def without_query(path: str) -> str:
+    """Of an address of the web what is before its "?"; other paths as they are."""
+    return path.partition("?")[0] if path.lower().startswith(("http://", "https://")) else path
+
+
 def look_up(path: str) -> Named:
     """What is there. Raises UsageError where nothing is, SourceError where the store does not answer."""
     if not is_remote(path):
@@ -265,7 +270,9 @@ def _local(path: str, name: str) -> Named:
 def _remote(fs: Any, info: dict[str, Any]) -> Named:
     name, folder = info["name"].rstrip("/"), info.get("type") == "directory"
     told = next((str(info[key]) for key in _STAMPS if info.get(key) is not None), "")
-    return Named(fs.unstrip_protocol(name), name.rpartition("/")[2], folder, f"{info.get('size')} {told}")
+    return Named(
+        fs.unstrip_protocol(name), without_query(name).rpartition("/")[2], folder, f"{info.get('size')} {told}"
+    )
 
 
 def _reason(error: Exception) -> str:
