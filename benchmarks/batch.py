@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.benchmarks.bundle_options import bundle_parser
 from clip4str.benchmarks.figures import between, markdown
-from clip4str.core.console import Parser, run_script
+from clip4str.core.console import run_script
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.serving.batch import listing, local_engine
 from clip4str.serving.batch.batch_command import build_parser
 from clip4str.serving.batch.job import begun
+from clip4str.serving.batch.job_options import word_options
 from clip4str.serving.batch.results import ChunkReader
 from clip4str.serving.batch.videos import video_reader
 
@@ -107,7 +109,7 @@ def _ray(bundle: Path, folder: Path, chunk: int, workers: int, cores: int) -> fl
             options = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
             args = build_parser().parse_args([str(folder), "--engine", "ray", *options])
             came = []
-            with begun(args.output, {"bundle": ""}) as job:
+            with begun(args.output, word_options(args)) as job:
                 assert not isinstance(job, int)
                 for _, _, table in ray_engine.run(args, job):
                     came.append((time.perf_counter(), len(table)))
@@ -169,10 +171,8 @@ def _crops(scratch: Path, copies: int) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = bundle_parser(PROGRAM, __doc__, _EPILOG)
     add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
     add("--copies", type=int, default=16, metavar="N", help="of the 32 sample crops (default: 16)")
     add("--chunk", type=int, default=64, metavar="N", help="pictures a chunk (default: 64)")
     add("--workers", type=int, default=2, metavar="N", help="threads of the second job (default: 2)")
@@ -180,7 +180,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--ray", type=int, default=0, metavar="N", help="also Ray, one worker and N on N cores (default: not)")
     add("--ray-repeat", type=int, default=3, metavar="N", help="turns of Ray (default: 3)")
     add("--names", type=int, default=100_000, metavar="N", help="of the folder whose listing is measured")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     return parser
 
 

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.benchmarks.bundle_options import bundle_parser
 from clip4str.benchmarks.figures import between, markdown, quartiles
 from clip4str.benchmarks.serving_load.ray_server import RayServer
-from clip4str.core.console import Parser, run_script
+from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/http_overhead.py"
 CROPS = Path(__file__).resolve().parents[1] / "export" / "sample_crops"
@@ -119,15 +120,12 @@ def _used() -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = bundle_parser(PROGRAM, __doc__, _EPILOG)
     add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="bundle to read with (default: the newest)")
     add("--images", type=int, default=16, metavar="N", help="pictures a request, a batch (default: 16)")
     add("--requests", type=int, default=16, metavar="N", help="a turn (default: 16)")
     add("--repeat", type=int, default=7, metavar="N", help="turns (default: 7)")
     add("--haproxy", action="store_true", help="HAProxy in the place of Ray's own proxy")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     return parser
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -17,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clip4str.benchmarks.bundle_options import bundle_parser
 from clip4str.benchmarks.figures import markdown
-from clip4str.core.console import Parser, run_script
+from clip4str.core.console import run_script
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.machine_info import machine_info
 from clip4str.core.output_files import check_output, write_json
@@ -26,8 +26,8 @@ from clip4str.data.word_images import word_images
 from clip4str.export.single_file.write import Options, write_graph
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.runtime.images import load_image
-from clip4str.runtime.recognizer import default_bundle
 
 PROGRAM = "benchmarks/runtimes.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,13 +88,9 @@ def read_with(kind: str, packages: Path | None, file: Path, pictures: Sequence[I
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = bundle_parser(PROGRAM, __doc__, _EPILOG, words=True)
     add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="bundle folder (default: the newest)")
-    add("--words", type=Path, metavar="DIR", help="word crops, or an LMDB set of them (default: the bundled crops)")
     add("--folder", type=Path, default=ROOT / "build" / "examples", metavar="DIR", help="default: build/examples")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     o = parser.parse_args(argv)
     check_output(o.json)
     if not o.folder.is_dir():

@@ -24,7 +24,7 @@ from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/serving.py"
 CROPS = Path(__file__).resolve().parents[1] / "export" / "sample_crops"

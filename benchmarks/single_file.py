@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import tempfile
@@ -13,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from clip4str.benchmarks.bundle_options import bundle_parser
 from clip4str.benchmarks.figures import markdown
-from clip4str.core.console import Parser, run_script
+from clip4str.core.console import run_script
 from clip4str.core.cpu import available_threads
 from clip4str.core.errors import UsageError
 from clip4str.core.machine_info import machine_info
@@ -97,15 +97,11 @@ def report(sides: dict[str, Side], pixels: np.ndarray, batch: int, repeat: int) 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = bundle_parser(PROGRAM, __doc__, _EPILOG, words=True)
     add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="bundle folder (default: the newest)")
-    add("--words", type=Path, metavar="DIR", help="word crops, or an LMDB set of them (default: the bundled crops)")
     add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="batch sizes (default: 1 8 32)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
     add("--repeat", type=int, default=30, metavar="N", help="timed repetitions of a batch size (default: 30)")
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     args = parser.parse_args(argv)
     if args.repeat < 1 or min(args.batch) < 1:
         raise UsageError("--repeat and --batch are 1 or more")

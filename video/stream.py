@@ -4,7 +4,6 @@ several sources are read together."""
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,9 +18,11 @@ from .detect import Detections
 from .events import Event, Gap, Shown, Statistics
 from .flow import LONG_SIDE, Small, look, small
 from .frames import Frame, check_frame, grey
+from .gaps import Gaps
 from .geometry import sound
 from .photo import turned
 from .quality import quality
+from .recent import Recent
 from .schedule import Schedule
 from .searching import Searching
 from .telling import SEEN, Telling
@@ -34,7 +35,6 @@ DIFFERENT = 20.0  # and grey levels by which thumbnails differ then, on average
 EDGE = 2.0  # pixels from the frame's edge, at which a quad may be a part of a word
 SOON = 4  # frames after a search until the next one, where a word looks otherwise
 LEAST_SIDE = 16  # pixels of a frame
-FROZEN = 5.0  # seconds of one and the same picture until that is told
 FEW_FRAMES = 5  # that may stay away before a live source is taken to have none, where they come slowly
 REPORTED = 60.0  # seconds from statistics to statistics
 
@@ -73,15 +73,11 @@ class Stream:
         self._shrunk, self._dropped = thumbnail, dropped
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
         self.telling = Telling(number, least)
-        self._recent: deque[tuple[Small, float]] = deque(maxlen=schedule.longest)
-        self._asked: tuple[Small, float] | None = None  # the frame that is searched meanwhile
+        self._gaps, self._recent = Gaps(number, self.telling.add), Recent(schedule.longest)
         self._last: Small | None = None
         self._thumbnail: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
         self._since, self._search_now, self._motion = 0, True, 0.0
-        self._same_since: float | None = None
-        self._frozen = False
-        self._damaged_since: float | None = None
         self._frame: Frame | None = None
         self._came = time.monotonic()
         self._reported = 0.0
@@ -101,9 +97,9 @@ class Stream:
         self._size = frame.size
         if frame.damaged:
             self.counts.damaged += 1
-            self._damaged_since = self.clock.began if self._damaged_since is None else self._damaged_since
+            self._gaps.damaged(self.clock.began)
             return []
-        self._mended(self.clock.began)
+        self._gaps.mended(self.clock.began)
         self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
         whole, now = self._seen(frame)
@@ -113,7 +109,7 @@ class Stream:
         self._flow(now)
         self._since += 1
         searched = self._searched(frame, now)
-        self._recent.append((now, self.clock.began))
+        self._recent.add(now, self.clock.began)
         self._last = now
         started = time.perf_counter()
         self.counts.crops += sum(track.visible for track in self.tracker.active)
@@ -190,8 +186,8 @@ class Stream:
 
     def finish(self) -> list[Event]:
         """The source has ended: every word that is left, ended, and the statistics."""
-        self._thaw()
-        self._mended(self.clock.end)
+        self._gaps.thawed(self.clock.began)
+        self._gaps.mended(self.clock.end)
         for track in self.tracker.finish():
             self.telling.end(track, self.clock.began)
         self.telling.add(self.statistics(ended=True))
@@ -219,26 +215,21 @@ class Stream:
 
     def _break(self, reason: str) -> None:
         """Nothing is followed from the last frame to this one."""
-        self._thaw()
-        self._mended(self.clock.before)
+        self._gaps.thawed(self.clock.began)
+        self._gaps.mended(self.clock.before)
         last = min(self.clock.before, self.clock.began)  # how long the last frame was shown is a guess
         self.tracker.correct(self.clock.before, last)
         self.telling.add(Gap(self.number, last, self.clock.began, reason))
         for track in self.tracker.finish():
             self.telling.end(track, self.clock.began)
         self._last = self._thumbnail = None
-        self._recent.clear()
-        self._forget_search()
-        self._search_now = True
+        self._search_anew()
 
-    def _forget_search(self) -> None:
+    def _search_anew(self) -> None:
+        """The scene is another one."""
         self.searching.drop()
-        self._asked = None
-
-    def _mended(self, end: float) -> None:
-        if self._damaged_since is not None:
-            self.telling.add(Gap(self.number, self._damaged_since, end, "damaged"))
-        self._damaged_since = None
+        self._recent.forget()
+        self._search_now = True
 
     def _seen(self, frame: Frame) -> tuple[Small, Small]:
         """The frame in grey, as large as it can be judged in, and small; of one on a GPU its thumbnail is both."""
@@ -252,17 +243,10 @@ class Stream:
         """Is it the very picture of the last frame?"""
         last = self._last
         if last is None or last.grey.shape != now.grey.shape or not np.array_equal(last.grey, now.grey):
-            self._thaw()
+            self._gaps.thawed(self.clock.began)
             return False
-        if self._same_since is None:
-            self._same_since = self.clock.began
-        self._frozen = self._frozen or self.clock.end - self._same_since >= FROZEN
+        self._gaps.same(self.clock.began, self.clock.end)
         return True
-
-    def _thaw(self) -> None:
-        if self._frozen and self._same_since is not None:
-            self.telling.add(Gap(self.number, self._same_since, self.clock.began, "frozen"))
-        self._same_since, self._frozen = None, False
 
     def _keep(self) -> None:
         """What was seen is seen on."""
@@ -283,9 +267,7 @@ class Stream:
         self.spent("flow", 1000 * (time.perf_counter() - started))
         if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
             self.tracker.cut()
-            self._recent.clear()
-            self._forget_search()
-            self._search_now = True
+            self._search_anew()
 
     def _searched(self, frame: Frame, now: Small) -> float:
         """Looks for new words if it is time for that; the milliseconds that a search took that is over."""
@@ -297,18 +279,13 @@ class Stream:
             answer = self.searching.begin(frame, now)
             if answer is not None:
                 return self._found(*answer, now)
-            self._asked = now, self.clock.began
+            self._recent.ask(now, self.clock.began)
         answer = self.searching.result(now)
         return 0.0 if answer is None else self._found(*answer, now)
 
     def _found(self, found: Detections, took: float, now: Small) -> float:
         self.spent("detect", took)
-        recent = list(self._recent)[::-1]
-        if self._asked is not None and (not recent or self._asked[1] < recent[-1][1]):
-            recent.append(self._asked)  # the search took longer than frames are kept
-        self.tracker.search(found, now, self.clock.end, recent, self.clock.began)
-        self._recent.clear()
-        self._asked = None
+        self.tracker.search(found, now, self.clock.end, self._recent.take(), self.clock.began)
         return took
 
     def _cut_off(self, quad: np.ndarray) -> bool:

@@ -17,6 +17,7 @@ from clip4str.core.edit_distance import edit_distance
 from clip4str.core.errors import UsageError
 
 MOST_WORDS = 256  # that one word is kept as having been read as
+MOST_SPELLINGS = 64  # in capitals or not, of each of them
 LEAST = 0.05  # confidence below which a read does not vote: mostly blur, edges of things, other scripts
 UNSURE = 0.2  # confidence of a voted word, below which it is not told unless asked for
 # Logistic regression over 1,200 simulated tracks (benchmarks/voting.py --sets MLT17_photos_pseudo --limit 1200 --seed
@@ -40,6 +41,12 @@ class _Candidate:
     weight: float = 0.0
     best: float = 0.0
     spellings: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def spelled(self, text: str, weight: float) -> None:
+        self.spellings[text] += weight
+        if len(self.spellings) > MOST_SPELLINGS:
+            kept = sorted(self.spellings.items(), key=lambda item: item[1], reverse=True)[: MOST_SPELLINGS // 2]
+            self.spellings = defaultdict(float, kept)
 
 
 class TrackVote:
@@ -74,7 +81,7 @@ class TrackVote:
         candidate = self._words.setdefault(text.casefold(), _Candidate())
         candidate.weight += confidence**2
         candidate.best = max(candidate.best, confidence)
-        candidate.spellings[text] += confidence**2
+        candidate.spelled(text, confidence**2)
         self._bounded()
 
     def join(self, other: TrackVote) -> None:
@@ -85,7 +92,7 @@ class TrackVote:
             mine.weight += theirs.weight
             mine.best = max(mine.best, theirs.best)
             for spelling, weight in theirs.spellings.items():
-                mine.spellings[spelling] += weight
+                mine.spelled(spelling, weight)
         self._forgotten += other._forgotten
         self._bounded()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from clip4str.core.errors import BackendError, Clip4StrError, DataError, SourceError, UsageError
@@ -17,7 +17,7 @@ from clip4str.runtime import IMAGE_SUFFIXES
 
 from . import parquet_tables, tar_shards
 from .chunks import FILES, LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk, digest
-from .stores import Named, children, is_remote, look_up, matches, opened
+from .stores import Named, children, is_remote, look_up, matches, opened, without_query
 
 VIDEOS = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp"
@@ -69,8 +69,15 @@ def entries(inputs: Iterable[str]) -> Iterator[Entry]:
             found = matches(each) if is_remote(each) else sorted(_globbed(each))
             if not found:
                 raise UsageError(f"{each}: matches nothing")
+            folders: set[PurePosixPath] = set()
             for path in found:
-                yield from _entry(_matched(path), named=False)
+                place = PurePosixPath(path)
+                if not folders.isdisjoint(place.parents):
+                    continue  # with its folder already, as ** matches both
+                match = _matched(path)
+                if match.folder:
+                    folders.add(place)
+                yield from _entry(match, named=False)
         else:
             yield from _entry(look_up(each), named=True)
 
@@ -84,7 +91,8 @@ def _matched(path: str) -> Named:
 
 
 def is_pattern(path: str) -> bool:
-    return glob.has_magic(path) and (is_remote(path) or not Path(path).exists())
+    """A query of an address is none."""
+    return glob.has_magic(without_query(path)) and (is_remote(path) or not Path(path).exists())
 
 
 def _entry(found: Named, named: bool) -> Iterator[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from clip4str.core.errors import Clip4StrError, DataError, ImageError, SourceErr
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer, Word
 
+from ..nameless import Nameless, without_name
 from . import parquet_tables, tar_shards
 from .chunks import LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk
 from .stores import StoreError, fetched, is_remote, on_this_machine, opened
@@ -124,7 +124,7 @@ class ChunkReader:
         except StoreError:
             raise
         except SourceError as failed:
-            error = _without(_without(str(failed), file), path).replace(one_line(file), one_line(path))
+            error = without_name(without_name(failed, file), path).replace(one_line(file), one_line(path))
         except (OSError, ImageError) as failed:
             error = first_line(failed).replace(one_line(file), one_line(path))
         if error is not None or not told:
@@ -143,12 +143,6 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-class _Held(io.BytesIO):
-    """A picture's bytes; errors call it by an empty name."""
-
-    name = ""
-
-
 class _Missing:
     """In the place of a picture that there is none of."""
 
@@ -162,7 +156,7 @@ class _Missing:
 
 
 def _held(path: str, member: str | None, content: bytes | str) -> Picture:
-    return Picture(path, member, _Missing(content) if isinstance(content, str) else _Held(content))
+    return Picture(path, member, _Missing(content) if isinstance(content, str) else Nameless(content))
 
 
 def _row(picture: Picture, word: Word | Clip4StrError) -> dict[str, Any]:
@@ -171,12 +165,7 @@ def _row(picture: Picture, word: Word | Clip4StrError) -> dict[str, Any]:
         chars = list(word.char_confidences)
         return {**named, "text": word.text, "confidence": word.confidence, "char_confidences": chars,
                 "hint": word.hint or None}  # fmt: skip
-    return {**named, "error": _without(str(word), picture.path)}
-
-
-def _without(error: str, name: str) -> str:
-    """The name is in a column of its own."""
-    return error.removeprefix(f"{one_line(name)}: ").removeprefix(": ")
+    return {**named, "error": without_name(word, picture.path)}
 
 
 def _until_broken(pictures: Iterable[Picture], faults: list[str]) -> Iterator[Picture]:
@@ -195,7 +184,7 @@ def _samples(chunk: Chunk) -> Iterator[Picture]:
             try:
                 content: bytes | str = words.image(number)
             except DataError as error:
-                content = _without(str(error), chunk.place)
+                content = without_name(error, chunk.place)
             yield _held(chunk.place, f"image-{number:09d}", content)
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from clip4str.core.errors import BackendError, Clip4StrError, ImageError, SourceError, UsageError, first_line
+from clip4str.data.lmdb_file import LARGEST_VALUE
 
 T = TypeVar("T")
 
-MOST_BYTES = 1 << 26  # of an encoded picture, as in data/lmdb_file.py
+MOST_BYTES = LARGEST_VALUE  # of an encoded picture, wherever it lies
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before a store that does not answer is asked again
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
 _ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -40,6 +41,11 @@ class Named(NamedTuple):
 
 def is_remote(path: str) -> bool:
     return _SCHEME.match(path) is not None and not Path(path).exists()
+
+
+def without_query(path: str) -> str:
+    """Of an address of the web what is before its "?"; other paths as they are."""
+    return path.partition("?")[0] if path.lower().startswith(("http://", "https://")) else path
 
 
 def look_up(path: str) -> Named:
@@ -264,7 +270,9 @@ def _local(path: str, name: str) -> Named:
 def _remote(fs: Any, info: dict[str, Any]) -> Named:
     name, folder = info["name"].rstrip("/"), info.get("type") == "directory"
     told = next((str(info[key]) for key in _STAMPS if info.get(key) is not None), "")
-    return Named(fs.unstrip_protocol(name), name.rpartition("/")[2], folder, f"{info.get('size')} {told}")
+    return Named(
+        fs.unstrip_protocol(name), without_query(name).rpartition("/")[2], folder, f"{info.get('size')} {told}"
+    )
 
 
 def _reason(error: Exception) -> str:

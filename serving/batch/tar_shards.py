@@ -6,6 +6,9 @@ header makes it hold is bounded.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -35,7 +38,12 @@ class _Bounded(tarfile.TarInfo):
     def _proc_member(self, archive: Any) -> Any:
         if self.size < 0 or (self.type in _LONG and self.size > LONGEST_NAME):
             raise DataError(f"a header that says {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
+        found = super()._proc_member(archive)  # type: ignore[misc]
+        if self.type == tarfile.XGLTYPE:  # for all that follow: kept, and copied for each of them
+            held = sum(len(name) + len(value) for name, value in archive.pax_headers.items())
+            if held > LONGEST_NAME:
+                raise DataError(f"global headers of {held:,} characters")
+        return found
 
     def _refuse(self, *_: Any) -> Any:
         """Maps of holes are as long as the file says, and no picture has any."""
@@ -50,8 +58,8 @@ def members(file: BinaryIO, first: int = 0, content: bool = True) -> Iterator[Me
     off, StoreError."""
     file.seek(first)
     try:
-        mode = "r:" if not content else "r|" if first else "r|*"  # by headers alone, or as a stream
-        with tarfile.open(fileobj=file, mode=mode, tarinfo=_Bounded, bufsize=_BUFFER) as archive:  # type: ignore[call-overload]
+        stream, mode = (_unpacked(file), "r|") if content and not first else (file, "r|" if content else "r:")
+        with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Bounded, bufsize=_BUFFER) as archive:  # type: ignore[call-overload]
             begun, found = 0, archive.firstmember
             while found is not None:
                 if found.size < 0 or archive.offset <= begun:  # else a walk without end (CVE-2025-8194)
@@ -78,6 +86,17 @@ def parts(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
     except DataError:
         pass  # whoever reads it says so
     yield first, TO_THE_END
+
+
+def _unpacked(file: BinaryIO) -> Any:
+    """What is in a file, compressed or not. tarfile itself unpacks a whole buffer at once, a thousand times as much."""
+    head = file.read(6)
+    file.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    return lzma.LZMAFile(file) if head.startswith((b"\xfd7zXZ", b"]\0\0\x80")) else file
 
 
 def _next(archive: Any) -> Any:

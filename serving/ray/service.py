@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from clip4str.core.errors import BackendError, Clip4StrError, ImageError, NonFiniteError
 from clip4str.runtime import Recognizer, Word, load_image
 
+from ..nameless import Nameless, without_name
 from ..versions import bundle_version
 from .refusals import Refused
 from .server_settings import Settings
@@ -85,7 +85,7 @@ class Service:
         number, self._batches = self._batches, self._batches + 1
         began = self._running[number] = time.monotonic()
         try:
-            sources = [_Nameless(image) for image in images]
+            sources = [Nameless(image) for image in images]
             found = await asyncio.get_running_loop().run_in_executor(self._pool, self.recognizer.read_each, sources)
         except BackendError as error:
             self._failed = str(error)
@@ -101,7 +101,7 @@ class Service:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._photos, self._read_photo, image, least)
         except ImageError as error:
-            raise Refused("unprocessable", reason(error)) from None
+            raise Refused("unprocessable", without_name(error)) from None
         except Clip4StrError as error:
             self._failed = str(error)
             raise Refused("unavailable", "the network cannot read at the moment") from error
@@ -109,7 +109,7 @@ class Service:
     def _read_photo(self, image: bytes, least: float) -> dict[str, Any]:
         from clip4str.video import read_photo
 
-        pixels = np.asarray(load_image(_Nameless(image)))
+        pixels = np.asarray(load_image(Nameless(image)))
         words = [
             {"text": found.word.text, "confidence": found.word.confidence, "score": round(float(found.score), 4),
              "quad": np.round(found.quad.astype(float), 1).tolist()}
@@ -125,21 +125,11 @@ class Service:
             raise BackendError(f"a batch has been read for over {STUCK:g} seconds")
 
 
-class _Nameless(io.BytesIO):
-    """A picture that came; errors call it by an empty name."""
-
-    name = ""
-
-
-def reason(error: Exception) -> str:
-    return str(error).removeprefix(": ")
-
-
 def as_answer(word: Word | ImageError | NonFiniteError) -> dict[str, Any]:
     """{"text", "confidence", "char_confidences", "hint"}, or {"error": {"type", "message"}}."""
     if isinstance(word, Word):
         return {"text": word.text, "confidence": word.confidence, "char_confidences": list(word.char_confidences),
                 "hint": word.hint}  # fmt: skip
     if isinstance(word, ImageError):
-        return {"error": {"type": "image", "message": reason(word)}}
+        return {"error": {"type": "image", "message": without_name(word)}}
     return {"error": {"type": "network", "message": "the network's arithmetic has no answer for this picture"}}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from clip4str.core.batches import batches
 from clip4str.core.errors import Clip4StrError
 from clip4str.runtime import FrameQuads, Recognizer, Word
-from clip4str.runtime.recognizer import batches
 
 from .triton_request import CALLERS, Asked, said
 

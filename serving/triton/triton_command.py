@@ -9,7 +9,7 @@ from pathlib import Path
 from clip4str.core.console import Parser
 from clip4str.core.errors import UsageError
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.recognizer import default_bundle
+from clip4str.runtime.default_bundle import default_bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
 from .options import BACKENDS, QUEUES, Serving

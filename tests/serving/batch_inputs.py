@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,21 @@ def tar(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Pa
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return path
+
+
+def read(
+    recognizer: Any, inputs: Iterable[object], size: int = 10, column: str | None = None
+) -> tuple[list[dict[str, Any]], int]:
+    """Rows of all chunks; and how many chunks there were."""
+    import pyarrow as pa
+
+    from clip4str.serving.batch import listing
+    from clip4str.serving.batch.results import ChunkReader
+    from clip4str.serving.batch.videos import video_reader
+
+    reader = ChunkReader(recognizer, column, video_reader)
+    found = [reader.read(chunk) for chunk in listing.chunks(list(map(str, inputs)), size)]
+    return (pa.concat_tables(found).to_pylist() if found else []), len(found)
 
 
 def words_of(recognizer: Any, crops: Sequence[Path]) -> dict[str, tuple[str, float]]:

@@ -74,9 +74,9 @@ def triton(triton_repository, tmp_path_factory):
 
 @pytest.fixture
 def grpc_client(triton):
-    import tritonclient.grpc as grpc
+    from triton_rig import grpc_client_of
 
-    with grpc.InferenceServerClient(f"127.0.0.1:{triton.grpc}") as made:
+    with grpc_client_of(triton) as made:
         yield made
 
 
@@ -89,7 +89,7 @@ def http_client(triton):
 
 
 @pytest.fixture(scope="session")
-def reader():
+def recognizer():
     """The packaged network, here."""
     from clip4str.core.packaged import PACKAGED
     from clip4str.runtime import Recognizer
@@ -99,19 +99,27 @@ def reader():
 
 
 @pytest.fixture(scope="session")
-def crop_words(reader):
+def crop_words(recognizer):
     """What it reads in the sample crops."""
-    from triton_rig import CROPS
+    from batch_inputs import CROPS
 
-    return reader.read(CROPS)
+    return recognizer.read(CROPS)
+
+
+@pytest.fixture(scope="session")
+def words(crop_words):
+    """The same by a crop's name."""
+    from batch_inputs import CROPS
+
+    return {crop.name: word.text for crop, word in zip(CROPS, crop_words)}
 
 
 @pytest.fixture(scope="session")
 def frame():
     """A picture with the first four of them in it, and their corners."""
     import numpy as np
+    from batch_inputs import CROPS
     from PIL import Image
-    from triton_rig import CROPS
 
     canvas, quads, top = Image.new("RGB", (400, 400), "white"), [], 8
     for path in CROPS[:4]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tarfile
 import threading
 import tracemalloc
 
 import numpy as np
 import pytest
-from batch_inputs import CROPS, crops_in, rows, tar
+from batch_inputs import CROPS, crops_in, read, rows
 
 pytest.importorskip("pyarrow")
 
@@ -17,29 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip4str.core.packaged import PACKAGED
-from clip4str.runtime import Recognizer, UsageError
+from clip4str.runtime import UsageError
 from clip4str.serving.batch import listing
 from clip4str.serving.batch.batch_command import main, video_reader
 from clip4str.serving.batch.chunks import Chunk
 from clip4str.serving.batch.job import remaining
 from clip4str.serving.batch.results import ChunkReader
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    return Recognizer.load(threads=1)
-
-
-@pytest.fixture(scope="module")
-def words(recognizer):
-    return {crop.name: word.text for crop, word in zip(CROPS, recognizer.read(CROPS))}
-
-
-def read(recognizer, inputs, size=10, column=None):
-    """Rows of all chunks; and how many chunks there were."""
-    reader = ChunkReader(recognizer, column, video_reader)
-    found = [reader.read(chunk) for chunk in listing.chunks(list(map(str, inputs)), size)]
-    return (pa.concat_tables(found).to_pylist() if found else []), len(found)
 
 
 def test_folders_patterns_and_files_in_order(recognizer, words, tmp_path):
@@ -61,91 +43,15 @@ def test_folders_patterns_and_files_in_order(recognizer, words, tmp_path):
     assert errors == dict.fromkeys(["000-99.jpg", "notes.txt"], "not an image that Pillow can read")
 
 
-@pytest.mark.parametrize("mode, name", [("w", "a.tar"), ("w:gz", "a.tar.gz")])
-def test_tar_files_whole_and_in_parts(recognizer, words, tmp_path, mode, name):
-    members = [(f"{'long/' * 40}{crop.name}", crop.read_bytes()) for crop in CROPS]  # names that need a header more
-    members[5:5] = [("a.json", b"{}"), ("._b.jpg", b"x"), ("bad.png", b"bad")]
-    shard = tar(tmp_path / name, members, mode)
-    with tarfile.open(shard, "a" if mode == "w" else "r") as archive:
-        if mode == "w":
-            link = tarfile.TarInfo("link.jpg")
-            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            archive.addfile(link)
-    found, count = read(recognizer, [shard])
-    assert count == (4 if mode == "w" else 1)
-    assert {row["member"].rpartition("/")[2]: row["text"] for row in found} == {**words, "bad.png": None}
-    assert [row["member"] for row in found] == [n for n, _ in members if n not in ("a.json", "._b.jpg")]
-
-
-@pytest.mark.parametrize("fault", ["cut", "header", "no end", "huge name", "nothing"])
-def test_a_damaged_tar_file_says_so_after_what_came_before(recognizer, words, tmp_path, fault):
-    """tarfile takes a damaged header within a file for its end, in silence."""
-    shard = tar(tmp_path / "a.tar", [(crop.name, crop.read_bytes()) for crop in CROPS])
-    data = bytearray(shard.read_bytes())
-    with tarfile.open(shard) as archive:
-        header = archive.getmembers()[20].offset
-        end = archive.getmembers()[-1]
-    if fault == "cut":
-        data = data[: header + 700]
-    elif fault == "header":
-        data[header + 148] ^= 0x55
-    elif fault == "no end":
-        data = data[: end.offset_data + -(-end.size // 512) * 512]
-    elif fault == "huge name":
-        long = tarfile.TarInfo("././@LongLink")
-        long.type, long.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
-        data[header : header + 512] = long.tobuf(tarfile.GNU_FORMAT)
-    else:
-        data = bytearray(b"not a tar file")
-    shard.write_bytes(data)
-    found, _ = read(recognizer, [shard], size=8)
-    before = {"no end": 32, "nothing": 0}.get(fault, 20)
-    assert [row["member"] for row in found] == [crop.name for crop in CROPS[:before]] + [None]
-    assert found[-1]["error"] and found[-1]["path"] == str(shard)
-    assert all(row["error"] is None for row in found[:-1])
-
-
-def pax(values: dict[str, str], name: str = "a.jpg", body: bytes = b"") -> bytes:
-    """A member with a header before it that says more."""
-    said = b""
-    for key, value in values.items():
-        length = len(f" {key}={value}\n")
-        length += len(str(length + len(str(length))))
-        said += f"{length} {key}={value}\n".encode()
-    header, member = tarfile.TarInfo("pax"), tarfile.TarInfo(name)
-    header.type, header.size, member.size = tarfile.XHDTYPE, len(said), len(body)
-    padded = [data.ljust(-(-len(data) // 512) * 512, b"\0") for data in (said, body)]
-    return header.tobuf(tarfile.USTAR_FORMAT) + padded[0] + member.tobuf(tarfile.USTAR_FORMAT) + padded[1]
-
-
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("kind", ["back", "1.0", "0.1", "0.0", "old"])
-def test_hostile_tar_headers_end_in_an_error(recognizer, words, tmp_path, kind, first):
-    """Walks without end, and maps of holes that take more memory than the file has bytes."""
-    if kind == "back":
-        hostile = pax({"size": "-1536"})
-    elif kind == "old":
-        member = tarfile.TarInfo("a.jpg")
-        member.type = tarfile.GNUTYPE_SPARSE
-        hostile = member.tobuf(tarfile.GNU_FORMAT)
-    elif kind == "1.0":
-        said = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
-        hostile = pax(said, body=b"400000\n" + b"0\n" * 800_000)
-    else:
-        key = "GNU.sparse.map" if kind == "0.1" else "GNU.sparse.size"
-        hostile = pax({key: "0,1," * 9000 + "0,1"} if kind == "0.1" else {key: "9"})
-    before = [] if first else [(crop.name, crop.read_bytes()) for crop in CROPS[:3]]
-    whole = tar(tmp_path / "a.tar", before).read_bytes()
-    with tarfile.open(tmp_path / "a.tar") as archive:
-        archive.getmembers()
-        end = archive.offset if before else 0
-    (tmp_path / "a.tar").write_bytes(whole[:end] + hostile + b"\0" * 1024)
-    tracemalloc.start()
-    found, _ = read(recognizer, [tmp_path / "a.tar"], size=2)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert [row["member"] for row in found] == [name for name, _ in before] + [None]
-    assert ("leads back" if kind == "back" else "sparse") in found[-1]["error"] and peak < 30e6
+@pytest.mark.parametrize("pattern", ["**", "**/", "*", "**/x*"])
+def test_what_a_pattern_matches_along_with_its_folder_is_read_once(recognizer, tmp_path, pattern):
+    places = ["x.jpg", "xa/x1.jpg", "xa/xb/x2.jpg", "xa-1/x3.jpg"]
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(CROPS[0].read_bytes())
+    for root in (str(tmp_path), f"file://{tmp_path}"):
+        found, _ = read(recognizer, [f"{root}/{pattern}"])
+        assert sorted(row["path"] for row in found) == sorted(f"{root}/{place}" for place in places)
 
 
 def test_links_to_nowhere_and_names_that_are_no_utf8(recognizer, tmp_path):

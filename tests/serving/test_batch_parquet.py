@@ -6,34 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from batch_inputs import CROPS, ROOT
+from batch_inputs import CROPS, ROOT, read
 
 pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from clip4str.runtime import Recognizer
-from clip4str.serving.batch import listing
-from clip4str.serving.batch.batch_command import video_reader
-from clip4str.serving.batch.results import ChunkReader
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    return Recognizer.load(threads=1)
-
-
-@pytest.fixture(scope="module")
-def words(recognizer):
-    return {crop.name: word.text for crop, word in zip(CROPS, recognizer.read(CROPS))}
-
-
-def read(recognizer, inputs, size=10, column=None):
-    """Rows of all chunks; and how many chunks there were."""
-    reader = ChunkReader(recognizer, column, video_reader)
-    found = [reader.read(chunk) for chunk in listing.chunks(list(map(str, inputs)), size)]
-    return (pa.concat_tables(found).to_pylist() if found else []), len(found)
 
 
 def test_parquet_with_bytes_and_as_hugging_face_has_it(recognizer, words, tmp_path):

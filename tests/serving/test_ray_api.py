@@ -19,16 +19,10 @@ from api_rig import CROP, TOKEN, client, service
 from batch_inputs import CROPS, words_of
 
 from clip4str.core.errors import BackendError, UsageError
-from clip4str.runtime import Recognizer
 from clip4str.serving.ray import bearer, uploads
 from clip4str.serving.ray.refusals import TYPES, Refused
 from clip4str.serving.ray.server_settings import VARIABLE
 from clip4str.serving.versions import bundle_version
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    return Recognizer.load(threads=1)
 
 
 @pytest.fixture

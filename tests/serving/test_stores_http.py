@@ -15,7 +15,7 @@ pytest.importorskip("aiohttp")
 from batch_inputs import CROPS
 
 from clip4str.core.errors import ImageError, SourceError
-from clip4str.serving.batch import stores
+from clip4str.serving.batch import listing, stores
 
 CROP = CROPS[0].read_bytes()
 ENDLESS = 200_000_000  # bytes that this server would send
@@ -55,6 +55,13 @@ def url():
 
 def test_a_picture_comes_whole_however_it_is_sent(url):
     assert stores.fetched(f"{url}/crop") == CROP
+
+
+def test_an_address_with_a_query_is_no_pattern(url):
+    """Signed addresses have one; they were left out in silence."""
+    named = [f"{url}/a.jpg?sig=b&c=*", f"{url}/a.tar?sig=b/c"]
+    listing.check(named)
+    assert [(entry.kind, entry.path) for entry in listing.entries(named)] == list(zip(("files", "tar"), named))
 
 
 def test_what_is_larger_than_a_picture_is_not_read_to_its_end(url, monkeypatch):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batch_inputs import CROPS
 from PIL import Image
-from triton_rig import CROPS, answer_of, inputs, merge, together
+from triton_rig import answer_of, grpc_client_of, inputs, merge, together
 
 from clip4str.benchmarks.serving_load.triton_server import TritonServer
 from clip4str.core.packaged import PACKAGED
 from clip4str.export.single_file.export_command import export_bundle
 from clip4str.export.single_file.write import Options
-from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
 from clip4str.serving.triton.graph_repository import write_graphs
 from clip4str.serving.triton.options import Serving
@@ -50,16 +50,8 @@ def server(triton_packages, tmp_path_factory):
 
 @pytest.fixture
 def client(server):
-    import tritonclient.grpc as grpc
-
-    with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc}") as made:
+    with grpc_client_of(server) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def words():
-    with Recognizer.load(PACKAGED, "onnxruntime", threads=1) as loaded:
-        return loaded.read(CROPS)
 
 
 def pixels(path: Path) -> dict[str, np.ndarray]:
@@ -67,10 +59,10 @@ def pixels(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("model", ["graphs", "engine"])
-def test_words_are_the_recognizers_whatever_the_size_of_the_picture(server, client, words, model):
+def test_words_are_the_recognizers_whatever_the_size_of_the_picture(server, client, crop_words, model):
     answers = together(client, model, [pixels(path) for path in CROPS])
-    assert [answer.texts for answer in answers] == [[[word.text]] for word in words]
-    for answer, word in zip(answers, words):
+    assert [answer.texts for answer in answers] == [[[word.text]] for word in crop_words]
+    for answer, word in zip(answers, crop_words):
         # the resize is within a level of Pillow's: docs/single-file.md
         assert answer.confidences.shape == (1, 1) and abs(answer.confidences[0, 0] - word.confidence) < 0.05
         assert answer.bundles == {bundle_version(Bundle.open(PACKAGED).manifest)}
@@ -79,18 +71,18 @@ def test_words_are_the_recognizers_whatever_the_size_of_the_picture(server, clie
     assert stats["inference_count"] == len(CROPS) and stats["execution_count"] < len(CROPS) / 2
 
 
-def test_a_batch_of_pictures_of_one_size(client, words):
+def test_a_batch_of_pictures_of_one_size(client, crop_words):
     import tritonclient.grpc as grpc
 
     batch = {"pixels": np.concatenate([pixels(CROPS[0])["pixels"]] * 3)}
     result = client.infer("graphs", inputs(grpc, batch))
-    assert answer_of(result).texts == [[words[0].text]] * 3
+    assert answer_of(result).texts == [[crop_words[0].text]] * 3
     assert result.as_numpy("settled").tolist() == [[True]] * 3
-    assert result.as_numpy("length").tolist() == [[len(words[0].text)]] * 3
-    assert np.abs(result.as_numpy("probs")[0, :3] - words[0].char_confidences[:3]).max() < 0.01
+    assert result.as_numpy("length").tolist() == [[len(crop_words[0].text)]] * 3
+    assert np.abs(result.as_numpy("probs")[0, :3] - crop_words[0].char_confidences[:3]).max() < 0.01
 
 
-def test_a_wrong_picture_fails_alone(client, words):
+def test_a_wrong_picture_fails_alone(client, crop_words):
     import tritonclient.grpc as grpc
     from tritonclient.utils import InferenceServerException
 
@@ -100,5 +92,5 @@ def test_a_wrong_picture_fails_alone(client, words):
     answers = together(
         client, "graphs", [pixels(CROPS[1]), {"pixels": np.zeros((9, 8, 8, 3), np.uint8)}, pixels(CROPS[2])]
     )
-    assert [answers[0].texts, answers[2].texts] == [[[words[1].text]], [[words[2].text]]]
+    assert [answers[0].texts, answers[2].texts] == [[[crop_words[1].text]], [[crop_words[2].text]]]
     assert "batch-size must be <= 8" in str(answers[1])

@@ -8,23 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from triton_rig import CROPS
+from batch_inputs import CROPS
 
 from clip4str.core.errors import BackendError, Clip4StrError, ShapeError, UsageError
-from clip4str.core.packaged import PACKAGED
-from clip4str.runtime import Recognizer, Word
+from clip4str.runtime import Word
 from clip4str.serving.triton import reading, served_model
 from clip4str.serving.triton.reading import Failed, read_requests
 from clip4str.serving.triton.served_model import check_numpy, instances_of, open_recognizer, output_arrays
 from clip4str.serving.triton.triton_request import Asked, asked, said
 
 QUADS = np.array([[[[5, 5], [60, 5], [60, 30], [5, 30]], [[10, 8], [70, 9], [70, 36], [10, 35]]]], np.float32)
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    with Recognizer.load(PACKAGED, "onnxruntime", threads=1) as loaded:
-        yield loaded
 
 
 def never(error):

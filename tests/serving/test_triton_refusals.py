@@ -10,8 +10,9 @@ import zlib
 
 import numpy as np
 import pytest
+from batch_inputs import CROPS
 from PIL import Image
-from triton_rig import CROPS, MAX_BATCH, MODEL, counts, encoded, inputs, together
+from triton_rig import MAX_BATCH, MODEL, counts, encoded, inputs, together
 
 
 def bomb() -> bytes:
@@ -45,10 +46,10 @@ BAD = {
 }  # fmt: skip
 
 
-def test_what_is_wrong_fails_alone_and_says_why(triton, grpc_client, reader, crop_words):
+def test_what_is_wrong_fails_alone_and_says_why(triton, grpc_client, recognizer, crop_words):
     """Good requests of each kind between bad ones, all at once: in the same batches, as the server counts."""
     crop = np.asarray(Image.open(CROPS[2]).convert("RGB"))
-    (grey,) = reader.read_quads(GREY[0], QUAD[0])
+    (grey,) = recognizer.read_quads(GREY[0], QUAD[0])
     good = {
         ("image",): (encoded(CROPS[0].read_bytes()), crop_words[0].text),
         ("pixels",): ({"pixels": crop[None]}, crop_words[2].text),

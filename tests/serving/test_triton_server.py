@@ -8,8 +8,9 @@ import re
 import threading
 
 import numpy as np
+from batch_inputs import CROPS
 from PIL import Image
-from triton_rig import CROPS, MAX_BATCH, MODEL, answer_of, counts, encoded, inputs, together
+from triton_rig import MAX_BATCH, MODEL, answer_of, counts, encoded, inputs, together
 
 from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer
@@ -46,17 +47,17 @@ def test_pixels_in_either_order_of_colours(grpc_client, crop_words):
         assert answer.texts == [[word.text]] and abs(answer.confidences[0, 0] - word.confidence) < 1e-5
 
 
-def test_a_frames_quads_are_read_quads(grpc_client, reader, frame, crop_words):
+def test_a_frames_quads_are_read_quads(grpc_client, recognizer, frame, crop_words):
     import tritonclient.grpc as grpc
 
     pixels, quads = frame
-    expected = reader.read_quads(pixels, quads)
+    expected = recognizer.read_quads(pixels, quads)
     assert [word.text for word in expected] == [word.text for word in crop_words[:4]]
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "PNG")
     gray = np.full((600, 400), 128, np.uint8)
     gray[:400] = np.asarray(Image.fromarray(pixels).convert("L"))
-    nv12 = reader.read_quads(gray, quads, "nv12", full_range=True)
+    nv12 = recognizer.read_quads(gray, quads, "nv12", full_range=True)
     for tensors, parameters, wanted in (
         ({"pixels": pixels[None]}, {}, expected),
         ({"pixels": np.ascontiguousarray(pixels[None, ..., ::-1])}, {"layout": "bgr"}, expected),

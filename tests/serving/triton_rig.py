@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-CROPS = sorted((Path(__file__).resolve().parents[2] / "export" / "sample_crops").glob("*.jpg"))
 MODEL, MAX_BATCH = "clip4str", 8
 _TYPES = {"image": "BYTES", "pixels": "UINT8", "quads": "FP32"}
 
@@ -28,6 +27,13 @@ def merge(target: Path, *repositories: Path) -> Path:
             if model.is_dir():
                 shutil.copytree(model, target / model.name)
     return target
+
+
+def grpc_client_of(server: Any) -> Any:
+    """NVIDIA's, of a TritonServer."""
+    import tritonclient.grpc as grpc
+
+    return grpc.InferenceServerClient(f"127.0.0.1:{server.grpc}")
 
 
 def encoded(*pictures: bytes) -> dict[str, np.ndarray]:

@@ -170,6 +170,16 @@ def test_the_detector_without_its_denormal_weights_finds_the_same():
     assert ours.max() > 0.9
 
 
+def test_a_detector_may_have_its_weights_in_a_file_beside_it(tmp_path):
+    import onnx
+
+    model, path = onnx.load(str(ppocr.installed_model())), tmp_path / "apart.onnx"
+    onnx.save_model(model, str(path), save_as_external_data=True, location="weights", size_threshold=1024)
+    picture, _ = drawn("HOTEL garden 1984")
+    ours, apart = (ppocr.TextDetector(words=False, model=each).probabilities(picture) for each in (None, path))
+    np.testing.assert_allclose(apart, ours, atol=1e-6)
+
+
 def test_a_detector_whose_file_is_cut_is_one_line(tmp_path):
     path = tmp_path / "cut.onnx"
     path.write_bytes(ppocr.installed_model().read_bytes()[:100_000])

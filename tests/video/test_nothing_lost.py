@@ -20,7 +20,7 @@ from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader
 from clip4str.video.sources.base import Source
 from clip4str.video.track import Track
-from clip4str.video.vote import MOST_WORDS, TrackVote
+from clip4str.video.vote import MOST_SPELLINGS, MOST_WORDS, TrackVote
 
 cv2 = needed("cv2", "video")
 from clip4str.video import stream as stream_module  # noqa: E402
@@ -200,6 +200,15 @@ def test_votes_of_what_is_read_otherwise_each_time_are_bounded_and_keep_their_we
         other.add(f"y{n}", 0.5)
     vote.join(other)
     assert len(vote._words) <= MOST_WORDS and vote.total == pytest.approx(40 * 0.81 + 5200 * 0.25)
+
+
+def test_spellings_of_one_word_are_bounded():
+    vote = TrackVote()
+    for n in range(2000):
+        either = "".join(RANDOM.choice(list(pair)) for pair in zip("grand hotel", "GRAND HOTEL"))
+        vote.add(either if n % 4 else "Grand Hotel", 0.5)
+    assert max(len(each.spellings) for each in vote._words.values()) <= MOST_SPELLINGS
+    assert vote.result.text == "Grand Hotel" and vote.total == pytest.approx(2000 * 0.25)
 
 
 def test_what_comes_and_goes_all_day_keeps_no_track_that_has_ended():

@@ -16,6 +16,7 @@ from .contract import Detections
 MODEL = "models/PP-OCRv6_det_small.onnx"
 MULTIPLE = 32
 LONG_SIDE = 640
+FOLDER = "session.model_external_initializers_file_folder_path"  # of files beside a model given as bytes
 
 
 class TextDetector:
@@ -44,6 +45,7 @@ class TextDetector:
         try:
             # Six of ten weights of PP-OCRv6's last layers are denormal: on a Xeon a search took 320 ms, without 90.
             content = without_denormals(path.read_bytes(), path)
+            options.add_session_config_entry(FOLDER, str(path.parent))
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many kinds
             raise BackendError(f"{path}: is no detector that ONNX Runtime loads ({first_line(error)})") from None

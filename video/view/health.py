@@ -10,8 +10,8 @@ import numpy as np
 
 from ..events import Event, Gap, Statistics
 from ..frames import Frame
+from ..gaps import FROZEN
 from ..sources.base import Source
-from ..stream import FROZEN
 
 DEAD = 3.0  # seconds without a frame until a source is called dead; for slow ones, SLOW times their usual step
 SLOW = 5.0

@@ -28,7 +28,7 @@ from .crops import Crops
 from .frames import FrameBackend
 from .inputs import DevicePixels, accept_pixels
 from .pictures import PictureSlot
-from .rows import BatchOutput, Row, Rows, check_current, copy_runs
+from .rows import BatchOutput, Gathered, Rows, check_current, copy_runs
 from .session import Pipeline, Session
 
 
@@ -52,7 +52,7 @@ class TrtBackend(FrameBackend):
     def __init__(self, bundle: Bundle, driver: PredictAndRefine, options: Options) -> None:
         self.folder, self.manifest, self.with_logits = bundle.folder, bundle.manifest, False
         self._lock, self._lost, self._generation = threading.RLock(), "", 0
-        self._gathered: Any = lambda: None  # a weak reference to the Rows that lie in the cross stage's text_kv
+        self._captions = Gathered()
         how = driver.decoding
         self._drafts = bool(bundle.manifest.draft_positions) and how.draft and how.decode == "ar"
         self._session = Session(bundle, driver, options)
@@ -150,7 +150,8 @@ class TrtBackend(FrameBackend):
         if not isinstance(pixels, DevicePixels):
             return super().finite_rows(pixels)
         with self._entered():
-            return np.array([np.isfinite(self._row(pixels, i)).all() for i in range(len(pixels))])
+            rows = (pixels.row(self._session.stream, i) for i in range(len(pixels)))
+            return np.array([np.isfinite(row).all() for row in rows])
 
     def read(
         self, driver: PredictAndRefine, pixels: np.ndarray | DevicePixels | Crops, stages: Stages | None = None
@@ -182,7 +183,7 @@ class TrtBackend(FrameBackend):
         """Keys and values as an array on the host."""
         with self._entered() as pipeline:
             if isinstance(value, Rows):
-                return np.stack([row.slots.read(row.address) if isinstance(row, Row) else row for row in value.rows])
+                return value.on_host()
             check_current(value, self, self._generation)
             buffer = pipeline.buffers[f"image.{value.name}"]
             return self._session.stream.download(np.empty((value.n, *buffer.shape), buffer.dtype), buffer.address)
@@ -226,7 +227,7 @@ class TrtBackend(FrameBackend):
     def _forget(self) -> None:
         """What earlier calls have left in the buffers is not there any more."""
         self._generation += 1
-        self._gathered = lambda: None
+        self._captions.forget()
 
     def _pass(self, stage: str, tokens: np.ndarray, rule: Rule, memory: dict[str, Any]) -> Pass:
         with self._entered() as pipeline:
@@ -266,7 +267,7 @@ class TrtBackend(FrameBackend):
             if isinstance(value, BatchOutput):
                 check_current(value, self, self._generation)
             elif isinstance(value, Rows):
-                self._gather(pipeline, value)
+                self._captions.put(value, pipeline.buffers["cross.text_kv"], self._session.slots, self._session.stream)
             else:
                 buffer, key = pipeline.buffers[f"{stage}.{name}"], f"{stage}.{name}"
                 if tuple(value.shape[1:]) != buffer.shape:
@@ -275,40 +276,14 @@ class TrtBackend(FrameBackend):
                 self._session.stream.upload(elsewhere[name], np.asarray(value, buffer.dtype))
         return elsewhere
 
-    def _gather(self, pipeline: Pipeline, text: Rows) -> None:
-        """Captions' rows to where the cross stage reads them, unless they are there still."""
-        if self._gathered() is text:
-            return
-        self._gathered = lambda: None
-        buffer, stream, pairs = pipeline.buffers["cross.text_kv"], self._session.stream, []
-        for i, row in enumerate(text.rows):
-            to = buffer.address + i * buffer.row_bytes
-            if isinstance(row, Row) and row.slots is self._session.slots:
-                pairs.append((to, row.address))
-            else:  # an array, or another recogniser's
-                stream.upload(
-                    to, np.asarray(row.slots.read(row.address) if isinstance(row, Row) else row, buffer.dtype)
-                )
-        copy_runs(stream, pairs, buffer.row_bytes)
-        self._gathered = weakref.ref(text)
-
-    def _row(self, pixels: DevicePixels, row: int) -> np.ndarray:
-        """One image of them, (3, H, W), on the host."""
-        host = np.empty(pixels.shape[1:], pixels.dtype)
-        return self._session.stream.download(host, pixels.address + row * pixels.stride)
-
     def _place(self, pixels: DevicePixels, address: int, rows: int) -> int:
         """Where the image stage shall read pixels that are on the device: there, or copied to the buffer."""
         session, n = self._session, len(pixels)
         fits = n >= session.least and (n == rows or not session.engines["image"].on_rtx)
         if pixels.usable_in_place and fits:
             return pixels.address
-        self._copy(pixels, address)
+        pixels.copy(session.stream, address)
         return address
-
-    def _copy(self, pixels: DevicePixels, to: int) -> None:
-        pairs = [(to + i * pixels.row_bytes, pixels.address + i * pixels.stride) for i in range(len(pixels))]
-        copy_runs(self._session.stream, pairs, pixels.row_bytes)
 
     def _fill(self, pipeline: Pipeline, pixels: Any) -> bool:
         """Puts pixels where the image stage reads them; are they on the device already?"""
@@ -316,7 +291,7 @@ class TrtBackend(FrameBackend):
         if isinstance(pixels, Crops):
             self._cropper("a word of a frame").cut(pixels, buffer.address, pipeline.quads)
         elif isinstance(pixels, DevicePixels):
-            self._copy(pixels, buffer.address)
+            pixels.copy(self._session.stream, buffer.address)
         else:
             buffer.write(pixels)
         return isinstance(pixels, (Crops, DevicePixels))

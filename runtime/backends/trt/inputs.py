@@ -12,6 +12,7 @@ from clip4str.core.errors import ImageError
 from ...cuda.arrays import array_of
 from ..contract import checked
 from .memory import Stream
+from .rows import copy_runs
 
 ALIGNMENT = 256  # of the addresses that TensorRT takes
 
@@ -32,6 +33,15 @@ class DevicePixels:
 
     def __getitem__(self, rows: slice) -> DevicePixels:
         return DevicePixels(self.array[rows])
+
+    def row(self, stream: Stream, number: int) -> np.ndarray:
+        """One image, (3, H, W), on the host."""
+        return stream.download(np.empty(self.shape[1:], self.dtype), self.address + number * self.stride)
+
+    def copy(self, stream: Stream, to: int) -> None:
+        """All of them, next to each other, to an address of ours."""
+        pairs = [(to + i * self.row_bytes, self.address + i * self.stride) for i in range(len(self))]
+        copy_runs(stream, pairs, self.row_bytes)
 
     @property
     def usable_in_place(self) -> bool:

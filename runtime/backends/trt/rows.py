@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,40 @@ class Rows:
 
     def numpy(self) -> np.ndarray:
         return self.owner.download(self)
+
+    def on_host(self) -> np.ndarray:
+        """(N, ...) of every row; to be called with the context current."""
+        return np.stack([_on_host(row) for row in self.rows])
+
+
+class Gathered:
+    """Captions' rows, copied together to where the cross stage reads them."""
+
+    def __init__(self) -> None:
+        self._there: Callable[[], Rows | None] = lambda: None  # those that lie there, a weak reference
+
+    def forget(self) -> None:
+        """They are not there any more."""
+        self._there = lambda: None
+
+    def put(self, text: Rows, buffer: Any, slots: Slots | None, stream: Stream) -> None:
+        """Copies them into the buffer, unless they are there still. slots: ours, whose rows are on the device."""
+        if self._there() is text:
+            return
+        self.forget()
+        pairs = []
+        for i, row in enumerate(text.rows):
+            to = buffer.address + i * buffer.row_bytes
+            if isinstance(row, Row) and row.slots is slots:
+                pairs.append((to, row.address))
+            else:  # an array, or another recogniser's
+                stream.upload(to, np.asarray(_on_host(row), buffer.dtype))
+        copy_runs(stream, pairs, buffer.row_bytes)
+        self._there = weakref.ref(text)
+
+
+def _on_host(row: Any) -> Any:
+    return row.slots.read(row.address) if isinstance(row, Row) else row
 
 
 def copy_runs(stream: Stream, pairs: Sequence[tuple[int, int]], size: int) -> None:
