@@ -6,9 +6,9 @@ import argparse
 import base64
 import http.client
 import json
-import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from clip4str.benchmarks.bundle_options import bundle_parser
 from clip4str.benchmarks.figures import between, markdown, quartiles
+from clip4str.benchmarks.serving_load.processor_time import used
 from clip4str.benchmarks.serving_load.ray_server import RayServer
 from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
@@ -28,7 +29,6 @@ from clip4str.runtime.default_bundle import default_bundle
 
 PROGRAM = "benchmarks/http_overhead.py"
 CROPS = Path(__file__).resolve().parents[1] / "export" / "sample_crops"
-_OURS = ("ray::ServeReplica", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")  # processes that a request crosses
 _EPILOG = """\
 examples:
   PYTHONPATH=build/serving/site python benchmarks/http_overhead.py --json http.json
@@ -50,20 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     bundle, info = args.bundle or default_bundle(), machine_info(1)
     files = [path.read_bytes() for path in sorted(CROPS.glob("*.jpg"))]
     requests = [[files[(k * args.images + i) % len(files)] for i in range(args.images)] for k in range(args.requests)]
-    server = RayServer(bundle, haproxy=args.haproxy, batch_size=args.images, max_images=args.images, max_waiting=4096)
+    server = RayServer(bundle, haproxy=args.haproxy, reported=10, batch_size=args.images, max_images=args.images,
+                       max_waiting=4096)  # fmt: skip
     turns: dict[str, list[tuple[float, float]]] = {"in this process": [], "over HTTP": []}
+    processes: list[Counter[str]] = []
     with Recognizer.load(bundle, "onnxruntime", threads=1, batch_size=args.images) as recognizer, server:
         for repetition in range(args.repeat + 1):
-            began, used = time.perf_counter(), time.process_time()
+            began, before = time.perf_counter(), time.process_time()
             wanted = [[word.text for word in recognizer.read(images)] for images in requests]
-            here = time.perf_counter() - began, time.process_time() - used
-            began, used = time.perf_counter(), _used()
+            here = time.perf_counter() - began, time.process_time() - before
+            began, start = time.perf_counter(), used()
             if _read(server, requests) != wanted:
                 print("words differ", file=sys.stderr)
                 return 1
+            took, end = time.perf_counter() - began, used()
             if repetition:
                 turns["in this process"].append(here)
-                turns["over HTTP"].append((time.perf_counter() - began, _used() - used))
+                processes.append(Counter({name: end[name] - start[name] for name in end}))
+                turns["over HTTP"].append((took, processes[-1]["replica"] + processes[-1]["proxy"]))
         name = f"{recognizer.manifest.name} {recognizer.manifest.precision}"
     words = args.images * args.requests
     rows = []
@@ -73,12 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows.append({"side": side, "words_a_second": round(float(np.median(words / each[:, 0])), 2), "speed": speed,
                      "processor_ms_a_word": round(float(np.median(1000 * each[:, 1] / words)), 3),
                      "processor": processor})  # fmt: skip
+    by_process = {
+        each: round(float(np.median([1000 * turn[each] / words for turn in processes])), 2) for each in processes[0]
+    }
     print(f"{name}, {server.what}, requests of {args.images} pictures\n{describe(info)}")
     heads = ("side", "words a second", "of this process's", "quartiles", "processor ms a word", "times", "quartiles")
     print(markdown(heads, [_cells(row) for row in rows]))
+    print()
+    print(markdown(("process", "processor s per 1,000 words"), sorted(by_process.items())))
     if args.json:
-        write_json(args.json, {"rows": rows, "bundle": name, "server": server.what, "images": args.images,
-                               "requests": args.requests, "machine": info})  # fmt: skip
+        write_json(args.json, {"rows": rows, "processor_s_per_1000_words": by_process, "bundle": name,
+                               "server": server.what, "images": args.images, "requests": args.requests,
+                               "machine": info})  # fmt: skip
     return 0
 
 
@@ -104,19 +114,6 @@ def _read(server: RayServer, requests: Sequence[Sequence[bytes]]) -> list[list[s
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(client, range(2)))
     return [halves[k % 2][k // 2] for k in range(len(requests))]
-
-
-def _used() -> float:
-    """Seconds of the processor that _OURS have used."""
-    total = 0.0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(name in (folder / "cmdline").read_text() for name in _OURS):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        except OSError:  # it has ended
-            continue
-    return total
 
 
 def _parser() -> argparse.ArgumentParser:

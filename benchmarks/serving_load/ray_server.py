@@ -11,14 +11,17 @@ from typing import Any
 
 from clip4str.core.errors import BackendError
 
-REPORTED = 0.5  # seconds between reports of Ray's metrics
+REPORTED = 0.5  # where they are read; Ray's own is 10
 
 
 class RayServer:
     """A context manager. port: of the server, metrics: Prometheus'. headers: that a request needs. haproxy: before
-    replicas, in the place of Ray's own proxy. settings: server_settings.Settings. Raises BackendError without Ray."""
+    replicas, in the place of Ray's own proxy. reported: seconds between reports of metrics, which take time of the
+    processor. settings: server_settings.Settings. Raises BackendError without Ray."""
 
-    def __init__(self, bundle: Path, instances: int = 1, haproxy: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, bundle: Path, instances: int = 1, haproxy: bool = False, reported: float = REPORTED, **settings: Any
+    ) -> None:
         for module in ("ray", "fastapi", "aiohttp"):
             if importlib.util.find_spec(module) is None:
                 raise BackendError(f"{module} cannot be imported; make test-serving installs it into "
@@ -26,23 +29,26 @@ class RayServer:
         self.port, self.metrics, self.what = _free_port(), _free_port(), "Ray Serve"
         self._bundle, self._instances, self._haproxy, self._settings = bundle, instances, haproxy, settings
         self.headers: dict[str, str] = {}
+        self._reported = reported
 
     def __enter__(self) -> RayServer:
         from clip4str.serving.ray.bearer import HAPROXY  # no Ray yet: it reads its environment when it is imported
+        from clip4str.serving.ray.ray_environment import prepare
         from clip4str.serving.ray.server_settings import VARIABLE
 
         token = secrets.token_hex(16)
         self.headers = {"Authorization": f"Bearer {token}"}
         os.environ.update({VARIABLE: token, HAPROXY: str(int(self._haproxy)),
-                           "RAY_metrics_report_interval_ms": str(int(1000 * REPORTED))})  # fmt: skip
+                           "RAY_metrics_report_interval_ms": str(int(1000 * self._reported))})  # fmt: skip
+        prepare()
         import ray
         from ray import serve
 
         from clip4str.serving.ray.application import NAME, build
         from clip4str.serving.ray.server_settings import Settings
 
-        ray.init(num_cpus=self._instances + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                 _metrics_export_port=self.metrics)  # fmt: skip
+        ray.init("local", num_cpus=self._instances + 1, include_dashboard=False, log_to_driver=False,
+                 logging_level="ERROR", _metrics_export_port=self.metrics)  # fmt: skip
         settings = Settings(bundle=str(self._bundle.resolve()), photos=False, need_token=True,
                             replicas=(self._instances, self._instances), **self._settings)  # fmt: skip
         serve.start(http_options={"host": "127.0.0.1", "port": self.port})

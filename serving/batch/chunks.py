@@ -48,6 +48,11 @@ class Chunk:
         return Chunk(**{**values, "names": tuple(values["names"])})
 
 
+def file_of(kind: str, place: str) -> str:
+    """The one whose stamp a place has."""
+    return f"{place.rstrip('/')}/data.mdb" if kind == LMDB else place
+
+
 def digest(texts: Iterable[str]) -> str:
     found = hashlib.sha256()
     for text in texts:

@@ -16,7 +16,7 @@ from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import IMAGE_SUFFIXES
 
 from . import parquet_tables, tar_shards
-from .chunks import FILES, LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk, digest
+from .chunks import FILES, LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk, digest, file_of
 from .stores import Named, children, is_remote, look_up, matches, opened, without_query
 
 VIDEOS = {
@@ -24,7 +24,6 @@ VIDEOS = {
 }  # fmt: skip
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _PARQUETS = (".parquet", ".pq")
-_DATA = "data.mdb"
 LEAST_SAMPLE = 24  # bytes of an LMDB file for a sample: its key and what points there
 
 
@@ -90,6 +89,11 @@ def _matched(path: str) -> Named:
         return Named(path, path.rpartition("/")[2], False, "")
 
 
+def _stamp(found: Named) -> str:
+    """Of a file that is looked up again once it is read: some stores tell less, or otherwise, of it in a folder."""
+    return _matched(found.path).stamp if is_remote(found.path) else found.stamp
+
+
 def is_pattern(path: str) -> bool:
     """A query of an address is none."""
     return glob.has_magic(without_query(path)) and (is_remote(path) or not Path(path).exists())
@@ -109,9 +113,9 @@ def _entry(found: Named, named: bool) -> Iterator[Entry]:
     name = found.name.lower()
     suffix = Path(name).suffix
     if name.endswith(_TARS):
-        yield Entry(TAR, found.path, found.stamp)
+        yield Entry(TAR, found.path, _stamp(found))
     elif name.endswith(_PARQUETS):
-        yield Entry(PARQUET, found.path, found.stamp)
+        yield Entry(PARQUET, found.path, _stamp(found))
     elif suffix in VIDEOS:
         yield Entry(VIDEO, found.path, found.stamp)
     elif named or suffix in IMAGE_SUFFIXES:
@@ -120,7 +124,7 @@ def _entry(found: Named, named: bool) -> Iterator[Entry]:
 
 def _lmdb(folder: str) -> Named | None:
     """Its file, where the folder is a data set."""
-    path = f"{folder.rstrip('/')}/{_DATA}"
+    path = file_of(LMDB, folder)
     if is_remote(folder):
         try:
             look_up(path)
@@ -135,7 +139,7 @@ def _parts(kind: str, path: str, size: int) -> Iterator[tuple[int, int]]:
     try:
         if kind == LMDB:
             with LmdbWords(path) as words:
-                most = Path(path, _DATA).stat().st_size // LEAST_SAMPLE
+                most = Path(file_of(kind, path)).stat().st_size // LEAST_SAMPLE
                 if len(words) > most:
                     raise DataError(f"says that it has {len(words):,} samples")
                 yield from ((first, min(size, len(words) + 1 - first)) for first in range(1, len(words) + 1, size))

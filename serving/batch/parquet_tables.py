@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from clip4str.core.errors import Clip4StrError, DataError, first_line
 
 from .chunks import TO_THE_END
+from .parquet_pages import Pages
 from .stores import MOST_BYTES
 
 _ROWS = 64  # read at a time, or fewer:
@@ -36,7 +37,8 @@ def parts(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
 def pictures(file: BinaryIO, first: int, count: int, column: str | None) -> Iterator[tuple[int, bytes | str]]:
     """(row number in the file, picture) of row groups; in the place of a picture that cannot be had: why, one for each
     row. Raises DataError, also for a group that is too large for the bytes it has in the file."""
-    opened = _opened(file)
+    pages = Pages(file)
+    opened = _opened(pages)
     counts = _counts(opened.metadata)
     groups = range(first, len(counts) if count == TO_THE_END else first + count)
     if groups.stop > len(counts):
@@ -49,7 +51,9 @@ def pictures(file: BinaryIO, first: int, count: int, column: str | None) -> Iter
     length = file.seek(0, 2)
     for group in groups:
         end = row + counts[group]
-        most = _plausible(opened.metadata.row_group(group), group, path, length)
+        columns = _columns(opened.metadata.row_group(group), path)
+        most = _plausible(columns, counts[group], group, length)
+        pages.watch(columns, counts[group])
         try:
             for content in _values(opened, group, path, max(1, min(_ROWS, _PIECE // max(1, most)))):
                 if row == end:
@@ -73,13 +77,16 @@ def _counts(metadata: Any) -> list[int]:
     return counts
 
 
-def _plausible(group: Any, number: int, path: str, length: int) -> int:
+def _columns(group: Any, path: str) -> list[Any]:
+    columns = (group.column(each) for each in range(group.num_columns))
+    return [each for each in columns if each.path_in_schema == path]
+
+
+def _plausible(columns: list[Any], rows: int, number: int, length: int) -> int:
     """Bytes of the pictures' column. Raises DataError where a file of so many bytes cannot have them, or has them to do
     harm."""
-    columns = [group.column(each) for each in range(group.num_columns)]
-    packed = sum(each.total_compressed_size for each in columns if each.path_in_schema == path)
-    whole = sum(each.total_uncompressed_size for each in columns if each.path_in_schema == path)
-    rows = group.num_rows
+    packed = sum(each.total_compressed_size for each in columns)
+    whole = sum(each.total_uncompressed_size for each in columns)
     dense = whole > max(_PLAIN, _DENSEST * packed) or rows > max(_FEW, _REPEATED * packed)
     if not 0 <= packed <= length or whole < 0 or dense:
         raise DataError(f"row group {number}: {rows:,} rows of {whole:,} bytes in {packed:,} bytes of the file")
@@ -103,7 +110,7 @@ def _content(value: Any) -> bytes | str:
     return content if len(content) <= MOST_BYTES else f"more than {MOST_BYTES:,} bytes, which no crop of a word has"
 
 
-def _opened(file: BinaryIO) -> Any:
+def _opened(file: Any) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

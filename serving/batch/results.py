@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clip4str.core.errors import Clip4StrError, DataError, ImageError, SourceError, first_line, one_line
+from clip4str.core.errors import Clip4StrError, DataError, ImageError, SourceError, UsageError, first_line, one_line
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer, Word
 
 from ..nameless import Nameless, without_name
 from . import parquet_tables, tar_shards
-from .chunks import LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk
-from .stores import StoreError, fetched, is_remote, on_this_machine, opened
+from .chunks import LMDB, PARQUET, TAR, TO_THE_END, VIDEO, Chunk, file_of
+from .stores import StoreError, fetched, is_remote, look_up, on_this_machine, opened
 
 if TYPE_CHECKING:
     from clip4str.video import VideoReader
@@ -63,6 +63,9 @@ class ChunkReader:
                 raise Stopped
             for name, values in found.items():
                 values.append(row.get(name))
+        if _changed(chunk):  # what was listed is not what was read: rows may be of neither file, or twice, or missing
+            row = {"path": printable(chunk.place), "error": "changed since it was listed; begin a new job"}
+            found = {name: [row.get(name)] for name in COLUMNS}
         return pa.table(found, schema())
 
     def _pictures(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
@@ -129,6 +132,16 @@ class ChunkReader:
             error = first_line(failed).replace(one_line(file), one_line(path))
         if error is not None or not told:
             yield {"path": shown, "error": error}
+
+
+def _changed(chunk: Chunk) -> bool:
+    """Whether the file that holds many pictures is another one. Raises StoreError."""
+    if chunk.kind not in (TAR, PARQUET, LMDB):
+        return False
+    try:
+        return look_up(file_of(chunk.kind, chunk.place)).stamp != chunk.stamp
+    except UsageError:  # it is gone
+        return True
 
 
 def schema() -> Any:

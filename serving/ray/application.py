@@ -16,11 +16,11 @@ from clip4str.core.packaged import PACKAGED
 from clip4str.runtime import Recognizer
 
 from ..versions import bundle_version
-from .bearer import LOOPBACK, given_token, needed
+from .bearer import given_token, needed
 from .http_api import make_api
 from .ray_metrics import RayFigures
 from .server_settings import VARIABLE, Settings
-from .service import Service, Submit
+from .service import Service
 
 NAME = "clip4str"
 LONG_SIDE = 1280  # pixels that photos are shrunk to before words are searched, as clip4str photo does
@@ -37,7 +37,7 @@ class Words:
         self.token = given_token(settings.token_file)
         if settings.need_token and self.token is None:
             raise UsageError(f"{platform.node()}: {VARIABLE} has no token here")
-        needed(LOOPBACK[0], self.token)
+        needed(_listens_at(), self.token, "what serves here listens at ")
         recognizer = Recognizer.load(
             settings.bundle or PACKAGED, settings.backend, threads=settings.threads, batch_size=settings.batch_size
         )
@@ -47,19 +47,7 @@ class Words:
         recognizer.warm_up()
         workers = 1 if recognizer.backend.on_gpu else max(1, math.floor(settings.cpus / settings.threads))
 
-        def batched(read: Any) -> Submit:
-            made = serve.batch(
-                max_batch_size=recognizer.batch_size, batch_wait_timeout_s=settings.wait_ms / 1000,
-                max_concurrent_batches=workers,
-            )  # fmt: skip
-
-            @made
-            async def submit(images: list[bytes]) -> list[Any]:
-                return await read(images)
-
-            return submit
-
-        self.service = Service(recognizer, settings, RayFigures(here), batched, _detector(settings), workers)
+        self.service = Service(recognizer, settings, RayFigures(here), _detector(settings), workers)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_api(self.service, self.token)
@@ -68,9 +56,10 @@ class Words:
         self.service.check()
 
 
-def build(settings: Settings) -> Application:
-    """What Ray Serve runs. A change of `settings`, as another bundle, starts new replicas before old ones go, for which
-    there must be room, or with a `surge` of 0 afterwards."""
+def build(given: Settings | dict[str, Any]) -> Application:
+    """What Ray Serve runs. given: a configuration file's `args` come as they are. A change, as another bundle, starts
+    new replicas before old ones go, for which there must be room, or with a `surge` of 0 afterwards."""
+    settings = Settings.model_validate(given)
     least, most = settings.replicas
     return Words.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
@@ -84,6 +73,14 @@ def build(settings: Settings) -> Application:
         max_surge_percent=settings.surge, graceful_shutdown_timeout_s=DRAIN, graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5, health_check_timeout_s=30,
     ).bind(settings.model_dump())  # fmt: skip
+
+
+def _listens_at() -> str:
+    """The proxies' host: of a Serve configuration file, where that started Serve, else of the command."""
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client()  # raises where there is none
+    return client.http_config.host or "every address"
 
 
 def _detector(settings: Settings) -> Any:

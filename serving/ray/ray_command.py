@@ -19,6 +19,7 @@ from clip4str.runtime.recognizer import default_bundle
 
 from ..ray_cluster import connect
 from ..versions import bundle_version
+from .ray_environment import prepare
 
 REQUEST = 120.0  # seconds that a request may take in all
 STARTS = 3
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BackendError(f"serve ray needs {module}: pip install 'clip4str[ray]'")
     settings = settings_of(args)
     args.address = args.address or os.environ.get("RAY_ADDRESS")
+    if not args.address:
+        prepare()
     import ray
     from ray import serve
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,13 +17,13 @@ from clip4str.runtime import Recognizer, Word, load_image
 
 from ..nameless import Nameless, without_name
 from ..versions import bundle_version
+from .batcher import Batcher
 from .refusals import Refused
 from .server_settings import Settings
 
 PHOTO = 16  # a photo counts as so many images
 REQUESTS = 8  # of the largest size that may be held at once
 STUCK = 120.0  # seconds that a batch may take before the replica is taken for dead
-Submit = Callable[[bytes], Awaitable[Any]]
 
 
 class Figures(Protocol):
@@ -36,20 +37,18 @@ class Figures(Protocol):
 
 
 class Service:
-    """batched: makes of read_batch the function that takes one image, and reads it with those of other requests."""
+    """workers: batches that are read beside each other."""
 
     def __init__(
-        self, recognizer: Recognizer, settings: Settings, figures: Figures, batched: Callable[[Any], Submit],
-        detector: Any = None, workers: int = 1,
-    ) -> None:  # fmt: skip
+        self, recognizer: Recognizer, settings: Settings, figures: Figures, detector: Any = None, workers: int = 1
+    ) -> None:
         self.recognizer, self.settings, self.figures, self.detector = recognizer, settings, figures, detector
         self.version, self.waiting = bundle_version(recognizer.manifest), 0
         self._held = 0
-        self._submit = batched(self.read_batch)
+        self._batcher = Batcher(self.read_batch, recognizer.batch_size, settings.wait_ms / 1000, workers)
         self._pool = ThreadPoolExecutor(workers, "clip4str-read")
         self._photos = ThreadPoolExecutor(1, "clip4str-photo")
         self._running: dict[int, float] = {}
-        self._batches = 0
         self._failed = ""
 
     @contextmanager
@@ -69,29 +68,28 @@ class Service:
 
     async def words(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """In their order, see as_answer. Raises Refused."""
-        return [as_answer(word) for word in await asyncio.gather(*map(self._submit, images))]
+        async with aclosing(self.words_as_read(images)) as words:
+            return [word async for word in words]
 
-    async def words_as_read(self, images: Sequence[bytes]) -> AsyncIterator[dict[str, Any]]:
+    async def words_as_read(self, images: Sequence[bytes]) -> AsyncGenerator[dict[str, Any], None]:
         """In their order, each as soon as it and those before it are read. Raises Refused."""
-        tasks = [asyncio.ensure_future(self._submit(image)) for image in images]
-        try:
-            for task in tasks:
-                yield as_answer(await task)
-        finally:
-            for task in tasks:
-                task.cancel()
+        async with aclosing(self._batcher.found(images)) as words:
+            async for word in words:
+                yield as_answer(word)
 
     async def read_batch(self, images: list[bytes]) -> list[Word | ImageError | NonFiniteError]:
-        number, self._batches = self._batches, self._batches + 1
-        began = self._running[number] = time.monotonic()
         try:
-            sources = [Nameless(image) for image in images]
-            found = await asyncio.get_running_loop().run_in_executor(self._pool, self.recognizer.read_each, sources)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._read_batch, images)
         except BackendError as error:
             self._failed = str(error)
             raise Refused("unavailable", "the network cannot read at the moment") from error
+
+    def _read_batch(self, images: list[bytes]) -> list[Word | ImageError | NonFiniteError]:
+        began = self._running[threading.get_ident()] = time.monotonic()
+        try:
+            found = self.recognizer.read_each([Nameless(image) for image in images])
         finally:
-            del self._running[number]
+            del self._running[threading.get_ident()]
         unreadable = sum(not isinstance(word, Word) for word in found)
         self.figures.batch(len(images), unreadable, time.monotonic() - began)
         return found

@@ -32,15 +32,8 @@ class Counted:
         self.most = max(self.most, images)
 
 
-def one_by_one(read: Any) -> Any:
-    async def submit(image: bytes) -> Any:
-        return (await read([image]))[0]
-
-    return submit
-
-
 def service(recognizer: Any, detector: Any = None, **settings: Any) -> Service:
-    return Service(recognizer, Settings(**settings), Counted(), one_by_one, detector)
+    return Service(recognizer, Settings(**settings), Counted(), detector)
 
 
 def client(made: Service, token: str | None = None) -> Any:

@@ -96,18 +96,54 @@ def test_a_small_file_takes_little_memory(tmp_path, size, rows, refused):
     column = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), value)
     pq.write_table(pa.table({"jpg": column}), path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 20_000
+    count, grown = taken(path)
+    assert count == ("refused" if refused else str(rows)) and grown < 400_000  # KB; 12 MB 64 times are 790,000
+
+
+def taken(path):
+    """Pictures, of a process of its own, and the KB by which it grew: a process's ru_maxrss is that of who started it
+    where that was larger."""
     code = (
-        "import resource, sys; from clip4str.serving.batch import parquet_tables\n"
+        "import sys; from clip4str.serving.batch import parquet_tables\n"
         "from clip4str.core.errors import DataError\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "from pathlib import Path\n"
+        "def peak(): return int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
         "import pyarrow.parquet; before = peak()\n"
         "with open(sys.argv[1], 'rb') as file:\n"
-        "    try: count = sum(1 for _ in parquet_tables.pictures(file, 0, 1, None))\n"
-        "    except DataError: count = 'refused'\n"
+        "    try: found = [type(each) for _, each in parquet_tables.pictures(file, 0, 1, None)]\n"
+        "    except DataError: found = 'refused'\n"
+        "count = found if found == 'refused' else f'{len(found)}-errors' if str in found else len(found)\n"
         "print(count, peak() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT, timeout=100
     )
     count, grown = done.stdout.split()
-    assert count == ("refused" if refused else str(rows)) and int(grown) < 400_000  # KB; 12 MB 64 times are 790,000
+    return count, int(grown)
+
+
+@pytest.mark.parametrize("fault", ["unpacked", "packed", "values", "header", "pages"])
+def test_what_a_page_says_of_itself_takes_no_memory(tmp_path, fault):
+    """Arrow makes room for what a page's header says, and unpacks as much: the page of 200 MB here is 20 KB, of a
+    column that says 5 MB."""
+    path, whole = tmp_path / "a.parquet", 5 << 20
+    pq.write_table(pa.table({"jpg": [bytes(whole)]}), path, compression="zstd", use_dictionary=False,
+                   write_statistics=False)  # fmt: skip
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    bomb, small = (pa.compress(bytes(size), codec="zstd", asbytes=True) for size in (200 << 20, whole))
+    first, unpacked, packed, content = {
+        "unpacked": (0, 200 << 20, len(bomb), bomb), "packed": (0, whole, 1 << 30, small),
+        "values": (2, whole, len(small), small), "pages": (0, whole, 0, b""), "header": (0, 0, 0, b""),
+    }[fault]  # fmt: skip
+    kind = b"\x2c\x15\x02\x15\x00\x15\x06\x15\x06\x00\x00"  # a page of one value
+    if fault == "values":
+        kind = b"\x4c\x15\x80\x80\x80\x80\x08\x15\x04\x00\x00"  # a dictionary of 2 ** 30
+    said = b"".join(b"\x15" + integer(number)[1:] for number in (first, unpacked, packed)) + kind
+    page = {"header": b"\x1c" * 200, "pages": said * 500}.get(fault, said + content)
+    data = path.read_bytes()
+    start, old = column.data_page_offset, column.total_compressed_size
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[:start] + page + data[footer:])
+    edited(path, integer(old), integer(len(page)))
+    count, grown = taken(path)
+    assert count == "1-errors" and grown < 50_000  # KB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -80,3 +81,34 @@ def test_a_change_of_network_without_the_token_is_refused_where_others_reach_the
         done = serve(*again, "--token-file", file)
         assert done.returncode == 0 and f"serves at http://0.0.0.0:{port}," in done.stderr, done.stderr
         assert Client(port, TOKEN).read([CROPS[0].read_bytes()])[0] == 200
+
+
+CONFIGURED = """
+import sys, time, ray, yaml
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+ray.init(sys.argv[1], log_to_driver=False)
+given = ServeDeploySchema.model_validate(yaml.safe_load(sys.argv[2]))
+serve.start(proxy_location="HeadOnly", http_options=given.http_options.model_dump())
+_get_global_client().deploy_apps(given)
+while (status := serve.status().applications["clip4str"]).status not in ("RUNNING", "DEPLOY_FAILED"):
+    time.sleep(0.5)
+print(status.status, *(each.message for each in status.deployments.values()))
+"""  # as `serve run` deploys a configuration file
+
+
+@pytest.mark.parametrize("door", ["host: 0.0.0.0, ", ""], ids=["others", "default"])
+def test_a_configuration_file_for_others_needs_a_token(door):
+    """As the command does. Where a file names no host, Ray listens for everybody."""
+    port = free_port()
+    file = (
+        f"http_options: {{{door}port: {port}}}\n"
+        "applications: [{name: clip4str, import_path: 'clip4str.serving.ray.application:build', args: {photos: false}}]"
+    )
+    with cluster(2) as made:
+        run = [sys.executable, "-c", CONFIGURED, made.address, file]
+        done = subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=2 * SECONDS)
+        assert "DEPLOY_FAILED" in done.stdout, done.stdout + done.stderr
+        assert "what serves here listens at 0.0.0.0: others can reach the server" in done.stdout
+        assert VARIABLE in done.stdout and Client(port).read([CROPS[0].read_bytes()])[0] not in (200, 401)
