@@ -8,7 +8,7 @@ import http.client
 import json
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = RayServer(bundle, haproxy=args.haproxy, reported=10, batch_size=args.images, max_images=args.images,
                        max_waiting=4096)  # fmt: skip
     turns: dict[str, list[tuple[float, float]]] = {"in this process": [], "over HTTP": []}
-    processes: list[Counter[str]] = []
+    processes: list[dict[str, float]] = []
     with Recognizer.load(bundle, "onnxruntime", threads=1, batch_size=args.images) as recognizer, server:
         for repetition in range(args.repeat + 1):
             began, before = time.perf_counter(), time.process_time()
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             took, end = time.perf_counter() - began, used()
             if repetition:
                 turns["in this process"].append(here)
-                processes.append(Counter({name: end[name] - start[name] for name in end}))
+                processes.append(defaultdict(float, {name: end[name] - start[name] for name in end}))
                 turns["over HTTP"].append((took, processes[-1]["replica"] + processes[-1]["proxy"]))
         name = f"{recognizer.manifest.name} {recognizer.manifest.precision}"
     words = args.images * args.requests

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 _OURS = {  # that a request crosses: of the command line -> name
@@ -11,7 +11,7 @@ _OURS = {  # that a request crosses: of the command line -> name
 }  # fmt: skip
 
 
-def used() -> Counter[str]:
+def used() -> dict[str, float]:
     """Seconds so far of this process's descendants: replica, proxy, and the rest of Ray."""
     found: dict[int, tuple[int, str, float]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -21,8 +21,9 @@ def used() -> Counter[str]:
         except OSError:  # it has ended
             continue
         name = next((name for part, name in _OURS.items() if part in command), "rest of Ray")
-        found[int(folder.name)] = int(fields[1]), name, sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
-    total: Counter[str] = Counter()
+        ticks = int(fields[11]) + int(fields[12])
+        found[int(folder.name)] = int(fields[1]), name, ticks / os.sysconf("SC_CLK_TCK")
+    total: dict[str, float] = defaultdict(float)
     for parent, name, seconds in found.values():
         while parent in found and parent != os.getpid():
             parent = found[parent][0]
