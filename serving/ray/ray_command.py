@@ -24,6 +24,7 @@ from .ray_environment import prepare
 REQUEST = 120.0  # seconds that a request may take in all
 STARTS = 3
 DOOR = 20.0  # seconds that a proxy may take to hear of an application that is ready
+LOGS = "/tmp/ray/session_latest/logs/serve"
 SECONDS = 600.0  # that an application may take to be ready
 _EPILOG = """\
 examples:
@@ -81,9 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     connect(args.address, include_dashboard=False, _metrics_export_port=args.metrics_port)
     try:
-        _deploy(serve, args, settings)
+        answers = _deploy(serve, args, settings)
         where = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
-        print(f"{settings.version} serves at {where}, described at {where}/docs", file=sys.stderr, flush=True)
+        if answers:
+            said = f"serves at {where}, described at {where}/docs"
+        elif args.address:  # its proxies may be on other machines alone
+            said = f"is deployed, but nothing answers at {where} from this machine; proxies' logs: {LOGS}"
+        else:
+            raise BackendError(f"Ray's proxy does not answer at {where}; its log: {LOGS}")
+        print(f"{settings.version} {said}", file=sys.stderr, flush=True)
         while not args.address:  # a cluster of its own ends with this command
             time.sleep(3600)
     finally:
@@ -125,9 +132,9 @@ def settings_of(args: argparse.Namespace) -> Any:
         raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from None
 
 
-def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
-    """Returns when the application is ready, and where its door is on this machine, answers. Raises BackendError,
-    UsageError."""
+def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> bool:
+    """Returns when the application is ready. Does it answer at its door, as seen from this machine? Raises
+    BackendError, UsageError."""
     from ray.exceptions import RayError
 
     from .application import NAME, build
@@ -151,8 +158,9 @@ def _deploy(serve: Any, args: argparse.Namespace, settings: Any) -> None:
             raise BackendError(f"Ray Serve: {first_line(status.message) or status.status}")
         time.sleep(0.2)
     until = time.monotonic() + DOOR
-    while not _answers(args.host, args.port) and time.monotonic() < until:
+    while not (answers := _answers(args.host, args.port)) and time.monotonic() < until:
         time.sleep(0.2)
+    return answers
 
 
 def _as_it_listens(args: argparse.Namespace) -> None:

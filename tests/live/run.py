@@ -87,7 +87,8 @@ def main(arguments: list[str]) -> int:
         inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
         os.environ["PYTHONPATH"] = os.pathsep.join([*inherited, str(folder)])  # children's
         sys.path.append(str(folder))
-    outcome = int(pytest.main(["-rs", *(arguments or [str(HERE)])]))
+    where = [] if any(Path(each.partition("::")[0]).exists() for each in arguments) else [str(HERE)]
+    outcome = int(pytest.main(["-rs", *where, *arguments]))
     return 0 if outcome == pytest.ExitCode.NO_TESTS_COLLECTED and trouble else outcome
 
 

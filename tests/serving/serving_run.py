@@ -88,7 +88,8 @@ def main(arguments: list[str]) -> int:
         return 1
     inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SITE), *inherited])}
-    command = [sys.executable, "-m", "pytest", "-rs", str(HERE), *arguments]
+    where = [] if any(Path(each.partition("::")[0]).exists() for each in arguments) else [str(HERE)]
+    command = [sys.executable, "-m", "pytest", "-rs", *where, *arguments]
     return subprocess.run(command, env=environment).returncode
 
 

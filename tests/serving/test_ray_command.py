@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ pytest.importorskip("fastapi")
 from batch_inputs import CROPS
 from ray_rig import SECONDS, Client, cluster, command, environment, free_port, serve
 
+from clip4str.core.errors import BackendError
 from clip4str.core.packaged import PACKAGED
 from clip4str.serving.ray.server_settings import VARIABLE
 
@@ -46,6 +48,48 @@ def test_a_server_of_this_machine_alone_until_ctrl_c():
         said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 130 and "Traceback" not in said
     assert Client(port).ask("GET", "/health")[0] == 0
+
+
+class Deployed:
+    """Serve with an application that is ready, and no proxy."""
+
+    def start(self, **_):
+        pass
+
+    def run(self, *_, **__):
+        pass
+
+    def shutdown(self):
+        pass
+
+    def status(self):
+        return SimpleNamespace(applications={"clip4str": SimpleNamespace(status="RUNNING", message="")})
+
+
+@pytest.mark.parametrize("address", [None, "elsewhere:6379"])
+def test_a_door_at_which_nothing_answers_is_said(monkeypatch, capsys, address):
+    """So HAProxy leaves it that finds its own ports taken."""
+    import ray
+    from ray import serve
+
+    from clip4str.serving.ray import ray_command
+
+    for name in ("start", "run", "shutdown", "status"):
+        monkeypatch.setattr(serve, name, getattr(Deployed(), name))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_command, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(ray_command, "_as_it_listens", lambda _: None)
+    monkeypatch.setattr(ray_command, "DOOR", 0.3)
+    monkeypatch.setenv(VARIABLE, TOKEN)
+    port = free_port()
+    args = [str(PACKAGED), "--port", str(port)] + (["--address", address] if address else [])
+    if address is None:
+        with pytest.raises(BackendError, match=f"does not answer at http://127.0.0.1:{port}"):
+            ray_command.main(args)
+    else:
+        assert ray_command.main(args) == 0
+        said = capsys.readouterr().err
+        assert f"nothing answers at http://127.0.0.1:{port} from this machine" in said and "serves at" not in said
 
 
 @pytest.mark.parametrize(
