@@ -41,7 +41,7 @@ from clip4str.core.errors import Clip4StrError, DataError, UsageError, first_lin
 from clip4str.core.output_files import write_json
 from clip4str.training.arguments import check, config_from, parser, settings_from
 from clip4str.training.state_file import load_state
-from clip4str.training.workers import leave_stopping_to_the_parent, said
+from clip4str.training.workers import end_workers, leave_stopping_to_the_parent, said
 
 VALIDATION_CROPS = 300  # without text
 PATIENCE = timedelta(days=30)  # of processes with each other; by default one paused for half an hour ends a run
@@ -193,19 +193,22 @@ def train(args: argparse.Namespace) -> int:
               f"{'going on at step ' + str(start) if start else 'from ' + args.init} -> {folder}")  # fmt: skip
         write_json(folder / "command.json", vars(args))
     workers = args.workers if args.workers is not None else min(8, max(1, (os.cpu_count() or 2) // 2))
-    loader: Any = torch.utils.data.DataLoader(
+    stored = torch.utils.data.DataLoader(
         stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0,
         worker_init_fn=leave_stopping_to_the_parent,
     )  # fmt: skip
+    loader: Any = stored
     if args.render_atlas:
         from clip4str.training.drawing.data import drawn_beside
 
-        loader = drawn_beside(loader, stream, args.render_atlas, trainer.strategy.root_device)
+        loader = drawn_beside(stored, stream, args.render_atlas, trainer.strategy.root_device)
     try:
         trainer.fit(module, loader, ckpt_path=str(last) if start else None, weights_only=True)
     except SystemExit:  # how Lightning answers an interrupt, after the logbook has saved
         raise KeyboardInterrupt from None
+    finally:
+        end_workers(stored)
     if trainer.is_global_zero and (lost := logbook.undecodable()):
         print(lost, file=sys.stderr)
     if logbook.stopped:

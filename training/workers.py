@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 
 def leave_stopping_to_the_parent(worker: int) -> None:
@@ -12,6 +13,14 @@ def leave_stopping_to_the_parent(worker: int) -> None:
     first is let pass, for the parent needs batches until the end of its step."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def end_workers(loader: Any) -> None:
+    """Of a DataLoader with persistent workers, once nothing more is wanted of them. The way out of Python would ask
+    them once to end, which they let pass, and wait for them for ever."""
+    iterator = getattr(loader, "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def said(error: Exception) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +52,38 @@ def test_sigterm_to_the_workers_too_as_a_container_ends_is_saved(words, tmp_path
     assert train(words, tmp_path / "run", "--steps", "50", "--workers", "2") == 143
     assert saved_step(tmp_path / "run") == 3
     assert "is killed by signal" not in capsys.readouterr().err
+
+
+STREAM = """
+import sys, torch
+from clip4str.training.workers import end_workers, leave_stopping_to_the_parent
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.zeros(10)
+
+loader = torch.utils.data.DataLoader(Endless(), batch_size=None, num_workers=1, prefetch_factor=4,
+                                     persistent_workers=True, worker_init_fn=leave_stopping_to_the_parent)
+next(iter(loader))
+if sys.argv[1:]:
+    end_workers(loader)
+"""
+
+
+def test_a_process_that_has_ended_its_workers_ends(tmp_path):
+    """Without that it waits for them for ever: the second of two processes of a run did, after the run was complete."""
+    (tmp_path / "stream.py").write_text(STREAM)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(tmp_path / "stream.py"), "end"]
+    done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, timeout=120)
+    assert done.returncode == 0
+
+
+def test_a_run_that_is_complete_leaves_no_process_behind(words, tmp_path, small_is_tiny):
+    before = set(multiprocessing.active_children())
+    assert train(words, tmp_path / "run", "--steps", "2", "--workers", "2") == 0
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_sigterm_is_not_kept_waiting_by_collected_gradients(words, tmp_path, small_is_tiny, told_to_end, capsys):
