@@ -111,6 +111,9 @@ GPU = [
     *EXPORT,
     "triton>=3.6; platform_system == 'Linux'",  # custom kernels; before it tl.mul is not there, before 3.3 tl.gather
 ]
+OPENVINO = [
+    "openvino>=2025.0",  # towers in bfloat16 on CPUs that have it, which onnxruntime does not compute in
+]
 TENSORRT = [
     "cuda-bindings>=12.8",  # the CUDA driver from Python: memory, streams, graphs; TensorRT itself comes with JetPack
 ]
@@ -158,6 +161,7 @@ DEV = [
     *MQTT,  # tests of the output, beside a broker in tests/live
     *BATCH,  # tests of batch jobs
     *METRICS,  # metrics are scraped and parsed by it
+    *OPENVINO,  # tests of the backend
     "pytest>=8",  # tests
     "pytest-xdist>=3.6",  # tests in two processes of one thread each: half the time
     "ruff>=0.8",  # lint and format
@@ -198,6 +202,7 @@ setup(
         "clip": CLIP,
         "bench": [*EXPORT, "matplotlib>=3.7"],
         "gpu": GPU,
+        "openvino": OPENVINO,
         "tensorrt": TENSORRT,
         "rtx": RTX,
         "video": VIDEO,

@@ -66,7 +66,9 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
         help="bundle folder, or a checkpoint file for torch (default: $CLIP4STR_BUNDLE, else the newest in ./bundles, "
         "else the packaged network)",
     )
-    group.add_argument("--backend", default="auto", help="auto, tensorrt, torch or onnxruntime (default: auto)")
+    group.add_argument(
+        "--backend", default="auto", help="auto, tensorrt, torch, onnxruntime or openvino (default: auto)"
+    )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
     group.add_argument(
         "--providers",
@@ -75,7 +77,9 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", help="cuda or cuda:N; of torch also cpu (default: the GPU where there is one)")
     group.add_argument(
-        "--dtype", help="of torch: float16, bfloat16 or float32 (default: float16 on a GPU, float32 on a CPU)"
+        "--dtype",
+        help="of torch: float16, bfloat16 or float32 (default: float16 on a GPU, float32 on a CPU); of openvino: "
+        "float32 (default) or bfloat16",
     )
     group.add_argument(
         "--batch-size", type=int, metavar="N", help="images per batch (default: 16; 64 for torch on a GPU)"

@@ -14,7 +14,7 @@ from clip4str.core.errors import BackendError, UsageError
 from ..bundle import WEIGHTS, Bundle
 from .contract import Backend, Options
 
-BACKENDS = ("tensorrt", "torch", "onnxruntime")  # best first
+BACKENDS = ("tensorrt", "torch", "onnxruntime", "openvino")
 
 
 def open_checkpoint(
@@ -29,7 +29,7 @@ def open_checkpoint(
 
     Raises BackendError, CheckpointError, UsageError.
     """
-    if backend in ("onnxruntime", "tensorrt"):
+    if backend in ("onnxruntime", "openvino", "tensorrt"):
         raise BackendError(f"{path}: {backend} runs bundles, not checkpoints; build one with: clip4str build {path}")
     return _pytorch(backend).open_checkpoint(path, options, verify, image_size, charset)
 
@@ -117,7 +117,19 @@ def _open_onnxruntime(bundle: Bundle, driver: PredictAndRefine, options: Options
     return OrtBackend(bundle, options.threads, options.providers, visual_only, options.batch_size)
 
 
-_OPEN = {"tensorrt": _open_tensorrt, "torch": _open_torch, "onnxruntime": _open_onnxruntime}
+def _open_openvino(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
+    others = (options.device, options.passes, options.providers)
+    if not options.graphs or any(each is not None for each in others):
+        raise UsageError("device, graphs, passes are the GPU backends', providers ONNX Runtime's; openvino has dtype")
+    from .openvino import OpenVinoBackend
+
+    visual_only = driver.decoding.branch == "visual"
+    return OpenVinoBackend(bundle, options.threads, options.dtype, visual_only, options.batch_size)
+
+
+_OPEN = {
+    "tensorrt": _open_tensorrt, "torch": _open_torch, "onnxruntime": _open_onnxruntime, "openvino": _open_openvino,
+}  # fmt: skip
 
 
 def _unknown(backend: object) -> BackendError:

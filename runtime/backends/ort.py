@@ -33,6 +33,8 @@ class OrtBackend(Backend):
     Raises BackendError (onnxruntime missing, provider unknown), BundleError (a stage file it cannot run).
     """
 
+    elsewhere: tuple[str, ...] = ()  # stages that a subclass runs otherwise
+
     def __init__(
         self,
         bundle: Bundle,
@@ -53,6 +55,7 @@ class OrtBackend(Backend):
         self.survives_fork = self.threads == 1 and self.providers == ["CPUExecutionProvider"]  # no threads of its own
         # Largest first: a session needs its weights twice while it loads, so the peak comes when least is resident.
         names = ["image", "visual"] if visual_only else ["image", "text", "visual", "cross"]
+        names = [name for name in names if name not in self.elsewhere]
         self._files: dict[str, bytes] = {}  # that graphs keep tensors in
         self._kept: list[Any] = []
         self._sessions = {name: self._open(onnxruntime, bundle, name) for name in names}

@@ -1,0 +1,91 @@
+"""The towers by OpenVINO, which computes them in bfloat16 where the processor has instructions for it (AMX, AVX-512).
+
+Decoders' passes are ONNX Runtime's: they are small, of changing lengths, and three times as fast there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clip4str.core.errors import BackendError, BundleError, UsageError, first_line
+
+from ..bundle import Bundle, stage_shapes
+from .ort import OrtBackend
+
+PRECISIONS = {None: "f32", "float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenVinoBackend(OrtBackend):
+    """threads, visual_only, batch_size: as OrtBackend takes them. dtype: what the towers compute in, "float32" (also
+    for None) or "bfloat16". OpenVINO's own choice is bfloat16 wherever the processor has it; here it has to be asked
+    for, since it moves words: `clip4str eval` tells how many.
+
+    Raises BackendError (OpenVINO missing, a processor without bfloat16), BundleError (a graph it does not take),
+    UsageError, and what OrtBackend does.
+    """
+
+    elsewhere = ("image", "text")
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        dtype: str | None = None,
+        visual_only: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        if dtype not in PRECISIONS:
+            raise UsageError(f"openvino computes in float32 or bfloat16, not {dtype!r}")
+        try:
+            import openvino
+        except ImportError as error:
+            raise BackendError(f"openvino cannot be imported ({error}); pip install 'clip4str[openvino]'") from None
+        core = openvino.Core()
+        if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise BackendError("this processor has no bfloat16: leave out dtype")
+        super().__init__(bundle, threads, ["CPU"], visual_only, batch_size)
+        self.survives_fork = False
+        how = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+               "INFERENCE_PRECISION_HINT": PRECISIONS[dtype]}  # fmt: skip
+        towers = self.elsewhere[:1] if visual_only else self.elsewhere
+        self._towers = {stage: _compiled(core, bundle, stage, how) for stage in towers}
+        self._idle: dict[str, list[Any]] = {stage: [] for stage in towers}
+
+    def _run(self, stage: str, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        tower = self._towers.get(stage)
+        if tower is None:
+            return super()._run(stage, outputs, feed)
+        try:  # threads may read beside each other, each with a request of its own
+            request = self._idle[stage].pop()
+        except IndexError:
+            request = tower.create_infer_request()
+        try:
+            found = request.infer(feed)
+        except RuntimeError as error:
+            raise BackendError(f"the {stage} stage failed in openvino ({first_line(error)})") from None
+        answers = [found[name] for name in outputs]
+        self._idle[stage].append(request)
+        return answers
+
+    def close(self) -> None:
+        super().close()
+        self._towers = {}
+        self._idle = {}
+
+
+def _compiled(core: Any, bundle: Bundle, stage: str, how: dict[str, Any]) -> Any:
+    path = bundle.path(stage)
+    with bundle.graph(stage) as (_, tensors):  # every file that it names is one of the bundle's
+        for location in {tensor.location for tensor in tensors}:
+            bundle.check(location)
+    try:  # by its path: tensors in other files are found beside it
+        compiled = core.compile_model(core.read_model(path), "CPU", how)
+    except RuntimeError as error:
+        raise BundleError(f"{path}: openvino cannot run it ({first_line(error)})") from None
+    names = {name for value in (*compiled.inputs, *compiled.outputs) for name in value.get_names()}
+    if missing := set(stage_shapes(bundle.manifest)[stage]) - names:
+        raise BundleError(f"{path}: has no {', '.join(sorted(missing))}, which the manifest means")
+    return compiled
