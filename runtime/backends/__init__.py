@@ -14,7 +14,7 @@ from clip4str.core.errors import BackendError, UsageError
 from ..bundle import WEIGHTS, Bundle
 from .contract import Backend, Options
 
-BACKENDS = ("tensorrt", "torch", "onnxruntime", "openvino")
+BACKENDS = ("tensorrt", "torch", "onnxruntime", "openvino")  # "auto": the first three, best first
 
 
 def open_checkpoint(

@@ -9,6 +9,7 @@ done once, or not at all.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +27,10 @@ ABOUT = "job.json"
 METADATA = b"clip4str"  # key of the output's metadata; its value is JSON
 ROW_GROUP = 1 << 17  # rows
 _PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
-_PASSING = re.compile(r"\.(job\.json|part-[0-9a-f-]+\.parquet)\.tmp-[0-9a-f]{16}|lock-[0-9a-f]{16}")  # of one killed
+WHOLE = "whole.parquet"  # the output, until it is in its place
+_PASSING = re.compile(  # what one that was killed may leave
+    r"whole\.parquet|\.(job\.json|whole\.parquet|part-[0-9a-f-]+\.parquet)\.tmp-[0-9a-f]{16}|lock-[0-9a-f]{16}"
+)
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -73,11 +77,14 @@ class Job:
         about = {**self.about, "seconds": round(seconds, 1)}
         named = schema().with_metadata({METADATA: json.dumps(about).encode()})
         rows = errors = 0
-        with replaced(self.output) as partial, pq.ParquetWriter(partial, named, compression="zstd") as writer:
+        whole = self.folder / WHOLE  # not beside the output, where one that is killed would leave it
+        with replaced(whole) as partial, pq.ParquetWriter(partial, named, compression="zstd") as writer:
             for table in _grouped(self._tables()):
                 rows, errors = rows + len(table), errors + len(table) - table["error"].null_count
                 writer.write_table(table.cast(named), row_group_size=ROW_GROUP)
             writer.add_key_value_metadata({"rows": str(rows), "errors": str(errors)})
+        os.replace(whole, self.output)
+        flush(self.output.parent)
         _clear(self.folder, self.about["id"])
         return rows, errors
 

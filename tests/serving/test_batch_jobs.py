@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -75,6 +76,25 @@ def test_a_job_that_is_done_is_not_done_again(small, capsys):
     at = output.stat().st_mtime_ns
     assert main([str(folder), "--output", str(output), "--chunk", "4"]) == 0
     assert "is done already, 17 rows" in capsys.readouterr().err and output.stat().st_mtime_ns == at
+
+
+DYING = """
+import os, sys
+from clip4str.serving.batch import job
+from clip4str.serving.batch.batch_command import main
+job._grouped = lambda tables: os._exit(9)
+main(sys.argv[1:])
+"""
+
+
+def test_killed_while_the_output_is_written_nothing_is_left_beside_it(small):
+    folder, output = small
+    job = [str(folder), "--output", str(output), "--chunk", "4", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    assert subprocess.run([sys.executable, "-c", DYING, *job], env=environment).returncode == 9
+    assert {each.name for each in output.parent.iterdir()} == {folder.name, "words.parquet.job"}
+    assert main(job) == 0 and len(rows(output)) == 17
+    assert {each.name for each in output.parent.iterdir()} == {folder.name, "words.parquet"}
 
 
 def test_killed_at_any_moment_of_its_last_step(small, monkeypatch):
