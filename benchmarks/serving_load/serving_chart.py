@@ -29,8 +29,8 @@ def save_chart(report: dict[str, Any], path: Path) -> None:
         latency.plot(offered, [one[name] for one in points], "o-", color=colour, linewidth=1.4, ms=4, label=label)
     latency.axhline(report["bar_ms"], color=GREY, linewidth=1, linestyle="--", label=f"{report['bar_ms']:g} ms")
     latency.axvline(loop["one_by_one"], color=GREEN, linewidth=1.2, linestyle=":", label="one process in a loop can do")
-    logarithmic(latency, "y")
-    latency.set_ylabel("milliseconds")
+    logarithmic(latency, "y", (1, 2, 3, 5, 7))
+    latency.set_ylabel("milliseconds, logarithmic")
     over_text = (
         f"at {over['offered']:.0f} a second: {over['read_a_second']:.0f} read, p99 {over['p99_ms'] or 0:.0f} ms; "
         f"{over['refused']} refused, half of them within {over['refused_p50_ms'] or 0:.0f} ms"
