@@ -125,3 +125,14 @@ def test_a_checkpoint_is_not_run(tmp_path):
     (tmp_path / "my.ckpt").write_bytes(b"PK")
     with pytest.raises(BackendError, match="openvino runs bundles"):
         Recognizer.load(tmp_path / "my.ckpt", "openvino")
+
+
+@pytest.mark.parametrize("name", ["image.onnx", "weights.safetensors"])
+def test_a_link_out_of_the_bundle_is_not_followed(tmp_path, name):
+    """OpenVINO opens files by their paths."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(PACKAGED, folder)
+    (folder / name).rename(tmp_path / "outside")
+    (folder / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(BundleError, match="is a link"):
+        Recognizer.load(folder, "openvino", verify=False)
