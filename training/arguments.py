@@ -110,6 +110,9 @@ def parser(description: str) -> Parser:
     learn("--muon-lr", type=float, default=3e-3, help="rate of the hidden matrices under muon (default 3e-3)")
     learn("--weight-decay", type=float, default=None, help="default 0.2; 0.05 from random weights")
     learn("--orders", type=int, default=6, help="permutations per batch, an even number (default 6)")
+    learn("--alone", action="store_true",
+          help="learn each word once more with every character knowing none of the others, which decoding nar needs and "
+               "few orders do not teach")
     learn("--ctc", type=float, default=None,
           help="weight of the draft head's loss; 0: no draft head (default 0; 0.5 from random weights)")
     learn("--cross-start", type=float, default=0.0, metavar="SHARE",
@@ -190,6 +193,7 @@ def settings_from(args: argparse.Namespace) -> Any:
         weight_decay=default(args.weight_decay, 0.05, 0.2),
         dropout=default(args.dropout, 0.0, 0.1),
         orders=args.orders,
+        alone=args.alone,
         freeze_text=args.freeze_text if args.freeze_text is not None else 6 if clip else -1,
         clip_mean=args.clip_mean,
         schedule=args.schedule,

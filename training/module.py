@@ -36,11 +36,11 @@ class Settings:
     """How to train. The defaults of the first block are the published ones for CLIP's weights as the start.
 
     lr: of the towers, for the whole batch as it is; the decoders' is decoder_lr times that. freeze_text: the text
-    tower's first layers that stay as they are, the embeddings with them; -1 for none at all. schedule, warm_up: see
-    schedule.py. steps, minutes: how long the run is, whichever comes first; a constant schedule needs no end. muon_lr:
-    of hidden matrices if not 0, see muon.py. ctc: weight of the draft head's loss, a help for image towers that begin
-    with nothing. cross_start: share of the run after which the cross-modal branch begins, as a copy of the visual
-    decoder. cross_every: it learns from every so many-th batch.
+    tower's first layers that stay as they are, the embeddings with them; -1 for none at all. alone: see psm_losses.
+    schedule, warm_up: see schedule.py. steps, minutes: how long the run is, whichever comes first; a constant
+    schedule needs no end. muon_lr: of hidden matrices if not 0, see muon.py. ctc: weight of the draft head's loss,
+    a help for image towers that begin with nothing. cross_start: share of the run after which the cross-modal
+    branch begins, as a copy of the visual decoder. cross_every: it learns from every so many-th batch.
     """
 
     lr: float = 8.4e-5
@@ -48,6 +48,7 @@ class Settings:
     weight_decay: float = 0.2
     dropout: float = 0.1
     orders: int = 6
+    alone: bool = False
     freeze_text: int = 6
     clip_mean: bool = False
 
@@ -116,7 +117,7 @@ class Training(Clip4Str, L.LightningModule):
             memory = self.clip_model.visual(self.normalise(batch.pixels))
             orders = draw_orders(batch.tokens.shape[1] - 2, self.settings.orders, rng)
             both = self.cross_running and batch.number // self.trainer.world_size % self.settings.cross_every == 0
-            visual, cross, accuracy = psm_losses(self, memory, batch.tokens, orders, both)
+            visual, cross, accuracy = psm_losses(self, memory, batch.tokens, orders, both, self.settings.alone)
             loss = visual if cross is None else visual + cross
             losses = {"visual": visual, "cross": cross, "accuracy": accuracy}
             if self.draft_head is not None and self.settings.ctc:

@@ -62,26 +62,35 @@ def order_masks(orders: np.ndarray) -> np.ndarray:
     return rank[:, None, :-1] < rank[:, 1:, None]
 
 
-def psm_losses(model: Clip4Str, memory: Tensor, tokens: Tensor, orders: np.ndarray, cross: bool = True) -> Losses:
+def psm_losses(
+    model: Clip4Str, memory: Tensor, tokens: Tensor, orders: np.ndarray, cross: bool = True, alone: bool = False
+) -> Losses:
     """Losses of both branches over all orders, each the mean over every token predicted in any order.
 
     memory (N, M, d): the image tower's answer. tokens (N, T + 1): [start] word [end], padded. orders: from
     draw_orders, for the longest word. The end token is predicted in the first two orders only. The cross-modal
     branch reads the same ground truth under the same masks, the image features detached, and the text tower's
     features of what the visual branch has just predicted in that order. cross=False leaves that branch out.
+
+    alone=True adds what non-autoregressive decoding asks and two orders never teach: every token of the word, the end
+    too, knowing the start token only. Of K random orders each has but one such token. (Ours, not the paper's.)
     """
     content, target = tokens[:, :-1], tokens[:, 1:]
     pad = model.charset.pad
     masks = torch.from_numpy(order_masks(orders)).to(tokens.device)
+    if alone:
+        masks = torch.cat((masks, (torch.arange(masks.shape[2], device=masks.device) == 0).expand_as(masks[:1])))
+    rows = len(masks)
     readable = (content != pad) & (content != END)
     attend = (masks[:, None] & readable[:, None]).flatten(0, 1)  # [K * N, T, S]
-    content = content.repeat(len(orders), 1)
+    content = content.repeat(rows, 1)
     target = target.masked_fill(target == pad, IGNORED)
     without_end = target.masked_fill(target == END, IGNORED)
-    targets = torch.cat([target if k < 2 else without_end for k in range(len(orders))])
+    with_end = (*range(min(2, len(orders))), *range(len(orders), rows))
+    targets = torch.cat([target if k in with_end else without_end for k in range(rows)])
 
     kv = model.visual_decoder.project_memory(memory)
-    visual = _decode(model.visual_decoder, content, attend, _repeat(kv, len(orders)))
+    visual = _decode(model.visual_decoder, content, attend, _repeat(kv, rows))
     with torch.no_grad():
         ids = visual.argmax(dim=-1)
         counted = targets != IGNORED
@@ -90,7 +99,7 @@ def psm_losses(model: Clip4Str, memory: Tensor, tokens: Tensor, orders: np.ndarr
     if not cross:
         return Losses(visual_loss, None, accuracy)
     image_kv = model.cross_decoder.project_memory(memory.detach())
-    memory_kv = torch.cat((_repeat(image_kv, len(orders)), caption_kv(model, ids)), dim=3)
+    memory_kv = torch.cat((_repeat(image_kv, rows), caption_kv(model, ids)), dim=3)
     cross_loss = _cross_entropy(_decode(model.cross_decoder, content, attend, memory_kv), targets)
     return Losses(visual_loss, cross_loss, accuracy)
 

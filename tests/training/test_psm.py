@@ -58,19 +58,21 @@ def test_a_single_character():
     assert order_masks(orders)[0].tolist() == [[True, False], [True, True]]
 
 
-def plain_losses(model, pixels, words, orders):
+def plain_losses(model, pixels, words, orders, alone=False):
     """One word, one order, one query at a time; sums over all predicted tokens."""
+    asked = [(number < 2, order) for number, order in enumerate(orders.tolist())]
+    asked += [(True, None)] * alone  # no order: nothing comes before anything
     sums, count = torch.zeros(2), 0
     c = model.charset
     for image, word in zip(pixels, words):
         memory = model.clip_model.visual(image[None])
         content = [c.start, *c.encode(word)]
         answers = [*c.encode(word), END]
-        for number, order in enumerate(orders.tolist()):
+        for with_end, order in asked:
             logits = []
             longest = max(map(len, words))
             for position in range(1, longest + 2):
-                before = [p for p in order[: order.index(position)] if p < len(content)]
+                before = [p for p in order[: order.index(position)] if p < len(content)] if order else []
                 attend = torch.zeros(1, position, len(content), dtype=torch.bool)
                 attend[:, :, 0] = True
                 attend[0, -1, before] = True
@@ -80,9 +82,9 @@ def plain_losses(model, pixels, words, orders):
             features = model.clip_model.encode_text(torch.from_numpy(text))
             kv = model.cross_decoder.project_memory(torch.cat((memory.detach(), features), dim=1))
             for position, answer in enumerate(answers, start=1):
-                if number >= 2 and answer == END:
+                if answer == END and not with_end:
                     continue
-                before = [p for p in order[: order.index(position)] if p < len(content)]
+                before = [p for p in order[: order.index(position)] if p < len(content)] if order else []
                 attend = torch.zeros(1, position, len(content), dtype=torch.bool)
                 attend[:, :, 0] = True
                 attend[0, -1, before] = True
@@ -93,14 +95,15 @@ def plain_losses(model, pixels, words, orders):
     return sums / count
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("words", [["ab", "Cab1", "x"], ["abcdefg", "hi"], ["q"]])
-def test_the_loss_equals_a_plain_computation(words):
+def test_the_loss_equals_a_plain_computation(words, alone):
     model = tiny_network(seed=3)
     pixels = torch.randn(len(words), 3, *model.config.image_size)
     orders = draw_orders(max(map(len, words)), 6, np.random.default_rng(0))
-    expected = plain_losses(model, pixels, words, orders)
+    expected = plain_losses(model, pixels, words, orders, alone)
     memory = model.clip_model.visual(pixels)
-    losses = psm_losses(model, memory, encode_words(words, model.charset), orders)
+    losses = psm_losses(model, memory, encode_words(words, model.charset), orders, alone=alone)
     torch.testing.assert_close(torch.stack((losses.visual, losses.cross)), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -130,13 +130,20 @@ def test_the_state_before_is_kept_as_a_spare(words, tmp_path, small_is_tiny):
 def test_the_cross_modal_branch_learns_from_every_so_many_th_batch(words, tmp_path, small_is_tiny, monkeypatch):
     seen, losses = [], module.psm_losses
 
-    def watched(network, memory, tokens, orders, cross):
-        seen.append(cross)
-        return losses(network, memory, tokens, orders, cross)
+    def watched(network, memory, tokens, orders, cross, alone):
+        seen.append((cross, alone))
+        return losses(network, memory, tokens, orders, cross, alone)
 
     monkeypatch.setattr(module, "psm_losses", watched)
     assert train(words, tmp_path / "run", *CONSTANT, "--steps", "5", "--cross-every", "2") == 0
-    assert seen == [True, False, True, False, True]
+    assert seen == [(True, False), (False, False), (True, False), (False, False), (True, False)]
+
+
+def test_alone_is_handed_on(words, tmp_path, small_is_tiny, monkeypatch):
+    seen, losses = [], module.psm_losses
+    monkeypatch.setattr(module, "psm_losses", lambda *given: seen.append(given[-1]) or losses(*given))
+    assert train(words, tmp_path / "run", *CONSTANT, "--steps", "2", "--alone") == 0
+    assert seen == [True, True]
 
 
 @pytest.mark.parametrize("options, message", [
