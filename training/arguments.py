@@ -111,7 +111,7 @@ def parser(description: str) -> Parser:
     learn("--weight-decay", type=float, default=None, help="default 0.2; 0.05 from random weights")
     learn("--orders", type=int, default=6, help="permutations per batch, an even number (default 6)")
     learn("--alone", action="store_true",
-          help="learn each word once more with every character knowing none of the others, which decoding nar needs and "
+          help="learn each word once more, every character knowing none of the others: what decoding nar needs and "
                "few orders do not teach")
     learn("--ctc", type=float, default=None,
           help="weight of the draft head's loss; 0: no draft head (default 0; 0.5 from random weights)")
