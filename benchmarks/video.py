@@ -60,6 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--read-all", action="store_true", help="also with every crop read, to see what is lost by reading few")
     add("--per-frame", action="store_true", help="also single frames' reads, to see what voting is worth")
     add("--real-time", action="store_true", help="only play the files as a camera would, and count what is dropped")
+    add(
+        "--backend",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="what computes detector and recogniser (default: %(default)s)",
+    )
+    add("--dtype", choices=("float32", "bfloat16"), help="of openvino (default: float32)")
     add("--bundle", type=Path, metavar="DIR", help="(default: the packaged network)")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--chart", type=Path, metavar="FILE", help="draw where the time goes")
@@ -74,12 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_chart(args.chart)
     info = machine_info(args.threads)
     cv2.setNumThreads(args.threads)
-    recognizer = Recognizer.load(args.bundle, threads=args.threads)
-    detector = open_detector("auto", words=not args.lines, threads=args.threads)
-    print(f"{args.videos} videos, {describe(info)}", flush=True)
+    recognizer = Recognizer.load(args.bundle, args.backend, threads=args.threads, dtype=args.dtype)
+    detector = open_detector("auto", words=not args.lines, threads=args.threads, engine=args.backend, dtype=args.dtype)
+    by = f"{args.backend}, {args.dtype or 'float32'}"
+    print(f"{args.videos} videos, {by}, {describe(info)}", flush=True)
     recipe = Recipe(frames=args.frames, variable=args.variable)
     if args.real_time:
-        return played(args, recognizer, detector, recipe, info)
+        return played(args, recognizer, detector, recipe, {**info, "computed_by": by})
     totals = {"chosen reads": Score(), **({"every crop read": Score()} if args.read_all else {})}
     spent: dict[str, float] = {}
     frames, seconds, crops, reads, alone = 0, 0.0, 0, 0, []
@@ -107,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "stages_ms_per_frame": {stage: round(value / frames, 2) for stage, value in spent.items()},
         "share_read": round(100 * reads / max(1, crops), 1),
         "frames": frames,
+        "computed_by": by,
         "per_frame_right": round(100 * float(np.mean(alone)), 1) if alone else None,
     }
     print_tables(figures)

@@ -43,11 +43,12 @@ def add_detector_options(parser: argparse.ArgumentParser, long_side: int = LONG_
 
 
 def detector_of(args: argparse.Namespace, threads: int) -> Detector:
-    """Raises UsageError, BackendError."""
+    """By OpenVINO, in the recogniser's precision, where that reads. Raises UsageError, BackendError."""
     if args.detector_model is not None and not args.detector_model.is_file():
         raise UsageError(f"{args.detector_model}: no such file")
+    how = {"engine": "openvino", "dtype": args.dtype} if args.backend == "openvino" else {}
     return open_detector(
-        "auto", long_side=args.long_side, words=not args.lines, model=args.detector_model, threads=threads
+        "auto", long_side=args.long_side, words=not args.lines, model=args.detector_model, threads=threads, **how
     )
 
 

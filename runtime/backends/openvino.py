@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from clip4str.core.errors import BackendError, BundleError, UsageError, first_line
+from clip4str.core.errors import BackendError, BundleError, first_line
 
 from ..bundle import Bundle, stage_shapes
+from ..openvino_core import open_core
 from .ort import OrtBackend
-
-PRECISIONS = {None: "f32", "float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoBackend(OrtBackend):
@@ -37,19 +36,9 @@ class OpenVinoBackend(OrtBackend):
         visual_only: bool = False,
         batch_size: int | None = None,
     ) -> None:
-        if dtype not in PRECISIONS:
-            raise UsageError(f"openvino computes in float32 or bfloat16, not {dtype!r}")
-        try:
-            import openvino
-        except ImportError as error:
-            raise BackendError(f"openvino cannot be imported ({error}); pip install 'clip4str[openvino]'") from None
-        core = openvino.Core()
-        if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise BackendError("this processor has no bfloat16: leave out dtype")
         super().__init__(bundle, threads, ["CPU"], visual_only, batch_size)
+        core, how = open_core(dtype, self.threads or 0)
         self.survives_fork = False
-        how = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-               "INFERENCE_PRECISION_HINT": PRECISIONS[dtype]}  # fmt: skip
         towers = self.elsewhere[:1] if visual_only else self.elsewhere
         self._towers = {stage: _compiled(core, bundle, stage, how) for stage in towers}
         self._idle: dict[str, list[Any]] = {stage: [] for stage in towers}

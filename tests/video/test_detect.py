@@ -165,7 +165,8 @@ def test_the_detector_without_its_denormal_weights_finds_the_same():
     detector = ppocr.TextDetector(words=False)
     picture, _ = drawn("HOTEL garden 1984")
     ours = detector.probabilities(picture)
-    detector.session = onnxruntime.InferenceSession(str(ppocr.installed_model()), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(ppocr.installed_model()), providers=["CPUExecutionProvider"])
+    detector._map = lambda blob: session.run(None, {session.get_inputs()[0].name: blob})[0]
     np.testing.assert_allclose(ours, detector.probabilities(picture), atol=1e-6)
     assert ours.max() > 0.9
 
@@ -199,3 +200,60 @@ def test_words_that_run_up_and_down_the_wall_are_read_by_the_detector_and_networ
     words = read_photo(Recognizer.load(threads=1), open_detector("auto", threads=1), turned)
     assert sorted(read.word.text for read in words) == ["PARKING", "RIVERSIDE"]
     assert min(read.word.confidence for read in words) > 0.5
+
+
+def test_openvino_finds_the_same(detector):
+    needed("openvino", "openvino")
+    picture, _ = drawn("HOTEL garden 1984")
+    other, _ = drawn("open late", shape=(320, 320))
+    by_openvino = ppocr.TextDetector(engine="openvino")
+    first = by_openvino.probabilities(picture)
+    np.testing.assert_allclose(first, detector.probabilities(picture), atol=5e-4)
+    np.testing.assert_allclose(by_openvino.probabilities(other), detector.probabilities(other), atol=5e-4)
+    np.testing.assert_allclose(first, by_openvino.probabilities(picture), atol=1e-6)  # not written over
+    frame = Frame(picture, 0.0, 0)
+    np.testing.assert_allclose(by_openvino.detect(frame).quads, detector.detect(frame).quads, atol=0.1)
+
+
+def test_in_bfloat16_it_finds_the_same_words(detector):
+    openvino = needed("openvino", "openvino")
+    picture, truth = drawn("HOTEL garden 1984")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(BackendError, match="this processor has no bfloat16: leave out dtype"):
+            ppocr.TextDetector(engine="openvino", dtype="bfloat16")
+        return
+    by_openvino = ppocr.TextDetector(engine="openvino", dtype="bfloat16")
+    found, before = (each.detect(Frame(picture, 0.0, 0)) for each in (by_openvino, detector))
+    assert len(found.quads) == 3 and shares(found.quads, truth).min() > 0.5
+    assert not np.array_equal(by_openvino.probabilities(picture), detector.probabilities(picture))
+    np.testing.assert_allclose(found.quads, before.quads, atol=3)
+
+
+@pytest.mark.parametrize("how, message", [
+    ({"engine": "tensorrt"}, "engine is onnxruntime or openvino, not 'tensorrt'"),
+    ({"dtype": "bfloat16"}, "onnxruntime searches in float32, not 'bfloat16'; openvino also in bfloat16"),
+    ({"engine": "openvino", "dtype": "int8"}, "openvino computes in float32 or bfloat16, not 'int8'"),
+])  # fmt: skip
+def test_an_engine_that_cannot_be(how, message):
+    if how.get("engine") == "openvino":
+        needed("openvino", "openvino")
+    with pytest.raises(UsageError, match=message):
+        ppocr.TextDetector(**how)
+
+
+def test_what_openvino_does_not_load_is_named(tmp_path):
+    needed("openvino", "openvino")
+    for content in (b"no model", ppocr.installed_model().read_bytes()[:5000]):
+        (tmp_path / "other.onnx").write_bytes(content)
+        with pytest.raises(BackendError, match=r"other\.onnx: is no detector that OpenVINO loads"):
+            ppocr.TextDetector(engine="openvino", model=tmp_path / "other.onnx")
+
+
+def test_openvino_does_not_look_for_weights_beside_the_process(tmp_path, monkeypatch):
+    onnx = needed("onnx", "export")
+    needed("openvino", "openvino")
+    model, path = onnx.load(str(ppocr.installed_model())), tmp_path / "apart.onnx"
+    onnx.save_model(model, str(path), save_as_external_data=True, location="weights", size_threshold=1024)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendError, match="its weights lie beside it"):
+        ppocr.TextDetector(engine="openvino", model=path)

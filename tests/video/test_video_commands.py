@@ -75,6 +75,22 @@ def test_a_table_of_words_without_any_file(street, capsys):
     assert "12 frames" in err and "ms a frame" in err
 
 
+def test_openvino_searches_and_reads_the_same(street, outputs, monkeypatch, capsys):
+    needed("openvino", "openvino")
+    from clip4str.video.detect import ppocr
+
+    opened, by_openvino = [], ppocr.ENGINES["openvino"]
+    monkeypatch.setitem(ppocr.ENGINES, "openvino", lambda *how: opened.append(how[1:]) or by_openvino(*how))
+    options = ["--backend", "openvino", "--dtype", "float32", "--jsonl", "-", "--threads", "1", "--quiet"]
+    assert main(["video", str(street[0]), *options]) == 0
+    ours, before = (
+        [(line["text"], line["start"], line["end"]) for line in map(json.loads, text.splitlines())
+         if line["event"] == "word_ended"]
+        for text in (capsys.readouterr().out, outputs["jsonl"].read_text())
+    )  # fmt: skip
+    assert opened == [(1, "float32")] and sorted(ours) == sorted(before)
+
+
 def test_a_video_is_read_for_a_page_to_watch(street, monkeypatch, capsys):
     from clip4str.video.view import View
 
