@@ -18,6 +18,8 @@ _PICTURES = {
 }  # fmt: skip
 _MARKS = {".srt": "-->", ".vtt": "WEBVTT", ".csv": "source,track,text"}  # in one of the first two lines
 _MOST_BYTES = 1 << 28  # of a report
+# A box of MP4 that players skip, at the end of our videos: by it one is known.
+MP4_MARK = b"\0\0\0\x18freeclip4str overlay"
 
 
 def check_output(file: Path | None, suffixes: Sequence[str] = ()) -> None:
@@ -60,7 +62,11 @@ def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ())
 
 def _is_report(file: Path) -> bool:
     """Could one of this package's commands have written it? By its content, as its name says: a picture, one JSON
-    object or one a line, subtitles, the table of words of a video, or else lines of columns."""
+    object or one a line, subtitles, the table of words of a video, or else lines of columns; a video by its mark."""
+    if file.suffix.lower() == ".mp4" and file.stat().st_size:
+        with file.open("rb") as opened:
+            opened.seek(-min(len(MP4_MARK), file.stat().st_size), os.SEEK_END)
+            return opened.read() == MP4_MARK
     if file.stat().st_size > _MOST_BYTES:
         return False
     content = file.read_bytes()

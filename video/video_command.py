@@ -237,8 +237,9 @@ class Outputs:
         self._owed.extend((sink, event) for sink in self.sinks)
         self.flush()
         if isinstance(event, Gap) and event.reason != "damaged":
-            print(f"{one_line(self.names[event.source])}: {event.reason} from {event.start:.2f} to {event.end:.2f} s",
-                  file=sys.stderr)  # fmt: skip
+            times = f"{event.start:.2f}", f"{event.end:.2f}"
+            when = f"at {times[0]} s" if times[0] == times[1] else f"from {times[0]} to {times[1]} s"
+            print(f"{one_line(self.names[event.source])}: {event.reason} {when}", file=sys.stderr)
         if isinstance(event, Statistics) and event.ended and event.unsure:
             print(f"{one_line(self.names[event.source])}: words too unsure to be told: {event.unsure} (--least)",
                   file=sys.stderr)  # fmt: skip

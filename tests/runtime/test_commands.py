@@ -255,6 +255,8 @@ def test_help_of_every_command_that_needs_nothing():
         done = run(*args)
         assert b"usage: clip4str" in done.stdout and b"Traceback" not in done.stderr
     assert run("--version").stdout.startswith(b"clip4str ")
+    done = subprocess.run([sys.executable, "-m", "clip4str", "--version"], capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, run("--version").stdout)
     unknown = run("fly")
     assert unknown.returncode == 2 and b"invalid choice: 'fly'" in unknown.stderr
     assert unknown.stderr.count(b"\n") == 1

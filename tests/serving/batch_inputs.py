@@ -18,7 +18,7 @@ CROPS = sorted((ROOT / "export" / "sample_crops").glob("*.jpg"))
 
 
 def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "clip4str.core.cli", "batch", "--bundle", str(PACKAGED), *map(str, args)]
+    return [sys.executable, "-m", "clip4str", "batch", "--bundle", str(PACKAGED), *map(str, args)]
 
 
 def batch(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "clip4str.core.cli", "serve", "ray", *map(str, args)]
+    return [sys.executable, "-m", "clip4str", "serve", "ray", *map(str, args)]
 
 
 def serve(*args: object, **variables: str) -> subprocess.CompletedProcess[str]:

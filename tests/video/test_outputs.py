@@ -231,6 +231,16 @@ def test_many_words_fill_pages_and_none_is_kept(tmp_path):
     assert all(max(Image.open(page).size) < 2000 for page in sink.pages)
 
 
+def test_pages_of_a_longer_sheet_before_are_gone_and_others_files_stay(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a-4.png")
+    for words in (2 * ACROSS * DOWN + 1, 1):
+        sink = Sheet(tmp_path / "a.png")
+        for number in range(words):
+            sink.write(word(f"{number}", number, number + 1, crop=crop(9)))
+        sink.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a-4.png"}
+
+
 def test_a_later_page_replaces_nobodys_file_either(tmp_path):
     (tmp_path / "a-2.png").write_text("a letter")
     sink = Sheet(tmp_path / "a.png")

@@ -46,6 +46,17 @@ def test_variable_rates_come_out_on_a_constant_grid(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "a.mp4"]
 
 
+def test_a_video_may_be_written_again_but_not_over_another_one(tmp_path):
+    for value in (50, 200):
+        overlay = Overlay(tmp_path / "a.mp4", rate=10)
+        overlay.show(Frame(grey(value), 0.0, duration=0.3), [])
+        overlay.close()
+        assert values(tmp_path / "a.mp4") == [value] * 3
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:-1])
+    with pytest.raises(UsageError, match=r"b.mp4: exists and is no report"):
+        Overlay(tmp_path / "b.mp4")
+
+
 def test_a_stream_that_was_away_is_cut_and_a_slide_is_not(tmp_path):
     for name, duration, frames in (("live", None, STILL * 10 + 1), ("slides", 100.0, 1001)):
         overlay = Overlay(tmp_path / f"{name}.mp4", rate=10)

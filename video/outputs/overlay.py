@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clip4str.core.errors import UsageError
-from clip4str.core.output_files import check_output
+from clip4str.core.output_files import MP4_MARK, check_output
 
 from ..events import Event, Shown
 from ..frames import Frame
@@ -60,6 +60,8 @@ class Overlay:
             self._writer.release()
             self._writer = None
             try:
+                with self.partial.open("ab") as written:
+                    written.write(MP4_MARK)
                 os.replace(self.partial, self.file)
             except OSError as error:
                 self.partial.unlink(missing_ok=True)

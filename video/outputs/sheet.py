@@ -24,7 +24,8 @@ SURE, UNSURE = 0.9, 0.6  # confidence from which the mark is green, and below wh
 
 class Sheet:
     """A Sink. Pages of 60 words, in the order in which they ended: sheet.png, sheet-2.png, ... Each is written as soon
-    as it is full, whole or not at all, so that a long run keeps one page of crops. Raises UsageError."""
+    as it is full, whole or not at all, so that a long run keeps one page of crops. Further pages of an earlier sheet of
+    this name, which was longer, are removed at the end. Raises UsageError."""
 
     def __init__(self, file: Path, names: Sequence[str] = ()) -> None:
         check_output(file, (".png",))
@@ -44,10 +45,17 @@ class Sheet:
             self._closed = True
             if self._words or not self.pages:
                 self._page()
+            number = len(self.pages) + 1
+            while _is_ours(old := self._path(number)):
+                old.unlink()
+                number += 1
+
+    def _path(self, number: int) -> Path:
+        return self.file if number == 1 else self.file.with_stem(f"{self.file.stem}-{number}")
 
     def _page(self) -> None:
         number = len(self.pages) + 1
-        path = self.file if number == 1 else self.file.with_stem(f"{self.file.stem}-{number}")
+        path = self._path(number)
         if number > 1:  # the first was checked before the run
             check_output(path, (".png",))
         words, self._words = sorted(self._words, key=lambda word: word.start), []
@@ -118,6 +126,17 @@ def _cut(draw: Any, text: str, size: int, room: float) -> str:
 
 
 def _png(image: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
+    from PIL.PngImagePlugin import PngInfo
+
+    out, told = io.BytesIO(), PngInfo()
+    told.add_text("Software", "clip4str sheet")
+    image.save(out, "PNG", pnginfo=told)
     return out.getvalue()
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return b"tEXtSoftware\0clip4str sheet" in opened.read(256)
+    except OSError:
+        return False
