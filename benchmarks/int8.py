@@ -24,7 +24,7 @@ from clip4str.benchmarks.peers import compare, print_table
 from clip4str.benchmarks.turns import take_turns
 from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
 from clip4str.core.console import run_script
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.data.labelled_words import choose_sets
 from clip4str.data.word_images import word_images
@@ -35,6 +35,10 @@ from clip4str.runtime.bundle import MANIFEST, Bundle, describe_file, write_manif
 PROGRAM = "benchmarks/int8.py"
 SCHEMES = {"int8": "qdq", "int8-dynamic": "dynamic"}  # by the name of its bundle
 BASE = "float32"
+OPENVINO = {  # by OpenVINO: which bundle, and in which precision what is not of eight bits
+    "float32, openvino": (BASE, None), "bfloat16, openvino": (BASE, "bfloat16"), "int8, openvino": ("int8", None),
+    "int8 and bfloat16, openvino": ("int8", "bfloat16"),
+}  # fmt: skip
 _EPILOG = """\
 examples:
   python benchmarks/int8.py --data data/test --sets SVT CUTE80 --json int8.json
@@ -58,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--random-weights", metavar="SIZE", help="instead: an untrained small, base16, base32, large or huge")
     add("--calib-data", type=Path, metavar="DIR", help="word crops to calibrate and check on (default: as in a build)")
     add("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes to time (default: 1 8)")
+    add(
+        "--openvino", action="store_true", help="time these bundles in OpenVINO, too; where the CPU has bfloat16, in it"
+    )
     add("--repeat", type=int, default=60, metavar="N", help="timed turns of each side (default: 60)")
     return parser
 
@@ -137,10 +144,17 @@ def side_facts(folder: Path) -> dict[str, Any]:
 def time_sides(args: argparse.Namespace, folders: dict[str, Path], batch: int) -> dict[str, Any]:
     """The figures of one batch size. Captions are forgotten before every turn."""
     forcing = Forcing() if args.random_weights else None
-    sides = {
-        name: BundleSide(Recognizer.load(folder, "onnxruntime", threads=args.threads, providers=["CPU"]), forcing).turn
+    opened = {
+        name: Recognizer.load(folder, "onnxruntime", threads=args.threads, providers=["CPU"])
         for name, folder in folders.items()
     }
+    for name, (bundle, dtype) in OPENVINO.items() if args.openvino else ():
+        try:
+            opened[name] = Recognizer.load(folders[bundle], "openvino", threads=args.threads, dtype=dtype)
+        except BackendError:  # a processor without bfloat16
+            if dtype is None:
+                raise
+    sides = {name: BundleSide(recognizer, forcing).turn for name, recognizer in opened.items()}
     turns = take_turns(sides, word_images(None), batch, args.repeat, progress=not args.quiet)
     return latency_report(batch, turns)
 
