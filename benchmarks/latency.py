@@ -72,7 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("how to time it").add_argument
     add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="batch sizes (default: 1 8 32)")
     add("--threads", type=int, metavar="N", help="CPU threads of both sides (default: all this process may use)")
-    add("--backend", default="auto", help="auto, onnxruntime or torch on a CPU (default: auto)")
+    add("--backend", default="auto", help="auto, onnxruntime, openvino or torch on a CPU (default: auto)")
+    add("--dtype", help="of torch: float16, bfloat16 or float32; of openvino: float32 or bfloat16")
     add("--repeat", type=int, default=30, metavar="N", help="timed repetitions of a batch size (default: 30)")
     add("--seconds", type=float, default=60, metavar="S", help="fewer, if they take longer than this (default: 60)")
     add("--warmup", type=int, default=2, metavar="N", help="untimed repetitions first (default: 2)")
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             bundle, checkpoint = _random(args, folder)
         else:
             bundle, checkpoint = Path(args.bundle or default_bundle()), args.checkpoint
-        recognizer = Recognizer.load(bundle, args.backend, threads=threads)
+        recognizer = Recognizer.load(bundle, args.backend, threads=threads, dtype=args.dtype)
         most, largest = recognizer.manifest.max_batch, max(args.batch)
         if largest > most:
             raise UsageError(f"--batch {largest}: the bundle takes at most {most} images")
@@ -106,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sides: dict[str, Any] = {"bundle": ours.turn, "bundle_warm": partial(ours.turn, warm=True)}
         if not args.no_published:
             sides["published"] = PublishedSide(_checkpoint(recognizer, checkpoint), recognizer, threads, forcing).turn
-        info, name = machine_info(threads), f"{recognizer.manifest.name} ({recognizer.manifest.precision})"
+        computed = recognizer.manifest.precision
+        if args.backend != "auto":
+            computed += f", {args.backend}{f', {args.dtype}' if args.dtype else ''}"
+        info, name = machine_info(threads), f"{recognizer.manifest.name} ({computed})"
         print(f"{describe(info)}\n{name}, {len(images)} images, {_threads(threads)}")
         if forcing:
             print(forcing.describe())
@@ -135,6 +139,8 @@ def _write(
             "machine": info,
             "bundle": manifest.name,
             "precision": manifest.precision,
+            "backend": args.backend,
+            "dtype": args.dtype,
             "checkpoint": manifest.checkpoint,
             "forced": asdict(forcing) if forcing else None,
             "batches": reports,

@@ -41,7 +41,7 @@ def test_report_and_chart(tiny_bundle, golden_checkpoint, crops, tmp_path, capsy
     sources = ("--bundle", str(tiny_bundle), "--checkpoint", str(golden_checkpoint("tiny")))
     assert main([*sources, *options, *ONCE]) == 0
     values = json.loads(report.read_text())
-    assert {"machine", "bundle", "precision", "checkpoint", "forced", "batches"} == values.keys()
+    assert {"machine", "bundle", "precision", "backend", "dtype", "checkpoint", "forced", "batches"} == values.keys()
     assert [b["batch"] for b in values["batches"]] == [1, 2]
     one = values["batches"][0]
     for side in ("bundle", "bundle_warm", "published"):
@@ -95,6 +95,16 @@ def test_without_the_published_way(tiny_bundle, tmp_path, capsys):
     assert main([*options, *ONCE]) == 0
     assert "published" not in json.loads(report.read_text())["batches"][0]
     assert "published" not in capsys.readouterr().out
+
+
+def test_another_engine_is_timed_and_named(tiny_bundle, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    report = tmp_path / "report.json"
+    how = ["--backend", "openvino", "--dtype", "float32", "--no-published", "--json", str(report)]
+    assert main(["--bundle", str(tiny_bundle), "--batch", "1", *how, *ONCE]) == 0
+    assert "(fp32, openvino, float32)" in capsys.readouterr().out
+    figures = json.loads(report.read_text())
+    assert (figures["backend"], figures["dtype"]) == ("openvino", "float32")
 
 
 def test_without_torch(tiny_bundle, monkeypatch, capsys):
