@@ -8,6 +8,7 @@ STILL, MOVING, FAST = 12, 10, 6  # frames from search to search, by how the scen
 SLOW_MOTION, FAST_MOTION = 0.1, 1.5  # percent of the frame's longer side, per frame
 RAREST = 30  # frames from search to search where time is short
 AGAIN = 3  # frames until a word is read again that is not settled
+TOGETHER = 2  # frames of which one reads again: crops of larger batches take less time each
 CLEARER = 1.1  # quality over the best that was read, from which a crop is worth a read at once
 MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
 RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
@@ -66,6 +67,8 @@ class Schedule:
             return False
         if self.everything or track.reads == 0 or track.state is State.REOPENED:
             return True
+        if number % TOGETHER:
+            return False
         if track.state is State.SETTLED:
             if track.rival is not None:
                 return number - track.read_at >= AGAIN * self.pace
