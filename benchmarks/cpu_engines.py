@@ -14,13 +14,14 @@ import numpy as np
 from clip4str.benchmarks.figures import accuracy, between, markdown, percent, quartiles
 from clip4str.benchmarks.word_options import check_word_options, finish, word_parser
 from clip4str.core.console import run_script
-from clip4str.core.errors import BackendError, UsageError
+from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import describe, machine_info
 from clip4str.data.labelled_words import choose_sets, labelled
 from clip4str.data.protocol import Protocol
 from clip4str.data.word_lmdb import LmdbWords
 from clip4str.runtime import Recognizer
 from clip4str.runtime.default_bundle import default_bundle
+from clip4str.runtime.openvino_core import has_bfloat16
 
 _EPILOG = """\
 examples:
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("--batch and --repeat are 1 or more")
     bundle, info = args.bundle or default_bundle(), machine_info(args.threads)
     engines = _opened(bundle, args.threads, max(args.batch))
+    if max(args.batch) > (most := next(iter(engines.values())).manifest.max_batch):
+        raise UsageError(f"--batch {max(args.batch)}: the bundle takes at most {most} images")
     name = next(iter(engines.values())).manifest.name
     print(f"{name}, {describe(info)}")
     towers = [row for batch in args.batch for row in towers_in_turn(engines, batch, args.repeat)]
@@ -78,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _opened(bundle: Path, threads: int, batch: int) -> dict[str, Recognizer]:
-    found = {}
-    for name, (backend, dtype) in ENGINES.items():
-        try:
-            found[name] = Recognizer.load(bundle, backend, threads=threads, dtype=dtype, batch_size=batch, cache_size=0)
-        except BackendError:
-            if dtype is None:
-                raise
-    return found
+    return {
+        name: Recognizer.load(
+            bundle, backend, threads=threads, dtype=dtype, batch_size=batch, cache_size=0,
+            providers=["CPU"] if backend == "onnxruntime" else None,
+        )
+        for name, (backend, dtype) in ENGINES.items()
+        if dtype is None or has_bfloat16()
+    }  # fmt: skip
 
 
 def towers_in_turn(engines: dict[str, Recognizer], batch: int, rounds: int) -> list[dict[str, Any]]:
@@ -112,6 +115,8 @@ def read(engines: dict[str, Recognizer], name: str, folder: Path, limit: int | N
     protocol = Protocol()
     with LmdbWords(folder) as data:
         words = [(word.pixels, word.label) for word in labelled(data, protocol, limit) if word.pixels is not None]
+    if not words:
+        raise DataError(f"{folder}: the words asked for have no picture that can be read")
     rows: list[dict[str, Any]] = []
     texts: list[list[str]] = []
     for engine, recognizer in engines.items():

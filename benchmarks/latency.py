@@ -107,10 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sides: dict[str, Any] = {"bundle": ours.turn, "bundle_warm": partial(ours.turn, warm=True)}
         if not args.no_published:
             sides["published"] = PublishedSide(_checkpoint(recognizer, checkpoint), recognizer, threads, forcing).turn
-        computed = recognizer.manifest.precision
-        if args.backend != "auto":
-            computed += f", {args.backend}{f', {args.dtype}' if args.dtype else ''}"
-        info, name = machine_info(threads), f"{recognizer.manifest.name} ({computed})"
+        info, name = machine_info(threads), f"{recognizer.manifest.name} ({_computed(args, recognizer)})"
         print(f"{describe(info)}\n{name}, {len(images)} images, {_threads(threads)}")
         if forcing:
             print(forcing.describe())
@@ -139,7 +136,7 @@ def _write(
             "machine": info,
             "bundle": manifest.name,
             "precision": manifest.precision,
-            "backend": args.backend,
+            "backend": recognizer.backend.name,
             "dtype": args.dtype,
             "checkpoint": manifest.checkpoint,
             "forced": asdict(forcing) if forcing else None,
@@ -148,7 +145,7 @@ def _write(
         write_json(args.json, figures)
     if args.chart:
         words = f", words of {forcing.length} characters (forced)" if forcing else ""
-        title = f"{manifest.name}, {_threads(info['threads'])}{words}, {info['cpu']}"
+        title = f"{manifest.name} ({_computed(args, recognizer)}), {_threads(info['threads'])}{words}, {info['cpu']}"
         title += " (taken while other work ran: not figures to compare)" if busy(info) else ""
         save_chart(reports, args.chart, title)
 
@@ -196,6 +193,12 @@ def _random(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
         print(f"building a random {args.random_weights} network, about a minute for base16 ...", flush=True)
         random_bundle(random_checkpoint(args.random_weights, folder), folder, args.precision, max(32, *args.batch))
     return bundle, str(checkpoint)
+
+
+def _computed(args: argparse.Namespace, recognizer: Recognizer) -> str:
+    """The files' precision, what computes, and in what."""
+    said = (recognizer.manifest.precision, recognizer.backend.name, args.dtype)
+    return ", ".join(filter(None, said))
 
 
 def _threads(count: int) -> str:

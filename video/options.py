@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clip4str.core.errors import BackendError, UsageError
 
-from .detect import Detector, open_detector
+from .detect import Detector, engine_beside, open_detector
 from .detect.ppocr import LONG_SIDE
 
 
@@ -46,10 +46,10 @@ def detector_of(args: argparse.Namespace, threads: int) -> Detector:
     """By OpenVINO, in the recogniser's precision, where that reads. Raises UsageError, BackendError."""
     if args.detector_model is not None and not args.detector_model.is_file():
         raise UsageError(f"{args.detector_model}: no such file")
-    how = {"engine": "openvino", "dtype": args.dtype} if args.backend == "openvino" else {}
     return open_detector(
-        "auto", long_side=args.long_side, words=not args.lines, model=args.detector_model, threads=threads, **how
-    )
+        "auto", long_side=args.long_side, words=not args.lines, model=args.detector_model, threads=threads,
+        **engine_beside(args.backend, args.dtype),
+    )  # fmt: skip
 
 
 def region_of(text: str | None, name: str = "--region") -> tuple[int, int, int, int] | None:

@@ -110,7 +110,9 @@ def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, sour
 
 def _open_onnxruntime(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
     if options.of_gpu:
-        raise UsageError("device, dtype, graphs and passes are the GPU backends'; onnxruntime has providers")
+        raise UsageError(
+            "device, graphs, passes are the GPU backends', dtype theirs and openvino's; onnxruntime has providers"
+        )
     from .ort import OrtBackend
 
     visual_only = driver.decoding.branch == "visual"
@@ -137,7 +139,7 @@ def _unknown(backend: object) -> BackendError:
     if str(backend).lower().partition(":")[0] in ("cuda", "gpu"):
         message += '; a GPU is chosen by device="cuda", with auto, torch or tensorrt'
     elif str(backend).lower() == "cpu":
-        message += '; a CPU is what onnxruntime uses, and torch with device="cpu"'
+        message += '; a CPU is what onnxruntime and openvino use, and torch with device="cpu"'
     return BackendError(message)
 
 

@@ -26,7 +26,7 @@ MOST_PIXEL = 100.0  # of normalised pixels; they are within -2.2 to 2.7, and 0 t
 @dataclass(frozen=True)
 class Options:
     """What Recognizer.load was asked for: threads and batch_size of any backend, providers of onnxruntime, device and
-    graphs of those on a GPU, dtype and passes of torch."""
+    graphs of those on a GPU, dtype and passes of torch, dtype also of openvino."""
 
     threads: int | None = None
     batch_size: int | None = None
@@ -74,18 +74,21 @@ class Backend(Stages):
     """A network ready to read. The four stages and `stack` are each backend's own; the rest has defaults, those of a
     backend on the host. Every call may raise BackendError.
 
-    image_size: (height, width) of the pixels taken. batch_size: most images at a time. threads: of the CPU, None where
-    none compute. survives_fork: does it read in a process forked after it was loaded? flexible_steps: see Stages.
+    name: --backend's. image_size: (height, width) of the pixels taken. batch_size: most images at a time. threads: of
+    the CPU, None where none compute. survives_fork: does it read in a process forked after it was loaded? parallel: do
+    threads read beside each other, or wait for one another? flexible_steps: see Stages.
     on_gpu: does a GPU compute? compiled_kernels: do the compiled kernels decode in the engines' place? resizes: does
     the GPU, where it can, resize the pictures of `load`? May be set to False.
     """
 
+    name: str = ""
     flexible_steps: bool = True
     on_gpu: bool = False
     compiled_kernels: bool = False
     resizes: bool = False
     threads: int | None = None
     survives_fork: bool = False
+    parallel: bool = True
 
     def __init__(self, image_size: tuple[int, int], batch_size: int) -> None:
         self.image_size, self.batch_size = image_size, batch_size
@@ -172,8 +175,9 @@ class Wrapper(Backend):
     def __init__(self, inner: Backend) -> None:
         super().__init__(inner.image_size, inner.batch_size)
         self.inner, self.flexible_steps, self.threads = inner, inner.flexible_steps, inner.threads
+        self.name = inner.name
         self.on_gpu, self.compiled_kernels, self.resizes = inner.on_gpu, inner.compiled_kernels, inner.resizes
-        self.survives_fork = inner.survives_fork
+        self.survives_fork, self.parallel = inner.survives_fork, inner.parallel
 
     @property
     def largest(self) -> int:

@@ -33,6 +33,7 @@ class OrtBackend(Backend):
     Raises BackendError (onnxruntime missing, provider unknown), BundleError (a stage file it cannot run).
     """
 
+    name = "onnxruntime"
     elsewhere: tuple[str, ...] = ()  # stages that a subclass runs otherwise
 
     def __init__(
@@ -49,7 +50,7 @@ class OrtBackend(Backend):
         except ImportError as error:
             raise BackendError(f"onnxruntime cannot be imported ({error}); pip install onnxruntime") from None
         self.threads = threads or available_threads()
-        _warn_if_unfit(bundle)
+        _warn_if_unfit(bundle, 7 if self.elsewhere else 6)
         self.providers = _choose(onnxruntime.get_available_providers(), providers)
         self.on_gpu = "CUDAExecutionProvider" in self.providers
         self.survives_fork = self.threads == 1 and self.providers == ["CPUExecutionProvider"]  # no threads of its own
@@ -93,7 +94,7 @@ class OrtBackend(Backend):
         session._model_bytes = None  # which it keeps for the fallback, where it was given bytes
         found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
         for name, shape in stage_shapes(bundle.manifest)[stage].items():
-            if not _fits(found.get(name), shape):
+            if not fits(found.get(name), shape):
                 raise BundleError(f"{path}: {name} is {found.get(name)}, the manifest means {shape}")
         return session
 
@@ -136,18 +137,19 @@ class OrtBackend(Backend):
         return np.stack(rows)
 
 
-def _warn_if_unfit(bundle: Bundle) -> None:
+def _warn_if_unfit(bundle: Bundle, level: int) -> None:
+    """level: frames from here to the caller of Recognizer.load, which the warning names."""
     how = bundle.manifest.quantization
     if (how.get("target"), how.get("weights")) == ("cpu", "s8") and weight_type(cpu_flags()) == "u8":
         warnings.warn(
             f"{bundle.folder} was quantised for processors with VNNI, which this one lacks: its sums overflow and "
             "words may be misread; build it here, with --int8",
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=level,
         )
 
 
-def _fits(found: Sequence[Any] | None, wanted: Sequence[int | str]) -> bool:
+def fits(found: Sequence[Any] | None, wanted: Sequence[int | str]) -> bool:
     """Same rank, and the same numbers where both have numbers: names stand for any size."""
     if found is None or len(found) != len(wanted):
         return False

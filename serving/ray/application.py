@@ -39,13 +39,15 @@ class Words:
             raise UsageError(f"{platform.node()}: {VARIABLE} has no token here")
         needed(_listens_at(), self.token, "what serves here listens at ")
         recognizer = Recognizer.load(
-            settings.bundle or PACKAGED, settings.backend, threads=settings.threads, batch_size=settings.batch_size
-        )
+            settings.bundle or PACKAGED, settings.backend, threads=settings.threads, batch_size=settings.batch_size,
+            dtype=settings.dtype or None,
+        )  # fmt: skip
         here = bundle_version(recognizer.manifest)
         if settings.version and here != settings.version:
             raise BackendError(f"{platform.node()}: the bundle is {here} there, not {settings.version}")
         recognizer.warm_up()
-        workers = 1 if recognizer.backend.on_gpu else max(1, math.floor(settings.cpus / settings.threads))
+        alone = recognizer.backend.on_gpu or not recognizer.backend.parallel
+        workers = 1 if alone else max(1, math.floor(settings.cpus / settings.threads))
 
         self.service = Service(recognizer, settings, RayFigures(here), _detector(settings), workers)
 
@@ -86,6 +88,7 @@ def _listens_at() -> str:
 def _detector(settings: Settings) -> Any:
     if not settings.photos or importlib.util.find_spec("cv2") is None or importlib.util.find_spec("rapidocr") is None:
         return None
-    from clip4str.video.detect import open_detector
+    from clip4str.video.detect import engine_beside, open_detector
 
-    return open_detector("auto", long_side=LONG_SIDE, threads=settings.threads)
+    how = engine_beside(settings.backend, settings.dtype or None)
+    return open_detector("auto", long_side=LONG_SIDE, threads=settings.threads, **how)

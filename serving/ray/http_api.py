@@ -78,7 +78,7 @@ def make_api(service: Service, token: str | None) -> FastAPI:
     async def info() -> Response:
         manifest = service.recognizer.manifest
         return _answer({
-            "bundle": service.version, "backend": type(service.recognizer.backend).__name__.removesuffix("Backend"),
+            "bundle": service.version, "backend": service.recognizer.backend.name,
             "batch_size": service.recognizer.batch_size, "max_images": settings.max_images,
             "max_bytes": settings.max_bytes, "photos": service.detector is not None,
             "characters": len(manifest.charset),

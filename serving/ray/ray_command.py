@@ -55,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cpus", type=float, default=1.0, metavar="N", help="cores of a replica (default: %(default)g)")
     add("--gpus", type=float, default=0.0, metavar="G", help="GPUs of a replica, such as 1 or 0.25 (default: 0)")
     add("--threads", type=int, default=1, help="of a core each, for one batch (default: %(default)s)")
-    add("--backend", default="auto", help="auto, tensorrt, torch or onnxruntime (default: auto)")
+    add("--backend", default="auto", help="auto, tensorrt, torch, onnxruntime or openvino (default: auto)")
+    add("--dtype", default="", help="of torch: float16, bfloat16 or float32; of openvino: float32 or bfloat16")
     add("--batch-size", type=int, metavar="N", help="images read at once at most")
     add("--wait-ms", type=float, default=5.0, help="that a batch waits to be filled (default: %(default)g)")
     add("--max-images", type=int, default=64, help="of a request (default: %(default)s)")
@@ -121,7 +122,7 @@ def settings_of(args: argparse.Namespace) -> Any:
         raise UsageError(f"--max-waiting {args.max_waiting} is less than --max-images {args.max_images} of one request")
     try:
         return Settings(
-            bundle=str(folder.resolve()), version=version, backend=args.backend, threads=args.threads,
+            bundle=str(folder.resolve()), version=version, backend=args.backend, dtype=args.dtype, threads=args.threads,
             batch_size=args.batch_size, wait_ms=args.wait_ms, photos=not args.no_photos, max_images=args.max_images,
             max_bytes=args.max_megabytes << 20, max_waiting=args.max_waiting, replicas=(replicas[0], replicas[1]),
             surge=args.surge, cpus=args.cpus, gpus=args.gpus, need_token=token is not None,

@@ -17,6 +17,7 @@ class Settings(BaseModel):
     bundle: str = ""
     version: str = ""
     backend: str = "auto"
+    dtype: str = ""  # of torch and openvino, as `clip4str read --dtype`
     threads: int = Field(1, ge=1, le=1024)  # of a CPU, for each batch; `cpus` batches are read beside each other
     batch_size: int | None = Field(None, ge=1, le=4096)
     wait_ms: float = Field(5.0, ge=0, le=10_000)  # that a batch waits to be filled

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("openvino")
@@ -16,6 +22,8 @@ from clip4str.core.errors import BackendError, BundleError, UsageError
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 from clip4str.runtime import Recognizer
+from clip4str.runtime.backends import openvino as backend
+from clip4str.runtime.openvino_core import has_bfloat16, reason
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +35,6 @@ def crops():
 def ours():
     with Recognizer.load(PACKAGED, "openvino", threads=1) as recognizer:
         yield recognizer
-
-
-def bfloat16():
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_words_and_confidences_are_onnxruntimes(ours, crops):
@@ -65,7 +67,7 @@ def test_the_visual_branch_alone_loads_no_text_tower(crops):
 
 
 def test_bfloat16_is_computed_where_it_can_be_and_refused_elsewhere(ours, crops):
-    if not bfloat16():
+    if not has_bfloat16():
         with pytest.raises(BackendError, match="no bfloat16"):
             Recognizer.load(PACKAGED, "openvino", dtype="bfloat16")
         return
@@ -136,3 +138,124 @@ def test_a_link_out_of_the_bundle_is_not_followed(tmp_path, name):
     (folder / name).symlink_to(tmp_path / "outside")
     with pytest.raises(BundleError, match="is a link"):
         Recognizer.load(folder, "openvino", verify=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(PACKAGED, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def rewritten(folder, change, name="image.onnx"):
+    """The image tower changed, and called `name`; the manifest tells of it."""
+    model = onnx.load(str(folder / "image.onnx"), load_external_data=False)
+    change(model)
+    (folder / "image.onnx").unlink()
+    content = model.SerializeToString()
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["image.onnx"]
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest["stages"]["image"] = name
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["image.xml", "image.pdmodel", "image.pb"])
+def test_a_graph_of_another_name_is_not_given_to_another_parser(folder, name):
+    """OpenVINO goes by names, and of some opens further files beside them, whatever the manifest says."""
+    rewritten(folder, lambda model: None, name)
+    with Recognizer.load(folder, "onnxruntime", threads=1):
+        pass
+    with pytest.raises(BundleError, match=r"takes files called \.onnx alone"):
+        Recognizer.load(folder, "openvino", threads=1)
+
+
+@pytest.mark.parametrize("name", ["image.onnx", "weights.safetensors"])
+def test_a_file_that_is_replaced_while_it_is_read_is_told(folder, name, monkeypatch):
+    """As a bundle that is built anew: words of two networks."""
+    opened = backend.open_core
+
+    class Late:
+        def __init__(self, core):
+            self.core, self.compile_model = core, core.compile_model
+
+        def read_model(self, path):
+            shutil.copy(folder / name, folder / "new")
+            (folder / "new").replace(folder / name)
+            return self.core.read_model(path)
+
+    monkeypatch.setattr(backend, "open_core", lambda *how: (Late(opened(*how)[0]), opened(*how)[1]))
+    with pytest.raises(BundleError, match="it changed while it was read; try again"):
+        Recognizer.load(folder, "openvino", threads=1)
+
+
+def test_a_file_that_was_loaded_may_be_cut(folder, crops):
+    """As `cp` does to files that it replaces: a file that is mapped would end the process."""
+    with Recognizer.load(folder, "openvino", threads=1) as recognizer:
+        os.truncate(folder / "weights.safetensors", 0)
+        assert str(folder) not in Path("/proc/self/maps").read_text()
+        with Recognizer.load(PACKAGED, "onnxruntime", threads=1) as theirs:
+            assert [w.text for w in recognizer.read(crops[:4])] == [w.text for w in theirs.read(crops[:4])]
+
+
+def further_input(model):
+    model.graph.input.append(onnx.helper.make_tensor_value_info("noise", onnx.TensorProto.FLOAT, [1]))
+    inner_output(model, lambda output: onnx.helper.make_node("Add", ["inner", "noise"], [output]))
+
+
+def another_rank(model):
+    inner_output(model, lambda output: onnx.helper.make_node("Unsqueeze", ["inner", "axis"], [output]))
+    model.graph.initializer.append(onnx.helper.make_tensor("axis", onnx.TensorProto.INT64, [1], [0]))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+def inner_output(model, last):
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output else name for name in node.output]
+    model.graph.node.append(last(output))
+
+
+@pytest.mark.parametrize(
+    "change, message", [(further_input, "has 2 inputs, expected one"), (another_rank, "the manifest means")]
+)
+def test_a_graph_that_takes_or_gives_something_else_is_refused(folder, change, message):
+    rewritten(folder, change)
+    with pytest.raises(BundleError, match=message):
+        Recognizer.load(folder, "openvino", threads=1)
+
+
+def test_closing_while_others_read_is_one_line(crops):
+    recognizer, said = Recognizer.load(PACKAGED, "openvino", threads=1), []
+    began = threading.Barrier(4)
+
+    def read():
+        began.wait()
+        try:
+            while True:
+                recognizer.read(crops[:4])
+        except Exception as error:
+            said.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    began.wait()
+    time.sleep(0.3)
+    recognizer.close()
+    for thread in threads:
+        thread.join(30)
+    assert len(said) == 3 and all(isinstance(error, BackendError) for error in said)
+
+
+def test_what_openvino_says_is_told_without_where_in_its_source():
+    error = RuntimeError("Exception from src/cpp/core.cpp:84:\nCheck 'a' failed at b.cpp:3:\n\nUnable to read it\n")
+    assert reason(error) == "Unable to read it"
+    assert reason(RuntimeError("")) == "RuntimeError"
+
+
+def test_a_processor_without_bfloat16_is_told(tmp_path):
+    program = "from clip4str.runtime import Recognizer; Recognizer.load(None, 'openvino', dtype='bfloat16')"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=tmp_path,
+                         env={**os.environ, "OV_CPU_MAX_ISA": "AVX2"})  # fmt: skip
+    assert run.returncode and "this processor has no bfloat16: leave out dtype" in run.stderr

@@ -138,7 +138,7 @@ def test_one_image_in_the_place_of_a_list_is_said(recognizer, crops, tmp_path):
         ({"bundle": 5}, UsageError, "load takes a bundle's folder or a checkpoint's path, not int"),
         ({"decoding": "ar"}, UsageError, "decoding is a Decoding, for instance .*, not 'ar'"),
         ({"backend": "cuda"}, BackendError, "unknown backend 'cuda'; .* a GPU is chosen by device=\"cuda\""),
-        ({"backend": "cpu"}, BackendError, "unknown backend 'cpu'; .* a CPU is what onnxruntime uses"),
+        ({"backend": "cpu"}, BackendError, "unknown backend 'cpu'; .* a CPU is what onnxruntime and openvino use"),
         ({"backend": None}, BackendError, "unknown backend None"),
         ({"backend": ["torch"]}, BackendError, "unknown backend"),
         ({"threads": "4"}, UsageError, "threads must be 1 to 1024, not '4'"),

@@ -2,7 +2,6 @@
 
 import configparser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,7 +93,7 @@ def test_the_configuration_prepares_frames_as_the_detector_wants_them():
     config.read(ROOT / "docs" / "deepstream" / "text_detector.txt")
     settings = config["property"]
     detector, taken = TextDetector(words=False), []
-    detector.session = SimpleNamespace(run=lambda _, given: taken.append(given["x"]) or [np.zeros((1, 1, 1, 1))])
+    detector._map = lambda blob: taken.append(blob) or np.zeros((1, 1, 1, 1))
     frame = np.zeros((1080, 1920, 3), np.uint8)
     frame[...] = (10, 100, 250)
     detector.probabilities(frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,8 @@ from clips import needed
 from PIL import Image, ImageDraw, ImageFont
 
 from clip4str.core.errors import BackendError, UsageError
+from clip4str.core.packaged import PACKAGED
+from clip4str.runtime.openvino_core import has_bfloat16
 from clip4str.video.detect import Detections, Detector, open_detector
 from clip4str.video.frames import Frame
 
@@ -216,9 +219,9 @@ def test_openvino_finds_the_same(detector):
 
 
 def test_in_bfloat16_it_finds_the_same_words(detector):
-    openvino = needed("openvino", "openvino")
+    needed("openvino", "openvino")
     picture, truth = drawn("HOTEL garden 1984")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not has_bfloat16():
         with pytest.raises(BackendError, match="this processor has no bfloat16: leave out dtype"):
             ppocr.TextDetector(engine="openvino", dtype="bfloat16")
         return
@@ -257,3 +260,31 @@ def test_openvino_does_not_look_for_weights_beside_the_process(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BackendError, match="its weights lie beside it"):
         ppocr.TextDetector(engine="openvino", model=path)
+
+
+@pytest.mark.parametrize("engine", sorted(ppocr.ENGINES))
+@pytest.mark.parametrize("name", ["visual.onnx", "cross.onnx"])
+def test_a_network_of_another_kind_is_no_detector(engine, name):
+    if engine == "openvino":
+        needed("openvino", "openvino")
+    with pytest.raises(
+        BackendError, match=rf"{name}: is no detector (of PP-OCR's kind|that OpenVINO loads)|lie beside"
+    ):
+        ppocr.TextDetector(engine=engine, model=PACKAGED / name)
+
+
+def test_threads_may_search_beside_each_other():
+    needed("openvino", "openvino")
+    detector, found = ppocr.TextDetector(engine="openvino", words=False), {}
+    pictures = [drawn("HOTEL garden", shape=(96 + 32 * i, 320 + 64 * i))[0] for i in range(3)]
+    wanted = [detector.probabilities(picture) for picture in pictures]
+
+    def search(number):
+        found[number] = [np.array_equal(detector.probabilities(pictures[number]), wanted[number]) for _ in range(8)]
+
+    threads = [threading.Thread(target=search, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(3)] == [[True] * 8] * 3

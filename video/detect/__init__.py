@@ -6,11 +6,18 @@ own is anything with `detect(frame) -> Detections`: plates, labels, boxes from e
 
 from __future__ import annotations
 
+from typing import Any
+
 from clip4str.core.errors import UsageError
 
 from .contract import NOTHING, Detections, Detector
 
-__all__ = ["NOTHING", "Detections", "Detector", "open_detector"]
+__all__ = ["NOTHING", "Detections", "Detector", "engine_beside", "open_detector"]
+
+
+def engine_beside(backend: str, dtype: str | None) -> dict[str, Any]:
+    """TextDetector's engine and dtype beside a recogniser of this backend and dtype: OpenVINO where that reads."""
+    return {"engine": "openvino", "dtype": dtype} if backend == "openvino" else {}
 
 
 def open_detector(detector: str | Detector, **how: object) -> Detector:

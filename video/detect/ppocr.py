@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from clip4str.core.errors import BackendError, BundleError, UsageError, first_line
 from clip4str.runtime.onnx_files import external_tensors, without_denormals
-from clip4str.runtime.openvino_core import open_core
+from clip4str.runtime.openvino_core import open_core, reason
 
 from ..frames import Frame, rgb
 from .contract import Detections
@@ -68,7 +69,9 @@ class TextDetector:
         return Detections(quads, scores)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """(h, w) float32: of text, pixel by pixel of the shrunken frame. pixels: uint8 (H, W, 3) RGB."""
+        """(h, w) float32: of text, pixel by pixel of the shrunken frame. pixels: uint8 (H, W, 3) RGB.
+
+        Raises BackendError."""
         import cv2
 
         height, width = pixels.shape[:2]
@@ -78,7 +81,10 @@ class TextDetector:
         blob = shrunk[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)  # the network takes BGR, -1 to 1
         blob /= 127.5
         blob -= 1
-        return self._map(blob)[0, 0]
+        try:
+            return self._map(blob)[0, 0]
+        except Exception as error:  # onnxruntime has many kinds
+            raise BackendError(f"searching words failed ({reason(error)})") from None
 
 
 def _by_onnxruntime(path: Path, threads: int, dtype: str | None) -> Run:
@@ -97,8 +103,9 @@ def _by_onnxruntime(path: Path, threads: int, dtype: str | None) -> Run:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has many kinds
         raise BackendError(f"{path}: is no detector that ONNX Runtime loads ({first_line(error)})") from None
-    name = session.get_inputs()[0].name
-    return lambda blob: session.run(None, {name: blob})[0]
+    taken, given = session.get_inputs(), session.get_outputs()
+    _check_kind(path, [value.shape for value in taken], [value.shape for value in given])
+    return lambda blob: session.run(None, {taken[0].name: blob})[0]
 
 
 def _by_openvino(path: Path, threads: int, dtype: str | None) -> Run:
@@ -109,9 +116,25 @@ def _by_openvino(path: Path, threads: int, dtype: str | None) -> Run:
             raise BackendError(f"{path}: its weights lie beside it, where engine onnxruntime finds them, not openvino")
         compiled = core.compile_model(core.read_model(content), "CPU", how)
     except (OSError, RuntimeError, BundleError) as error:
-        raise BackendError(f"{path}: is no detector that OpenVINO loads ({first_line(error)})") from None
-    request = compiled.create_infer_request()
-    return lambda blob: request.infer({0: blob})[0].copy()  # the next answer is written over this one
+        raise BackendError(f"{path}: is no detector that OpenVINO loads ({reason(error)})") from None
+    _check_kind(path, *(
+        [[side.get_length() if side.is_static else None for side in value.partial_shape] for value in values]
+        for values in (compiled.inputs, compiled.outputs)
+    ))  # fmt: skip
+    request, turn = compiled.create_infer_request(), Lock()
+
+    def run(blob: np.ndarray) -> np.ndarray:
+        with turn:  # setting a request's input and running it are two steps
+            return request.infer({0: blob})[0]
+
+    return run
+
+
+def _check_kind(path: Path, inputs: Sequence[Sequence[object]], outputs: Sequence[Sequence[object]]) -> None:
+    """Raises BackendError for what takes no picture of any size, or gives no map."""
+    sides = inputs[0][2:] if len(inputs) == 1 and len(inputs[0]) == 4 else (0, 0)
+    if any(isinstance(side, int) for side in sides) or not outputs or len(outputs[0]) != 4:
+        raise BackendError(f"{path}: is no detector of PP-OCR's kind: (1, 3, height, width) of any size to a map")
 
 
 ENGINES: dict[str, Callable[[Path, int, str | None], Run]] = {

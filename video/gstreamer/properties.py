@@ -19,7 +19,8 @@ class Property(NamedTuple):
 PROPERTIES = (
     Property("bundle", str, "", "the network's folder; empty: $CLIP4STR_BUNDLE, else the one built last under "
              "./bundles, else the packaged one"),
-    Property("backend", str, "auto", "auto, onnxruntime, tensorrt or torch"),
+    Property("backend", str, "auto", "auto, tensorrt, torch, onnxruntime or openvino"),
+    Property("dtype", str, "", "of torch and openvino, as of clip4str read; empty: their own"),
     Property("device", str, "", "GPU of the backend, cuda or cuda:N; empty: its own choice"),
     Property("threads", int, 0, "CPU threads of search and reading; 0: all"),
     Property("long-side", int, 640, "pixels that the longer side is shrunk to before words are searched"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from clip4str.core.errors import UsageError
 from clip4str.runtime import Recognizer
 
+from ..detect import engine_beside
 from ..detect.ppocr import TextDetector
 from ..options import region_of
 from ..reader import VideoReader, read_lexicon
@@ -29,11 +30,13 @@ def open_reader(values: Mapping[str, Value]) -> VideoReader:
     region = region_of(text["region"] or None, "region")
     lexicon = read_lexicon(Path(text["lexicon"])) if text["lexicon"] else None
     recognizer = Recognizer.load(
-        text["bundle"] or None, text["backend"], threads=threads or None, device=text["device"] or None
-    )
+        text["bundle"] or None, text["backend"], threads=threads or None, device=text["device"] or None,
+        dtype=text["dtype"] or None,
+    )  # fmt: skip
     detector = TextDetector(
-        int(values["long-side"]), not values["lines"], Path(model) if model else None, recognizer.backend.threads or 1
-    )
+        int(values["long-side"]), not values["lines"], Path(model) if model else None, recognizer.backend.threads or 1,
+        **engine_beside(text["backend"], text["dtype"] or None),
+    )  # fmt: skip
     return VideoReader(
         recognizer, detector, detect_every=int(values["detect-every"]) or None, pattern=pattern, lexicon=lexicon,
         region=region, budget=latency or None, crops=bool(values["crops"]),

@@ -47,6 +47,8 @@ class TorchBackend(TorchStages, Backend):
     string visits the host in the program, so it knows no cache of captions; the driver's is used where the driver is.
     """
 
+    name = "torch"
+
     def __init__(
         self, weights: Weights, program: Program | None, batch_size: int, layer: GraphLayer | None,
         decoders: int | None = None,

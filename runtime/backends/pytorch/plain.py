@@ -27,6 +27,8 @@ from .weights import Source
 class PlainBackend(Backend):
     """The four stages are the network's own, called by the driver. No CUDA graphs, no cutting out on the device."""
 
+    name = "torch"
+
     def __init__(self, network: Clip4Str, batch_size: int) -> None:
         super().__init__(network.config.image_size, min(batch_size, BUCKETS[-1]))
         tensor = network.clip_model.visual.conv1.weight

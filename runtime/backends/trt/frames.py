@@ -23,6 +23,7 @@ from .session import Pipeline, Session
 class FrameBackend(Backend):
     """Words and thumbnails of frames, over a session. All calls raise BackendError if CUDA fails."""
 
+    name = "tensorrt"
     manifest: Manifest
     _session: Session
 
