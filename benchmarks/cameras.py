@@ -30,7 +30,7 @@ def needs(cameras: int, row: Mapping[str, Any], assumed: Mapping[str, Any], file
 
     decoding: devices whose video decoders the streams need. finding: devices that shrink and search their frames.
     cores: that follow words. crops: read a second. reading: devices that read those. files, raw: bits a second of crops
-    on the way to the readers, encoded and as pixels."""
+    on the way to the readers, encoded and as pixels. hours: of a device that read a million words."""
     crops, share = cameras * assumed["rate"] * assumed["reads_per_frame"], assumed["busy"] * 1e6
     return {
         "decoding": math.ceil(cameras / row["limits"]["decoder"]),
@@ -38,6 +38,7 @@ def needs(cameras: int, row: Mapping[str, Any], assumed: Mapping[str, Any], file
         "cores": math.ceil(cameras * row["host_ms"] / (1000 * assumed["busy"])),
         "crops": crops,
         "reading": math.ceil(cameras * row["read_us"] / share),
+        "hours": row["read_us"] * cameras / crops / assumed["busy"] / 3600,
         "files": 8 * crops * file_bytes,
         "raw": 8 * crops * 3 * WORD[0] * WORD[1],
     }
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue  # a board is no server
         found = needs(o.cameras, row, report["assumed"], sum(sizes) / len(sizes))
         rows.append([row["network"], report["devices"][row["device"]]["name"],
-                     *(f"{found[name]:.0f}" for name in ("decoding", "finding", "reading", "cores"))])  # fmt: skip
+                     *(f"{found[name]:.0f}" for name in ("decoding", "finding", "reading", "cores")),
+                     f"{found['hours']:.3f}"])  # fmt: skip
     size = sum(sizes) / len(sizes)
     print(f"{report['status'].capitalize()}. {o.cameras} cameras: {found['crops']:,.0f} crops a second, "
           f"{found['files'] / 1e9:.1f} Gbit/s as files of {size:,.0f} bytes, {found['raw'] / 1e9:.1f} Gbit/s as pixels "
@@ -68,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     best = load["within_bar"] or load["points"][0]
     servers = math.ceil(found["crops"] / best["read_a_second"])
     print(f"without GPUs: {servers:,} machines such as that of results/serving-triton.json "
-          f"({load['machine']['cores']} cores, {best['read_a_second']:.0f} crops a second)")  # fmt: skip
-    heads = ("network", "devices", "to decode", "to find", "to read", "cores to follow")
+          f"({load['machine']['cores']} cores, {best['read_a_second']:.0f} crops a second), each of which takes "
+          f"{1e6 / best['read_a_second'] / 3600:.1f} hours for a million words")  # fmt: skip
+    heads = ("network", "devices", "to decode", "to find", "to read", "cores to follow", "hours to read a million")
     print(markdown(heads, rows, texts=2))
     return 0
 

@@ -18,6 +18,7 @@ def test_needs_by_hand():
     found = cameras.needs(1000, ROW, {"rate": 30.0, "reads_per_frame": 2.0, "busy": 0.8}, 5000)
     assert found["crops"] == 60_000 and found["decoding"] == 20
     assert found["finding"] == math.ceil(2.0 / 0.8) and found["reading"] == 5  # seconds of a device a second
+    assert found["hours"] == pytest.approx(4000 / 60 / 0.8 / 3600)  # 4 ms for the 60 words of a second
     assert found["cores"] == 500 and found["files"] == 60_000 * 5000 * 8
     assert found["raw"] == 60_000 * 8 * 3 * 40 * 120
 
