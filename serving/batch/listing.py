@@ -44,6 +44,13 @@ def check(inputs: Sequence[str]) -> None:
             look_up(each)
 
 
+def check_filled(inputs: Iterable[str]) -> None:
+    """Raises UsageError where there is nothing to read in one, SourceError where its store does not answer."""
+    for each in inputs:
+        if next(chunks([each], 1), None) is None:
+            raise UsageError(f"{each}: nothing to read was found there")
+
+
 def chunks(inputs: Iterable[str], size: int) -> Iterator[Chunk]:
     """Of `size` pictures, or more where a row group or a compressed shard has more. Raises UsageError, SourceError."""
     number, names, stamps = 0, [], []

@@ -282,7 +282,8 @@ def test_a_store_that_does_not_answer_stops_the_job_and_nothing_is_lost(tmp_path
         (["--output", "{tmp}/words.parquet", "--workers", "0"], "--workers is 1 to"),
         (["--output", "{tmp}/words.parquet", "--bundle", "{tmp}/none"], "no such bundle"),
         (["--output", "{tmp}/other.parquet"], "is no result of a batch job"),
-        (["{tmp}/empty", "--output", "{tmp}/words.parquet"], "nothing to read was found"),
+        (["{tmp}/empty", "--output", "{tmp}/words.parquet"], "empty: nothing to read was found there"),
+        (["{tmp}/crops", "{tmp}/empty", "--output", "{tmp}/words.parquet"], "empty: nothing to read was found there"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(small, tmp_path, args, said):
