@@ -14,6 +14,7 @@ from charsets import VIETNAMESE
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
+from clip4str.core.errors import BackendError
 from clip4str.core.packaged import PACKAGED
 from clip4str.core.reading import Decoding
 from clip4str.core.text import CHARSET_94
@@ -149,6 +150,21 @@ def test_pixels_that_are_no_numbers_have_no_confidence_and_spoil_no_others(writt
         others = [0, 1, 3, 4]
         assert (found["ids"][others] == good["ids"][others]).all()
         assert (found["settled"][others] == good["settled"][others]).all()
+
+
+def test_another_shape_or_type_is_the_runtimes_own_error(written, tiny_bundle):
+    file, good = written(tiny_bundle, Options()), pictures((64, 64), 1)
+    wrong = (good[..., 1:], good[0], good.astype(np.float64), (255 * good).astype(np.uint8).transpose(0, 2, 3, 1))
+    for pixels, said in zip(wrong, ("invalid dimensions", "Invalid rank", "data type", "data type")):
+        with pytest.raises(BackendError, match=f"INVALID_ARGUMENT.*{said}"):
+            file.read(pixels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_thousands_of_pictures(written, tiny_bundle, form):
+    settled = assert_reads_the_same(tiny_bundle, written(tiny_bundle, FORMS[form]), pictures((64, 64), 3000, seed=6))
+    assert settled == 3000 if form != "fixed" else settled > 500
 
 
 def test_too_few_passes_are_told(written, tiny_bundle):
