@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from clip4str.benchmarks.figures import markdown
-from clip4str.benchmarks.serving_load.arrivals import Sample, in_flight, poisson, reads_a_second
+from clip4str.benchmarks.serving_load.arrivals import Sample, in_flight, poisson, reads_a_second, recovery
 from clip4str.benchmarks.serving_load.load_figures import BAR_MS, OVERLOAD, SHARES, point, within_bar
 from clip4str.benchmarks.serving_load.load_target import Setup, Target
+from clip4str.benchmarks.serving_load.processor_time import resident_mb
 from clip4str.benchmarks.serving_load.serving_chart import save_chart
 from clip4str.benchmarks.serving_load.targets import TARGETS
 from clip4str.core.charts import check_chart
@@ -93,7 +94,12 @@ async def _measured(
             print(f"{rate:.0f} requests a second", file=sys.stderr)
             points.append(taken(await poisson(target.send, pictures, rate, seconds, number), rate))
         rate = OVERLOAD * most["read_a_second"]
-        overload = taken(await poisson(target.send, pictures, rate, seconds, len(SHARES)), rate)
+        before = resident_mb()
+        samples = await poisson(target.send, pictures, rate, seconds, len(SHARES))
+        drained = max(0.0, max(each.due + each.late for each in samples) - seconds)
+        again = await recovery(target.send, pictures, BAR_MS / 1000)
+        overload = {**taken(samples, rate), "memory_mb": [before, resident_mb()],
+                    "recovered_s": None if again is None else round(drained + again, 2)}  # fmt: skip
         return {"what": target.what, "most": most, "points": points, "overload": overload}
 
 
@@ -115,6 +121,8 @@ def _table(report: dict[str, Any]) -> str:
         f"one process in a loop: {loop['one_by_one']:.1f} a second one by one, {loop['batches']:.1f} in batches",
         f"within {report['bar_ms']:g} ms in 99 of 100 cases: {said}",
         markdown(heads, rows),
+        "overload: {} to {} MB of memory, ".format(*report["overload"]["memory_mb"])
+        + f"read in time again after {report['overload']['recovered_s']} s",
     ])  # fmt: skip
 
 

@@ -55,6 +55,24 @@ async def in_flight(send: Send, pictures: Sequence[tuple[bytes, str]], count: in
     return samples
 
 
+async def recovery(send: Send, pictures: Sequence[tuple[bytes, str]], limit: float, patience: float = 60.0
+                   ) -> float | None:  # fmt: skip
+    """Seconds from now until answers are right, and within `limit` seconds, five in a row; None where they are not so
+    soon as `patience`."""
+    loop, right, since = asyncio.get_running_loop(), 0, 0.0
+    begin = loop.time()
+    while right < 5:
+        at = loop.time() - begin
+        if at > patience:
+            return None
+        sample = await _one(send, *pictures[right % len(pictures)], begin + at, begin)
+        right = right + 1 if sample.outcome == "read" and sample.late < limit else 0
+        since = at if right == 1 else since
+        if not right:
+            await asyncio.sleep(_BACK_OFF)
+    return since
+
+
 async def _one(send: Send, picture: bytes, word: str, due: float, begin: float) -> Sample:
     loop, error = asyncio.get_running_loop(), ""
     try:

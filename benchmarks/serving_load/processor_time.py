@@ -1,4 +1,4 @@
-"""Processor time of a server's processes, by what they are."""
+"""Processor time and memory of a server's processes."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ def used() -> dict[str, float]:
         if parent == os.getpid():
             total[name] += seconds
     return total
+
+
+def resident_mb() -> float:
+    """Of this process's descendants."""
+    found: dict[int, tuple[int, int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        found[int(folder.name)] = int(fields[1]), int(fields[21])
+    pages = 0
+    for parent, size in found.values():
+        while parent in found and parent != os.getpid():
+            parent = found[parent][0]
+        pages += size if parent == os.getpid() else 0
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)

@@ -46,13 +46,18 @@ class RayServer:
 
         from clip4str.serving.ray.application import NAME, build
         from clip4str.serving.ray.server_settings import Settings
+        from clip4str.serving.ray_cluster import connect
 
-        ray.init("local", num_cpus=self._instances + 1, include_dashboard=False, log_to_driver=False,
-                 logging_level="ERROR", _metrics_export_port=self.metrics)  # fmt: skip
-        settings = Settings(bundle=str(self._bundle.resolve()), photos=False, need_token=True,
-                            replicas=(self._instances, self._instances), **self._settings)  # fmt: skip
-        serve.start(http_options={"host": "127.0.0.1", "port": self.port})
-        serve.run(build(settings), name=NAME, route_prefix="/")
+        os.environ.pop("RAY_ADDRESS", None)  # a Ray of its own, whose token nobody else has
+        connect(None, num_cpus=self._instances + 1, include_dashboard=False, _metrics_export_port=self.metrics)
+        try:
+            settings = Settings(bundle=str(self._bundle.resolve()), photos=False, need_token=True,
+                                replicas=(self._instances, self._instances), **self._settings)  # fmt: skip
+            serve.start(http_options={"host": "127.0.0.1", "port": self.port})
+            serve.run(build(settings), name=NAME, route_prefix="/")
+        except BaseException:
+            self.__exit__()
+            raise
         self.what = f"Ray Serve {ray.__version__}, HTTP{', HAProxy' if self._haproxy else ''}"
         return self
 
@@ -60,8 +65,10 @@ class RayServer:
         import ray
         from ray import serve
 
-        serve.shutdown()
-        ray.shutdown()
+        try:
+            serve.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _free_port() -> int:

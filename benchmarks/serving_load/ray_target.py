@@ -38,8 +38,10 @@ class RayTarget:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-        await asyncio.to_thread(self._server.__exit__)
+        try:
+            await self._session.close()
+        finally:
+            await asyncio.to_thread(self._server.__exit__)
 
     async def send(self, picture: bytes) -> str:
         async with self._session.post(f"http://127.0.0.1:{self._server.port}/read", data=picture) as answer:

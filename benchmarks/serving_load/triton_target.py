@@ -38,8 +38,12 @@ class TritonTarget:
         write_repository(Bundle.open(s.bundle), s.folder / "repository", serving, False, lambda _: None)
         self._server = TritonServer(s.folder / "repository", s.folder)
         self._server.__enter__()
-        self._client = self._module.InferenceServerClient(f"127.0.0.1:{self._server.grpc}")
-        metadata: Any = await self._client.get_server_metadata(as_json=True)
+        try:
+            self._client = self._module.InferenceServerClient(f"127.0.0.1:{self._server.grpc}")
+            metadata: Any = await self._client.get_server_metadata(as_json=True)
+        except BaseException:
+            self._server.__exit__()
+            raise
         self.what = f"Triton {metadata['version']}, gRPC"
         return self
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from clip4str.benchmarks import serving
 from clip4str.benchmarks.serving_load import serving_chart, targets
-from clip4str.benchmarks.serving_load.arrivals import Refused, Sample, in_flight, poisson, reads_a_second
+from clip4str.benchmarks.serving_load.arrivals import Refused, Sample, in_flight, poisson, reads_a_second, recovery
 from clip4str.benchmarks.serving_load.load_figures import point, within_bar
+from clip4str.benchmarks.serving_load.processor_time import resident_mb
+from clip4str.benchmarks.serving_load.ray_server import RayServer
 from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
 from clip4str.core.packaged import PACKAGED
@@ -79,6 +87,28 @@ def test_a_closed_loop_keeps_so_many_going():
     assert "refused" in {sample.outcome for sample in samples}
 
 
+def test_recovery_is_the_time_until_answers_come_in_time_again():
+    target, begin = Standin(0.001), time.monotonic()
+
+    async def tired(picture: bytes) -> str:
+        if time.monotonic() < begin + 0.4:
+            raise Refused("too much")
+        return await target.send(picture)
+
+    assert 0.3 < asyncio.run(recovery(tired, PICTURES, 0.1)) < 0.7
+    assert asyncio.run(recovery(Standin(0.05).send, PICTURES, 0.01, patience=0.2)) is None
+
+
+def test_memory_is_that_of_descendants():
+    before = resident_mb()
+    with subprocess.Popen([sys.executable, "-c", "a = bytearray(50_000_000); print(flush=True); input()"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # fmt: skip
+        child.stdout.readline()
+        assert 50 < resident_mb() - before < 100
+        child.communicate(b"\n")
+    assert resident_mb() < before + 10
+
+
 def test_outcomes_are_told_apart():
     async def mixed(picture: bytes) -> str:
         if picture == b"x":
@@ -118,7 +148,7 @@ def test_a_loop_reads_all_pictures_again_and_again():
 
 
 def test_the_script_measures_prints_and_draws(tmp_path, monkeypatch, capsys):
-    target = Standin(0.1)
+    target = Standin(0.05)
     monkeypatch.setattr(serving, "SHARES", (0.5, 1.0))
     with Recognizer.load(PACKAGED, threads=1) as recognizer:
         files = [path.read_bytes() for path in sorted(serving.CROPS.glob("*.jpg"))]
@@ -130,6 +160,7 @@ def test_the_script_measures_prints_and_draws(tmp_path, monkeypatch, capsys):
     out, report = capsys.readouterr().out, json.loads(file.read_text())
     assert code == 0, out
     assert report["overload"]["wrong"] == 0 and report["most"]["read"] > 50
+    assert report["overload"]["recovered_s"] < 5 and len(report["overload"]["memory_mb"]) == 2
     assert len(report["points"]) == len(serving.SHARES) and chart.read_bytes().startswith(b"\x89PNG")
     assert f"{report['points'][0]['offered']:.0f}" in out and "stand-in" in out
     target.words[files[0]] = "wrong"
@@ -149,3 +180,29 @@ def test_the_committed_figures_are_a_report(tmp_path, monkeypatch):
     serving_chart.save_chart(report, tmp_path / "again.png")
     for axes in figures[0].axes:  # no point is cut by the frame
         assert axes.get_ylim()[1] > 1.05 * max(max(line.get_ydata()) for line in axes.lines[:1])
+
+
+def test_a_ray_that_does_not_serve_is_ended_and_kept_its_token_to_itself(monkeypatch):
+    """With stand-ins for Ray: what it is started with, and what is left of it."""
+    told: list[object] = []
+
+    def failing(*_, **__):
+        raise RuntimeError("no room")
+
+    ray, application, settings = map(ModuleType, ("ray", "application", "server_settings"))
+    ray.__version__ = "0"
+    ray.init = lambda address, **how: told.append((address, how["num_cpus"], os.environ.get("RAY_AUTH_TOKEN")))
+    ray.serve = SimpleNamespace(start=lambda **_: None, run=failing, shutdown=lambda: told.append("serve"))
+    ray.shutdown = lambda: told.append("ray")
+    application.NAME, application.build = "clip4str", lambda given: given
+    settings.VARIABLE, settings.Settings = "CLIP4STR_SERVE_TOKEN", SimpleNamespace
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for module in (application, settings):
+        monkeypatch.setitem(sys.modules, f"clip4str.serving.ray.{module.__name__}", module)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(os, "environ", {**os.environ, "RAY_ADDRESS": "somebody:6379", "RAY_AUTH_MODE": "disabled"})
+    with pytest.raises(RuntimeError, match="no room"), RayServer(PACKAGED, instances=2):
+        pass
+    (address, cpus, token), *ended = told
+    assert (address, cpus, len(token)) == ("local", 3, 64) and "RAY_AUTH_MODE" not in os.environ
+    assert ended == ["serve", "ray"]

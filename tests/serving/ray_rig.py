@@ -30,8 +30,9 @@ def cluster(*cpus: int) -> Iterator[Any]:
     """A head, and a machine more for each further number. `nodes` are those."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False})
+    made = Cluster()
     try:
+        made.add_node(num_cpus=cpus[0], include_dashboard=False)
         made.nodes = [made.add_node(num_cpus=count) for count in cpus[1:]]
         made.wait_for_nodes()
         yield made
