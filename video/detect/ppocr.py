@@ -78,8 +78,9 @@ class TextDetector:
         scale = min(1.0, self.long_side / max(height, width))
         size = tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height))
         shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        blob = shrunk[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)  # the network takes BGR, -1 to 1
-        blob /= 127.5
+        blob = np.empty((1, 3, *size[::-1]), np.float32)  # the network takes BGR, -1 to 1
+        for channel, plane in enumerate(reversed(cv2.split(shrunk))):
+            np.divide(plane, np.float32(127.5), out=blob[0, channel])
         blob -= 1
         try:
             return self._map(blob)[0, 0]
