@@ -195,7 +195,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("ceilings", 12, call("ceilings", "ceilings")),
         Section("end_to_end_base16", 90, whole("base16", batches)),
         Section("timeline", 25, call("timeline", "timeline", config=config("base16"), batches=batches[:2])),
-        Section("files", 30, call("files", "files")),
+        Section("files", 30, call("files", "files", config=config("base16"))),
         Section("compiled", 70, call("end_to_end", "compiled", config=config("base16"), batches=others[:2])),
         Section("correctness", 80, tests(KERNELS)),
         Section("options", 50, call("options", "time_options", config=config("base16"), batches=others[:2])),

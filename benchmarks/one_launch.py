@@ -49,13 +49,14 @@ def one_launch_predictions(
     }
 
 
-def predict_one_launch(device: Device, config: Config, batch: int) -> dict[str, Any]:
+def predict_one_launch(device: Device, config: Config, batch: int, precision: str = "fp16") -> dict[str, Any]:
     """Microseconds of a batch, pixels on the host, three ways: engines stage by stage, our kernels decoding in their
-    place, in one launch; and what resuming and rereading all its words add to the last."""
+    place, in one launch; and what resuming and rereading all its words add to the last. precision: of the engines, as
+    in Device.precisions; our kernels compute in half precision."""
     drafts = config.draft_frames > 0
-    engines = predict(device, config, batch, "fp16", CONFIRMED if drafts else PASSES)
+    engines = predict(device, config, batch, precision, CONFIRMED if drafts else PASSES)
     copied = 4.0 * batch * 3 * math.prod(config.image_size) / (device.bus * 1e3) if device.bus else 0.0
-    image, text = (_us(device, stage_launches(config, name, batch, "fp16")) for name in ("image", "text"))
+    image, text = (_us(device, stage_launches(config, name, batch, precision)) for name in ("image", "text"))
     calls = {name: values["calls"] for name, values in engines["stages"].items()}
     kernels = image + calls["text"] * text
     for branch, tokens in (("visual", 0), ("cross", config.context)):

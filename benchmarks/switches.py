@@ -1,6 +1,6 @@
 """What the switches of kernels/options.py should gain, and what the whole GPU path has gained, predicted: one batch by
-engines stage by stage and in one launch (one_launch.py), and by our kernels in one graph with torch, as it was, as it
-is shipped, and with each switch turned on.
+engines stage by stage and in one launch (one_launch.py), of half precision and of 8 bits, and by our kernels in one
+graph with torch, as it was, as it is shipped, and with each switch turned on.
 
 The shares, savings and conditions are those of kernels/NOTES.md, estimated for an H100 and used for every device.
 """
@@ -31,6 +31,7 @@ LAUNCH_SAVED = 0.5  # of a launch that begins while the one ahead still runs: 0.
 DEPENDENT = ("Thor", "H100", "H200")  # compute capability 9.0 and newer
 TWO_PROGRAMS = ("H100", "H200")  # whose multiprocessors hold two programs with three loads in flight
 BEFORE = Options(library_residual=False)
+EIGHT_BITS = ("int8", "fp8")  # engines, in one launch
 ALL = Options(dependent_launch=True, split_k=True, three_stages=True, fork=True)  # wide_tiles is against three_stages
 
 
@@ -54,10 +55,12 @@ def switch_predictions(
 
 def _predict(device: Device, config: Config, batch: int) -> dict[str, Any]:
     engines = predict_one_launch(device, config, batch)
+    eight_bits = (precision for precision in device.precisions if precision != "fp16")
     turned = {name: replace(Options(), **{name: True}) for name in NAMES if not getattr(Options(), name)}
     return {
         "engines_us": engines["engines_us"],
         "one_us": engines["one_us"],
+        "eight_bits_us": {kind: predict_one_launch(device, config, batch, kind)["one_us"] for kind in eight_bits},
         "before_us": graph_us(device, config, batch, BEFORE),
         "shipped_us": graph_us(device, config, batch, Options()),
         "turned_us": {name: graph_us(device, config, batch, options) for name, options in turned.items()},
@@ -119,19 +122,23 @@ def _is(device: Device, names: Sequence[str]) -> bool:
 
 
 def switch_table(report: Mapping[str, Any]) -> str:
-    """Markdown: a row for every network, batch and device; of a switch, what of the time as shipped is left."""
+    """Markdown: a row for every network, batch and device; of a switch, how it changes the time as shipped, of
+    engines in 8 bits that in one launch."""
     a, rows = report["assumed"], report["rows"]
     switches = list(rows[0]["turned_us"])
     lines = [
         [row["network"], report["devices"][row["device"]]["name"], row["batch"],
-         *(digits(row[key] / 1000) for key in ("engines_us", "one_us", "before_us", "shipped_us")),
+         *(digits(row[key] / 1000) for key in ("engines_us", "one_us")),
+         *(_change(row["eight_bits_us"].get(kind, row["one_us"]), row["one_us"]) for kind in EIGHT_BITS),
+         *(digits(row[key] / 1000) for key in ("before_us", "shipped_us")),
          *(_change(us, row["shipped_us"]) for us in row["turned_us"].values()), digits(row["all_us"] / 1000)]
         for row in rows
     ]  # fmt: skip
-    heads = ("network", "device", "batch", "TensorRT stage by stage, ms", "in one launch", "torch before", "as shipped",
-             *switches, "all but wide_tiles, ms")  # fmt: skip
+    heads = ("network", "device", "batch", "TensorRT stage by stage, ms", "in one launch", *EIGHT_BITS, "torch before",
+             "as shipped", *switches, "all but wide_tiles, ms")  # fmt: skip
     return "\n\n".join([
-        f"{report['status'].capitalize()}. Half precision, words of which nothing is left open. Products of more than "
+        f"{report['status'].capitalize()}. Half precision; int8 and fp8: engines of 8 bits beside those in one launch. "
+        "Words of which nothing is left open. Products of more than "
         f"{MANY_ROWS} rows: cuBLAS {100 * a['library']:.0f} % of a large product's rate, ours {100 * a['ours']:.0f}, "
         f"three_stages {100 * a['three_stages']:.0f}, wide_tiles {100 * a['wide_tiles']:.0f}; dependent_launch saves "
         f"{100 * a['launch_saved']:.0f} % of a launch behind one of ours. Before: library_residual off.",

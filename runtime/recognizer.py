@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from io import BytesIO
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
@@ -199,7 +200,7 @@ class Recognizer(FrameReader):
 
     def warm_up(self, batch_sizes: Iterable[int] | None = None) -> None:
         """Does now what the first batch of a size would wait for: kernels are compiled, CUDA graphs captured, memory is
-        taken. On a GPU that may be minutes, and batches of other sizes are read meanwhile.
+        taken, decoders are loaded. On a GPU that may be minutes, and batches of other sizes are read meanwhile.
 
         batch_sizes: of the batches to come, None for one image and batch_size of them. On a GPU batches are padded to
         powers of two, so 5 also serves 6, 7 and 8. Raises UsageError for sizes that are none, BackendError.
@@ -207,8 +208,9 @@ class Recognizer(FrameReader):
         sizes = {1, self.batch_size} if batch_sizes is None else _sizes(batch_sizes, self.batch_size)
         self._check_process()
         self.backend.warm_up(self.driver, sorted(sizes, reverse=True))
-        loading = self.backend.load([np.zeros((2, 2, 3), np.uint8)], self.manifest.normalization)
-        with closing(loading):
+        encoded = BytesIO()  # not an array: for those Pillow loads no formats
+        Image.new("RGB", (2, 2)).save(encoded, "JPEG")
+        with closing(self.backend.load([encoded.getvalue()], self.manifest.normalization)) as loading:
             loading.result()  # where a GPU resizes: that kernel, its library, and room for a batch
 
     def prepare(self, images: Sequence[ImageLike]) -> np.ndarray:

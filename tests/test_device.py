@@ -50,6 +50,17 @@ def test_where_a_gpu_is_required_its_absence_fails(tmp_path):
         assert counts in out and ("torch sees no GPU" in out and "was not run" in out) == (required == "1"), out
 
 
+def test_tf32_is_off_whatever_the_image_exports():
+    code = (
+        "import os, device, torch\n"
+        "print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32,\n"
+        "      os.environ['NVIDIA_TF32_OVERRIDE'], 'TORCH_ALLOW_TF32_CUBLAS_OVERRIDE' in os.environ)\n"
+    )
+    exported = {**os.environ, "NVIDIA_TF32_OVERRIDE": "1", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=exported, cwd=HERE)
+    assert done.stdout.split() == ["False", "False", "0", "False"], done.stdout + done.stderr
+
+
 def test_tensors_go_as_they_lie_and_come_back_as_they_went(monkeypatch):
     monkeypatch.setattr(device, "ON_GPU", True)
     wide = torch.arange(24.0).view(4, 6)

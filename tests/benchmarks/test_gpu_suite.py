@@ -22,7 +22,7 @@ from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
 from clip4str.benchmarks.gpu.end_to_end import EAGER, summarize, take_turns
 from clip4str.benchmarks.gpu.fused import FusedProgram, fused
 from clip4str.benchmarks.gpu.networks import TINY, PublishedWay, random_pixels
-from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary, targets
+from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary
 from clip4str.benchmarks.gpu.sides import CompiledReference, PlainProgram
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
 from clip4str.benchmarks.gpu.timeline import shares
@@ -116,7 +116,9 @@ def test_a_rehearsal_runs_what_needs_more(rehearsal):
     assert {s["state"] for s in results["sections"].values()} == {"done"}, rehearsal.done.stdout
     assert not results["failures"] and not results["skipped"], rehearsal.done.stdout
     assert all(results[name]["tests"] > 0 for name in ("network", "library", "cuda_layer", "correctness"))
-    assert results["files"]["images_per_second"] > 0 and results["files"]["first_word"]["first_us"] > 0
+    for network in ("base16", "small"):
+        found = results["files"][network]
+        assert found["images_per_second"] > 0 and found["first_word"]["first_us"] > 0 and found["device_busy"] > 0
     assert results["engines"]["rehearsal"]["batch 1"]["median"] > 0
 
 
@@ -387,25 +389,6 @@ def test_turns_and_figures():
     )
     flops = total_flops(kernel_launches.program(Config(), 1))
     assert values["summary"]["rate_share"] == pytest.approx(flops / 90e-6 / 1e15, rel=0.01)
-
-
-def test_targets_are_met_or_missed():
-    def results(eager: float, compiled: float, tower: float, rate: float, after: float) -> dict:
-        one = {"summary": {"best_eager": "published_half", "best_eager_over_ours": eager, "times_tower": tower},
-               "predicted": {"times_tower": 1.85}}  # fmt: skip
-        batches = {"1": one, "64": {"summary": {"after_share": after, "rate_share": rate}}}
-        sides = {"1": {"summary": {"compiled_over_ours": compiled}}}
-        return {"end_to_end_base16": {"batches": batches}, "compiled": {"batches": sides}}
-
-    good = targets({**results(13, 4, 1.5, 0.6, 0.12), "files": {"device_busy": 0.9,
-                                                              "first_word": {"first_over_median": 1.2}}})  # fmt: skip
-    assert [t["state"] for t in good] == ["met"] * 7
-    assert "published_half" in good[0]["name"] and (good[2]["goal"], good[2]["predicted"]) == ("at most 1.5", 1.85)
-    bad = targets(results(12.9, 3.9, 1.51, 0.59, 0.121))
-    assert [t["state"] for t in bad] == ["missed"] * 5 + ["not measured"] * 2
-    assert {t["state"] for t in targets({})} == {"not measured"}
-    row = next(line for line in summary({"targets": good}).splitlines() if "image tower alone" in line)
-    assert row.split()[-5:] == ["most", "1.5", "1.85", "1.50", "met"]
 
 
 def test_gaps_between_kernels_are_found():

@@ -8,7 +8,8 @@ import pytest
 
 from clip4str.benchmarks import roofline
 from clip4str.benchmarks.devices import DEVICES
-from clip4str.benchmarks.predictions import predict_program
+from clip4str.benchmarks.engine_launches import stage_launches
+from clip4str.benchmarks.predictions import predict_program, stage
 from clip4str.benchmarks.switches import ALL, BEFORE, graph_us, switch_predictions
 from clip4str.kernels.options import NAMES, Options
 from clip4str.model.sizes import SIZES
@@ -76,4 +77,16 @@ def test_the_table(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Predicted, to be confirmed") and len(lines) == 2 + 2 + 2
     one, many = lines[-2:]
-    assert "-14." in one and one.count("%") == 2 and many.count("%") == 4
+    assert "-14." in one and one.count("%") == 2 + 2 and many.count("%") == 4 + 2
+
+
+def test_engines_of_eight_bits_stand_beside_those_in_one_launch():
+    report = switch_predictions({"base16": SIZES["base16"]}, {"h100": H100, "agx-orin": ORIN}, [64])
+    hopper, orin = report["rows"]
+    assert hopper["eight_bits_us"].keys() == {"int8", "fp8"} and orin["eight_bits_us"].keys() == {"int8"}
+    assert hopper["eight_bits_us"]["fp8"] < hopper["eight_bits_us"]["int8"] < hopper["one_us"]
+    assert orin["eight_bits_us"]["int8"] < 0.8 * orin["one_us"]
+    assert hopper["one_us"] - hopper["eight_bits_us"]["fp8"] == pytest.approx(
+        sum(stage(H100, stage_launches(SIZES["base16"], name, 64, "fp16"))["us"] for name in ("image", "text"))
+        - sum(stage(H100, stage_launches(SIZES["base16"], name, 64, "fp8"))["us"] for name in ("image", "text"))
+    ), "our kernels, the copies and the host are the same"

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -138,3 +140,28 @@ def test_sizes_that_cannot_be_warmed_up_for(recognizer_of_four, sizes):
 @pytest.fixture(scope="module")
 def recognizer_of_four(tiny_bundle):
     return Recognizer.load(tiny_bundle, "onnxruntime", threads=1, batch_size=4)
+
+
+AFTER_WARM_UP = """
+import sys
+from PIL import Image
+from clip4str.runtime import Recognizer, images
+
+recognizer = Recognizer.load(sys.argv[1], sys.argv[2], threads=1)
+recognizer.warm_up([1])
+print(images._formats.cache_info().currsize, Image._initialized)
+before = set(sys.modules)
+recognizer.read([sys.argv[3]])
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_the_first_file_after_warm_up_loads_nothing_any_more(
+    backend, tiny_bundle, golden_checkpoint, few_crops, tmp_path
+):
+    """In a process of its own, where nothing has read a file yet."""
+    network = tiny_bundle if backend == "onnxruntime" else golden_checkpoint("tiny")
+    command = [sys.executable, "-c", AFTER_WARM_UP, network, backend, next(few_crops.glob("*.jpg"))]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == ["1 2", ""], done.stdout + done.stderr
