@@ -27,6 +27,8 @@ LESS = 1.1  # the same of a word that looks otherwise: its quad is not to shrink
 HIDDEN = 8  # searches in a row that find less of a word than was read, until it is taken for shorter,
 SHORTER = 4.0  # or seconds of them
 PARTS = 2  # searches in a row that find a word in parts, until the parts are believed
+EMERGING = 0.7  # seconds in which what comes out from behind something may yet be the word that went there,
+EMERGED = 0.5  # if that much of it is where that one would be
 KNOWN = 0.4  # weight of votes from which a new track's word tells whether it is a lost one
 
 
@@ -152,10 +154,13 @@ class Tracker:
         twin = track.twin
         if twin is None or track.vote.result.weight < KNOWN:
             return track
-        track.twin = None
-        if twin.state is not State.LOST or twin.final or not _same_word(track.vote, twin.vote):
-            return track
-        return self._revived(twin, track)
+        lost = twin.state is State.LOST and not twin.final
+        if lost and _same_word(track.vote, twin.vote):
+            track.twin = None
+            return self._revived(twin, track)
+        if not lost or end - track.start >= EMERGING:
+            track.twin = None
+        return track
 
     def expire(self, time: float) -> list[Track]:
         """Lost tracks whose time is over; they are ended, and forgotten here."""
@@ -238,7 +243,7 @@ class Tracker:
         lost = [t for t in self.tracks if t.state is State.LOST and not t.final]
         taken = {id(t.twin) for t in self.tracks}
         matched, shared = pairs(np.array([t.quad for t in lost], np.float32).reshape(-1, 4, 2), quad[None], SAME)
-        inside = np.flatnonzero(shared[:, 0] > WITHIN * max(area(quad), 1e-6)) if lost else np.zeros(0, int)
+        inside = np.flatnonzero(shared[:, 0] > EMERGED * max(area(quad), 1e-6)) if lost else np.zeros(0, int)
         places = [i for i, _ in matched] or inside.tolist()[:1]
         return next((lost[i] for i in places if id(lost[i]) not in taken), None)
 
