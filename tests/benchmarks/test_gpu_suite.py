@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from clip4str.benchmarks import gpu_suite, kernel_launches
+from clip4str.benchmarks.gpu import correctness as module
 from clip4str.benchmarks.gpu.correctness import correctness
 from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
 from clip4str.benchmarks.gpu.end_to_end import EAGER, summarize, take_turns
@@ -297,16 +298,37 @@ def test_of_something_else(): assert False
     assert left_out.endswith("test_some::test_left_out") and "no such kernel here" in why
 
 
-def test_no_tests_are_a_failure_and_so_are_slow_ones(tmp_path):
+def test_no_tests_are_a_failure(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     report = Kept()
     correctness(report, [tmp_path])
     assert report.values["tests"] == 0 and "pytest ended with 5" in report.of("failures")[0][1]
-    (tmp_path / "test_slow.py").write_text("import time; time.sleep(60)")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_was_found_before_the_time_was_up_is_kept(processes, tmp_path, monkeypatch):
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -q\nmarkers = gpu\n")
+    (tmp_path / "test_some.py").write_text("""
+import pytest, time
+pytestmark = pytest.mark.gpu
+@pytest.mark.parametrize("x", ["a FAILED [1]", "c"])
+def test_right(x): pass
+def test_wrong(): assert 1 == 2
+@pytest.mark.skip(reason="PASSED by")
+def test_left_out(): pass
+def test_slow(): time.sleep(30)
+""")
+    where = [tmp_path]
+    if processes > 1:
+        pytest.importorskip("xdist")
+        monkeypatch.setattr(os, "cpu_count", lambda: 1 + processes)
+        monkeypatch.setattr(module, "KERNELS", where)
     report = Kept()
-    report.clock.deadline = time.monotonic() + 1
-    correctness(report, [tmp_path])
-    assert report.of("failures")[0][1].startswith("not finished after 1 s")
+    report.clock.deadline = time.monotonic() + 6 * processes
+    correctness(report, where)
+    assert report.values == {"tests": 4, "passed": 2, "failed": 1, "skipped": 1}
+    (wrong, _), (_, why) = report.of("failures")
+    assert wrong.endswith("test_some.py::test_wrong") and why.startswith("not finished after ")
 
 
 def test_what_was_left_out_makes_the_exit_code_1(tmp_path, monkeypatch, capsys):
