@@ -202,7 +202,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("attention", 8, call("attention", "attention")),
         Section("cross_attention", 20, call("kernels", "time_kernels", **attention)),
         Section("end_to_end_small", 30, whole("small", others)),
-        Section("engines", 50, call("engines", "engines")),
+        Section("engines", 70, call("engines", "engines")),
         Section("end_to_end_large", 50, whole("large", others)),
         Section("kernels", 40, call("kernels", "time_kernels", **operators)),
         Section("sweep", 30, call("kernels", "sweep", operators=every)),

@@ -23,6 +23,7 @@ from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
 from clip4str.benchmarks.gpu.end_to_end import EAGER, summarize, take_turns
 from clip4str.benchmarks.gpu.fused import FusedProgram, fused
 from clip4str.benchmarks.gpu.networks import TINY, PublishedWay, random_pixels
+from clip4str.benchmarks.gpu.options import SPLIT, SPLIT_BATCH
 from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary, targets
 from clip4str.benchmarks.gpu.sides import CompiledReference, PlainProgram
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
@@ -31,8 +32,10 @@ from clip4str.benchmarks.gpu_suite import NEED_MORE, main
 from clip4str.benchmarks.launches import total_flops
 from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.errors import DeviceError, UsageError
+from clip4str.kernels.linear.config import SPLIT_ROWS, split_configuration
 from clip4str.kernels.options import NAMES
 from clip4str.model import Clip4Str, Config
+from clip4str.model.sizes import SIZES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_suite.py"
 CPU = torch.device("cpu")
@@ -95,12 +98,20 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
             assert summarized["best_eager_over_ours"] == min(summarized[f"{side}_over_ours"] for side in EAGER)
             assert values["device"]["ours"]["tower"]["median"] < values["device"]["ours"]["whole"]["median"]
             assert values["predicted"]["total_us"] > 0
-    assert all(times["words_differ"] == 0 for times in results["options"]["batches"]["1"].values())
-    assert results["options"]["batches"]["1"].keys() == set(NAMES)
+    assert_options_are_timed(results["options"]["batches"])
     assert results["compiled"]["batches"]["1"]["sides"].keys() == {"compiled", "ours"}
     assert all(case["best"]["us"] > 0 for case in results["sweep"]["cases"])
     assert results["cross_attention"]["cross_attention"][0]["times_torch"] > 0
     assert not results["warm"]["problems"]
+
+
+def assert_options_are_timed(batches: dict) -> None:
+    """split_k where it changes anything."""
+    assert all(times["words_differ"] == 0 for turned in batches.values() for times in turned.values())
+    assert batches["2"].keys() == {SPLIT} and batches["1"].keys() == {*NAMES} - {SPLIT}
+    rows = {batch: batch * SIZES["base16"].memory_tokens for batch in (1, SPLIT_BATCH, 64)}
+    assert split_configuration(rows[1], 3072, 768, torch.float16) is None
+    assert split_configuration(rows[SPLIT_BATCH], 3072, 768, torch.float16).parts == 3 and rows[64] > SPLIT_ROWS
 
 
 @pytest.fixture(scope="module")
@@ -510,6 +521,21 @@ def test_gpu_against_stand_ins(gpu):
     info = gpu.info()
     assert info["name"] == "Fake" and info["capability"] == "9.0" and info["multiprocessors"] == 132
     assert gpu.kernels(lambda: torch.ones(3) + 1) is None  # the profiler sees no kernel here
+
+
+@pytest.mark.parametrize(("capability", "precisions"), [((8, 7), ["fp16", "int8"]), ((8, 9), ["fp16", "int8", "fp8"])])
+def test_engines_of_every_precision_that_the_gpu_has(capability, precisions, monkeypatch):
+    from clip4str.benchmarks.gpu import engines
+
+    made: list[str] = []
+    monkeypatch.setattr(engines, "_target", lambda: "tensorrt")
+    monkeypatch.setattr(engines, "NEEDED", ())
+    monkeypatch.setattr(engines, "_measure", lambda report, precision, target: made.append(precision))
+    gpu = StandIn()
+    gpu.kind, gpu.capability = "cuda", capability
+    report = Kept()
+    engines.engines(gpu, report)
+    assert made == precisions and not report.of("failures") and not report.of("skipped")
 
 
 def test_engines_are_read_with_compared_and_timed(monkeypatch, tmp_path):

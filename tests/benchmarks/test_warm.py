@@ -23,6 +23,8 @@ from torch_networks import backend_of
 from clip4str.benchmarks.gpu import warm
 from clip4str.benchmarks.gpu.device import StandIn
 from clip4str.benchmarks.gpu.first import WORDS, launch_kinds, launch_passes
+from clip4str.benchmarks.gpu.options import launch_turned
+from clip4str.kernels.options import Options
 from clip4str.kernels.shared.ahead import launch_nothing, meta
 from clip4str.model import load_checkpoint
 from clip4str.model.checkpoint import BUNDLED
@@ -55,7 +57,9 @@ def main() -> None:
     gpu = StandIn()
     gpu.half = HALF
     warm.NETWORKS = {NETWORK: warm.NETWORKS[NETWORK]}
-    note("programs", warm.launch_all, warm._programs(gpu), (), CAPABILITY, HALF, False)
+    programs = warm._programs(gpu)
+    note("programs", warm.launch_all, programs, (), CAPABILITY, HALF, False)
+    note("turned", launch_turned, programs[0][0], [(Options(dependent_launch=True), 1)])
     for dtype in (HALF, torch.float32, torch.bfloat16):
         backend, _ = backend_of(load_checkpoint(BUNDLED), dtype=dtype)
         note(f"bundled {dtype}", launch_buckets, meta(backend.program), (256,))
@@ -79,6 +83,7 @@ def test_networks_are_compiled_for_the_rows_and_types_that_are_read(launched):
     assert names(programs) == {"linear_kernel", "normalize_kernel", "attend_kernel", "self_attention_kernel",
                                "head_kernel", "tokenize_kernel"}  # fmt: skip
     assert set(warm.NETWORKS["base16"][None]) == set(BUCKETS), "rows that are resumed are any number"
+    assert not set(launched["turned"]["keys"]) & set(programs["keys"]), "with other switches other kernels"
     draft = {"collapse_kernel"}  # which networks of random weights do not have
     for bundled in (part for name, part in launched.items() if name.startswith("bundled")):
         assert draft == names({"keys": set(bundled["keys"]) - set(programs["keys"])})
