@@ -58,11 +58,18 @@ def start(*arguments: str, python: tuple[str, ...] = (), **more: str) -> subproc
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
     """A folder of packages that has torch, triton and numpy, and no others."""
-    folder = tmp_path_factory.mktemp("bare")
-    for name in (*BARE, *OF_TORCH):
-        for found in (Path(place, name) for place in sys.path if place):
-            if found.exists() and not (folder / name).exists():
-                (folder / name).symlink_to(found)
+    return packages(tmp_path_factory.mktemp("bare"))
+
+
+def packages(folder: Path, *, triton: Path | None = None) -> Path:
+    """triton: where to take it from. It finds its compilers by what its dist-info says."""
+    folder.mkdir(exist_ok=True)
+    places = [Path(place) for place in sys.path if place]
+    for pattern in (*BARE, *OF_TORCH, "triton-*.dist-info"):
+        for place in [triton] if triton and pattern.startswith("triton") else places:
+            for found in place.glob(pattern):
+                if not (folder / found.name).exists():
+                    (folder / found.name).symlink_to(found)
     return folder
 
 
@@ -73,6 +80,22 @@ def dry_run(bare, tmp_path_factory) -> SimpleNamespace:
     assert folder.is_dir(), done.stderr
     (path,) = folder.glob("*.json")
     return SimpleNamespace(done=done, path=path, results=json.loads(path.read_text()))
+
+
+def test_dry_run_with_the_oldest_triton(oldest_triton, tmp_path):
+    """Those sections that compile kernels, or would on a GPU."""
+    chosen = "first", "sanitizer", "warm", "options", "timeline"
+    path, folder = tmp_path / "results.json", packages(tmp_path / "bare", triton=oldest_triton)
+    done = start("--dry-run", "--minutes", "20", "--output", str(path), "--only", *chosen, python=("-S",),
+                 PYTHONPATH=str(folder), TRITON_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(path.read_text())
+    assert results["environment"]["triton"] == oldest_triton.name == "3.6.0"
+    assert {*results["sections"]} == {"environment", "ceilings", *chosen}
+    assert {s["state"] for s in results["sections"].values()} == {"done"}
+    assert not results["failures"] and not results["skipped"]
+    compiled = {file.stem for file in (tmp_path / "cache").rglob("*.cubin")}
+    assert compiled, "by this Triton, for a GPU that is not here"
 
 
 def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run):
