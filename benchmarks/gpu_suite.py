@@ -188,7 +188,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("environment", 6, call("ceilings", "environment")),
         Section("first", 25, call("first", "each_kind")),
         Section("sanitizer", 45, call("first", "sanitizer")),
-        Section("warm", 90, call("warm", "warm")),
+        Section("warm", 100, call("warm", "warm")),
         Section("network", 50, tests(NETWORK)),
         Section("library", 60 if on_cpu else 20, tests(LIBRARY)),  # a CPU has to build it
         Section("cuda_layer", 10, tests(CUDA)),

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from clip4str.benchmarks.gpu.cases import all_cases, cases_of
 from clip4str.benchmarks.gpu.device import Gpu
-from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.benchmarks.gpu.supervisor import GRACE, Reporter
 from clip4str.benchmarks.gpu.warm import META, OPERATORS, ahead, launch_each
 
 LIMIT = 1e-2  # ||kernel - reference|| / ||reference|| in half precision
 LIMIT_WHOLE = 0.05  # share of whole numbers that differ: a pass of random weights has positions that are all but a tie
 WORDS = (1, 3)
 SANITIZER = "compute-sanitizer"
+_OVERRUN = GRACE - 5  # seconds past its share that memcheck may take: what is cut short says nothing
 _COMPILING = 0.6  # of a section's time at most
 _OPTIONS: dict[str, dict[str, Any]] = {"decode_pass": {"mode": "causal"}}
 
@@ -95,7 +96,7 @@ def sanitizer(gpu: Gpu, report: Reporter) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run([*command, sys.executable, "-c", code], env=environment, capture_output=True, text=True,
-                              timeout=max(1.0, report.clock.left()))  # fmt: skip
+                              timeout=max(1.0, report.clock.left() + _OVERRUN))  # fmt: skip
     except subprocess.TimeoutExpired as error:
         return report.fail("memcheck", f"not finished after {error.timeout:.0f} s")
     said = (done.stdout + done.stderr).strip().splitlines()

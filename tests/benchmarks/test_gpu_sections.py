@@ -7,23 +7,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from sections import Kept
 
 from clip4str.benchmarks.gpu import correctness as module
 from clip4str.benchmarks.gpu import engines
 from clip4str.benchmarks.gpu.correctness import correctness
 from clip4str.benchmarks.gpu.device import StandIn
-from clip4str.benchmarks.gpu.supervisor import Reporter
-
-
-class Kept(Reporter):
-    """A reporter without a pipe."""
-
-    def __init__(self) -> None:
-        super().__init__("check", 1e6, SimpleNamespace(send=lambda what: self.sent.append(what)), {})  # type: ignore[arg-type]
-        self.sent: list = []
-
-    def of(self, kind: str) -> list[tuple[str, str]]:
-        return [(what["what"], what["why"]) for sent, _, what in self.sent if sent == kind]
 
 
 def test_correctness_is_what_pytest_says(tmp_path, monkeypatch):

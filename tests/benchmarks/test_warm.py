@@ -5,8 +5,11 @@ As a script it is that process: it launches everything and prints which kernels 
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -18,12 +21,15 @@ import torch
 pytest.importorskip("triton")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))  # torch_networks
+from sections import Kept
 from torch_networks import backend_of
 
 from clip4str.benchmarks.gpu import warm
 from clip4str.benchmarks.gpu.device import StandIn
-from clip4str.benchmarks.gpu.first import WORDS, launch_kinds, launch_passes
-from clip4str.benchmarks.gpu.options import launch_turned
+from clip4str.benchmarks.gpu.first import WORDS, each_kind, launch_kinds, launch_passes, sanitizer
+from clip4str.benchmarks.gpu.kernels import sweep
+from clip4str.benchmarks.gpu.networks import TINY
+from clip4str.benchmarks.gpu.options import launch_turned, time_options
 from clip4str.kernels.options import Options
 from clip4str.kernels.shared.ahead import launch_nothing, meta
 from clip4str.model import load_checkpoint
@@ -102,6 +108,37 @@ def test_every_operators_cases_launch_without_a_device(launched):
     assert [name for name, part in launched.items() if not part["keys"]] == []
     for operator in warm.OPERATORS:
         assert set(launched[f"{operator}, first"]["keys"]) <= set(launched[operator]["keys"])
+
+
+def test_sections_ask_for_what_the_processes_can_launch(monkeypatch):
+    """As on a GPU, up to the processes: there the launches above are made."""
+    asked = []
+
+    def note(launch, arguments, capability, processes, seconds) -> list[str]:
+        inspect.signature(launch).bind(*pickle.loads(pickle.dumps(arguments)))
+        asked.append((launch, capability))
+        assert processes >= 1 and 1 <= seconds <= 100
+        return ["a problem"]
+
+    monkeypatch.setattr(warm, "compile_ahead", note)
+    monkeypatch.setattr(shutil, "which", lambda name: "true")
+    monkeypatch.setattr(warm, "NETWORKS", {NETWORK: warm.NETWORKS[NETWORK]})
+    gpu = StandIn()
+    gpu.kind = "cuda"
+    sections = {
+        launch_kinds: partial(each_kind, operators=()),
+        launch_passes: sanitizer,
+        warm.launch_all: warm.warm,
+        launch_turned: partial(time_options, config=TINY, batches=()),
+        warm.launch_configs: partial(sweep, operators=()),
+    }
+    for launch, section in sections.items():
+        report = Kept(100)
+        section(gpu, report)
+        assert asked.pop() == (launch, CAPABILITY) and not asked
+        assert report.values["problems"] == ["a problem"]
+        told = [("compiling ahead", "a problem")] if launch is warm.launch_all else []
+        assert report.of("failures") == told, "elsewhere who launches it fails"
 
 
 if __name__ == "__main__":
