@@ -187,8 +187,8 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
     return [
         Section("environment", 6, call("ceilings", "environment")),
         Section("first", 25, call("first", "each_kind")),
-        Section("sanitizer", 20, call("first", "sanitizer")),
-        Section("warm", 60, call("kernels", "warm")),
+        Section("sanitizer", 45, call("first", "sanitizer")),
+        Section("warm", 100, call("warm", "warm")),
         Section("network", 50, tests(NETWORK)),
         Section("library", 60 if on_cpu else 20, tests(LIBRARY)),  # a CPU has to build it
         Section("cuda_layer", 10, tests(CUDA)),
@@ -202,7 +202,7 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
         Section("attention", 8, call("attention", "attention")),
         Section("cross_attention", 20, call("kernels", "time_kernels", **attention)),
         Section("end_to_end_small", 30, whole("small", others)),
-        Section("engines", 50, call("engines", "engines")),
+        Section("engines", 70, call("engines", "engines")),
         Section("end_to_end_large", 50, whole("large", others)),
         Section("kernels", 40, call("kernels", "time_kernels", **operators)),
         Section("sweep", 30, call("kernels", "sweep", operators=every)),

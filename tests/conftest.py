@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -113,6 +114,19 @@ def tiny_bundle(golden_checkpoint, few_crops, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("bundles") / "tiny-fp32"
     return build_bundle(golden_checkpoint("tiny"), folder, min_agreement=0, sample_folder=few_crops)
+
+
+@pytest.fixture(scope="session")
+def oldest_triton() -> Path:
+    """The folder, called by its version, of the oldest Triton that setup.py allows: `make setup` installs it aside."""
+    root = Path(__file__).parents[1]
+    aside = Path(os.environ.get("CLIP4STR_TRITONS", root / ".venv" / "triton"))
+    wanted = re.search(r"triton>=([\d.]+)", (root / "setup.py").read_text(encoding="utf-8"))
+    found = sorted(aside.glob(f"{wanted[1] if wanted else ''}*"))
+    if not found:
+        missing = f"no Triton of setup.py's least version under {aside}: make setup"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    return found[0]
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ class Gpu:
         self.properties = torch.cuda.get_device_properties(self.device)
         self.l2_bytes = int(getattr(self.properties, "L2_cache_size", 0) or 50e6)
         self.half = torch.float16
+        self.capability = self.properties.major, self.properties.minor
 
     def least(self, seconds: float) -> float:
         """Seconds that must be left for work to begin."""
@@ -148,7 +149,7 @@ class StandIn(Gpu):
 
     def __init__(self) -> None:
         self.device, self.l2_bytes = torch.device("cpu"), 100_000
-        self.half = torch.bfloat16
+        self.half, self.capability = torch.bfloat16, (9, 0)
 
     def least(self, seconds: float) -> float:
         return 0.0

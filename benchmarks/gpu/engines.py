@@ -15,9 +15,10 @@ import numpy as np
 from clip4str.benchmarks.gpu.device import Gpu, spread
 from clip4str.benchmarks.gpu.supervisor import Reporter
 
-PRECISIONS = ("fp16", "int8")
+PRECISIONS = ("fp16", "int8", "fp8")
 BATCHES = (1, 8, 32)
 ROUNDS = 60
+LEAST_SECONDS = 15.0  # with what a section may take more than its share, enough for the bundled network's engines
 NEEDED = ("onnx", "onnxruntime", "cuda.bindings")
 
 
@@ -36,8 +37,11 @@ def engines(gpu: Gpu, report: Reporter) -> None:
     if missing or target is None:
         report.skip(what, f"not installed: {', '.join(missing)}")
         return
+    from clip4str.runtime.manifest import LEAST_CAPABILITY
+
     for precision in PRECISIONS:
-        report.attempt(f"{what}, {precision}", gpu.least(40), _measure, report, precision, target)
+        if gpu.capability >= LEAST_CAPABILITY.get(precision, (0, 0)):
+            report.attempt(f"{what}, {precision}", gpu.least(LEAST_SECONDS), _measure, report, precision, target)
 
 
 def _target() -> str | None:

@@ -8,35 +8,60 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clip4str.benchmarks.gpu.cases import all_cases, cases_of
 from clip4str.benchmarks.gpu.device import Gpu
-from clip4str.benchmarks.gpu.kernels import cases_of
-from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.benchmarks.gpu.supervisor import GRACE, Reporter
+from clip4str.benchmarks.gpu.warm import META, OPERATORS, ahead, launch_each
 
-OPERATORS = ("linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "resize", "thumbnail", "collapse")
 LIMIT = 1e-2  # ||kernel - reference|| / ||reference|| in half precision
 LIMIT_WHOLE = 0.05  # share of whole numbers that differ: a pass of random weights has positions that are all but a tie
 WORDS = (1, 3)
 SANITIZER = "compute-sanitizer"
+_OVERRUN = GRACE - 5  # seconds past its share that memcheck may take: what is cut short says nothing
+_COMPILING = 0.6  # of a section's time at most
 _OPTIONS: dict[str, dict[str, Any]] = {"decode_pass": {"mode": "causal"}}
 
 
 def each_kind(gpu: Gpu, report: Reporter, operators: Sequence[str] = OPERATORS) -> None:
     """report.values: by operator the case and how far it is from its reference."""
+    if gpu.kind != "cpu":
+        given = operators, gpu.capability, gpu.half
+        report.values["problems"] = ahead(gpu, launch_kinds, given, _COMPILING * report.clock.left())
     for operator in operators:
         report.attempt(operator, 0, _compare, gpu, report, operator)
         gpu.free()
 
 
+def launch_kinds(operators: Sequence[str], capability: tuple[int, int], dtype: torch.dtype) -> None:
+    """The same kernels on the meta device, to be compiled. Raises RuntimeError for those that fail, at the end."""
+
+    def launch(name: str) -> None:
+        case = _smallest(name, all_cases(name, capability))
+        _operator(name)(**{**case.make(META, dtype), **_OPTIONS.get(name, {})})
+
+    launch_each([(name, partial(launch, name)) for name in operators])
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(importlib.import_module(f"clip4str.kernels.{name}"), name)
+    return found
+
+
+def _smallest(name: str, cases: Sequence[Any]) -> Any:
+    """Of those of the whole operator."""
+    whole = [case for case in cases if case.function.__name__ in (name, "whole_pass")]
+    return min(whole, key=lambda case: case.bytes + case.flops)
+
+
 def _compare(gpu: Gpu, report: Reporter, name: str) -> None:
-    operator = getattr(importlib.import_module(f"clip4str.kernels.{name}"), name)
-    cases = [case for case in cases_of(name, gpu) if case.function.__name__ in (name, "whole_pass")]
-    case = min(cases, key=lambda case: case.bytes + case.flops)
+    operator, case = _operator(name), _smallest(name, cases_of(name, gpu))
     given = {**case.make(gpu.device, gpu.half), **_OPTIONS.get(name, {})}
     with torch.inference_mode():
         pairs = list(zip(_tensors(operator(**given)), _tensors(operator(**given, implementation="reference"))))
@@ -66,10 +91,12 @@ def sanitizer(gpu: Gpu, report: Reporter) -> None:
         return report.skip("memcheck", f"{SANITIZER} is not on the PATH; CUDA's toolkit has it")
     code = f"from clip4str.benchmarks.gpu.first import passes; passes({gpu.device.type!r}, {WORDS})"
     command = [tool, "--tool", "memcheck", "--error-exitcode", "9"] if tool and gpu.kind == "cuda" else []
+    if command:
+        report.values["problems"] = ahead(gpu, launch_passes, (WORDS,), _COMPILING * report.clock.left())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run([*command, sys.executable, "-c", code], env=environment, capture_output=True, text=True,
-                              timeout=max(1.0, report.clock.left()))  # fmt: skip
+                              timeout=max(1.0, report.clock.left() + _OVERRUN))  # fmt: skip
     except subprocess.TimeoutExpired as error:
         return report.fail("memcheck", f"not finished after {error.timeout:.0f} s")
     said = (done.stdout + done.stderr).strip().splitlines()
@@ -80,13 +107,23 @@ def sanitizer(gpu: Gpu, report: Reporter) -> None:
 
 def passes(device: str, words: Sequence[int]) -> None:
     """What the sanitizer looks at."""
+    for n, out in _passes(torch.device(device), words):
+        print(f"{n} words: {out.last.tolist()}")
+
+
+def launch_passes(words: Sequence[int]) -> None:
+    """The same kernels on the meta device, to be compiled."""
+    for _ in _passes(META, words):
+        pass
+
+
+def _passes(device: torch.device, words: Sequence[int]) -> Iterator[tuple[int, Any]]:
     from clip4str.kernels.decode_pass import bench, decode_pass
 
-    half, most = (torch.float16, 8) if device == "cuda" else (torch.bfloat16, 8)
-    name = f"{'base16' if device == 'cuda' else 'small'} pass, text 16, batch {most}"
-    given = next(case for case in bench.cases() if case.name == name).make(torch.device(device), half)
+    network, half = ("small", torch.bfloat16) if device.type == "cpu" else ("base16", torch.float16)
+    name = f"{network} pass, text 16, batch 8"
+    given = next(case for case in bench.cases() if case.name == name).make(device, half)
     for n in words:
         some: dict[str, Any] = {k: v[:n] if isinstance(v, Tensor) else v for k, v in given.items()}
         with torch.inference_mode():
-            out = decode_pass(**some, mode="causal")
-        print(f"{n} words: {out.last.tolist()}")
+            yield n, decode_pass(**some, mode="causal")

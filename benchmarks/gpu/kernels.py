@@ -3,10 +3,8 @@ and sweeps of configurations."""
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,42 +13,14 @@ from typing import Any
 import torch
 
 from clip4str.benchmarks.devices import Device
+from clip4str.benchmarks.gpu.cases import OTHER, cases_of, rank
 from clip4str.benchmarks.gpu.device import Gpu, spread
 from clip4str.benchmarks.gpu.supervisor import Reporter
-from clip4str.core.reading import Decoding
-from clip4str.kernels.shared.ahead import compile_ahead, meta
-from clip4str.runtime.backends.pytorch.prepared import launch_buckets
-from clip4str.runtime.backends.pytorch.program import Program
+from clip4str.benchmarks.gpu.warm import ahead, launch_configs
 
-NETWORKS, BATCHES = ("base16", "small", "large"), (1, 64, 8, 256)  # the most wanted first
-OPERATORS = ("cross_attention", "decode_pass", "linear", "crop_resize", "tokenize", "collapse")
 _LAUNCHES = {"cross_attention": 2, "decode_pass": 6}
-_ORDER = (("base16", 64), ("base16", 1), ("small", 64), ("small", 1), ("large", 64), ("large", 1), ("base16", 8))
-_NETWORKS = ("small", "base32", "base16", "large", "huge")
-_NO_REFERENCE = ("self_attention", "head")
 _SETS, _SETS_BYTES, _SETS_SECONDS = 40, 2**30, 0.5
-
-
-def cases_of(operator: str, gpu: Gpu) -> list[Any]:
-    """The most wanted first. Raises ImportError if the operator has no bench.py."""
-    if gpu.kind == "cpu":  # kernels that are only part of an operator have no reference
-        cases = _all_cases(operator, (9, 0))
-        return [c for c in cases if c.flops + c.bytes < 3e7 and c.function.__name__ not in _NO_REFERENCE][:1]
-    cases = _all_cases(operator, (gpu.properties.major, gpu.properties.minor))
-    return sorted(cases, key=lambda case: _rank(case.name))
-
-
-def _all_cases(operator: str, capability: tuple[int, int]) -> list[Any]:
-    module = importlib.import_module(f"clip4str.kernels.{operator}.bench")
-    return list(module.cases(capability) if module.cases.__code__.co_argcount else module.cases())
-
-
-def _rank(name: str) -> int:
-    first = name.split(" ")[0]
-    for place, (network, batch) in enumerate(_ORDER):
-        if network == (first if first in _NETWORKS else "base16") and name.endswith(f"batch {batch}"):
-            return place
-    return len(_ORDER)
+_COMPILING = 0.6  # of the sweep's time at most
 
 
 def time_kernels(gpu: Gpu, report: Reporter, operators: Sequence[str], device: Device) -> None:
@@ -131,9 +101,12 @@ def _cycled(gpu: Gpu, case: Any) -> int:
 def sweep(gpu: Gpu, report: Reporter, operators: Sequence[str]) -> None:
     """All configurations of the most important cases; `shipped` is the operator's own choice."""
     report.values["cases"] = []
+    if gpu.kind != "cpu":
+        given = operators, gpu.capability, gpu.half
+        report.values["problems"] = ahead(gpu, launch_configs, given, _COMPILING * report.clock.left())
     wanted = [(o, case) for o in operators for case in report.attempt(o, 0, cases_of, o, gpu) or [] if case.configs]
-    for operator, case in sorted(wanted, key=lambda item: _rank(item[1].name)):
-        if _rank(case.name) == len(_ORDER) and gpu.kind != "cpu":
+    for operator, case in sorted(wanted, key=lambda item: rank(item[1].name)):
+        if rank(case.name) == OTHER and gpu.kind != "cpu":
             break
         values = report.attempt(f"{operator}: {case.name}", gpu.least(4), _sweep, gpu, report, operator, case)
         report.values["cases"] += [values] if values else []
@@ -161,43 +134,3 @@ def _sweep(gpu: Gpu, report: Reporter, operator: str, case: Any) -> dict[str, An
         "best": timed[0] if timed else None,
         "all": timed[:12] + [t for t in tried if "error" in t],
     }
-
-
-def warm(gpu: Gpu, report: Reporter) -> None:
-    """Compile what will be launched into Triton's cache, in parallel processes that launch nothing: one by one it would
-    take all the time. A kernel that cannot be compiled is a failure here and where it is launched."""
-    count = max(1, min(14, (os.cpu_count() or 2) - 2))
-    dry = gpu.kind == "cpu"
-    programs = [] if dry else [meta(_program(gpu, name)) for name in NETWORKS]
-    gpu.free()
-    capability = (9, 0) if dry else (gpu.properties.major, gpu.properties.minor)
-    arguments = (programs, ("linear",) if dry else OPERATORS, capability, gpu.half, dry)
-    problems = compile_ahead(launch_all, arguments, capability, count, max(1.0, report.clock.left()))
-    report.values |= {"processes": count, "problems": problems}
-    for problem in problems:
-        report.fail("compiling ahead", problem)
-
-
-def launch_all(
-    programs: Sequence[Program], operators: Sequence[str], capability: tuple[int, int], dtype: torch.dtype, few: bool
-) -> None:
-    """All that the suite times, on the meta device. few: a single case of each operator."""
-    for program in programs:
-        launch_buckets(program, BATCHES)
-    device = torch.device("meta")
-    for operator in operators:
-        cases = sorted(_all_cases(operator, capability), key=lambda case: _rank(case.name))
-        for case in cases[:1] if few else cases:
-            configs = [c for c in case.configs if c is not None] if _rank(case.name) < 2 and not few else []
-            for how in ({}, *({"config": config} for config in configs)):
-                with suppress(Exception):  # the section that times it says so; the other kernels must be compiled
-                    case.function(**case.make(device, dtype), **how)
-
-
-def _program(gpu: Gpu, name: str) -> Program:
-    from clip4str.benchmarks.gpu.fused import fused
-    from clip4str.benchmarks.gpu.networks import sizes
-    from clip4str.benchmarks.random_weights import random_network
-
-    weights, tables = fused(random_network(sizes(dry_run=False)[name], gpu.device), gpu.half, gpu.device)
-    return Program(weights, tables, Decoding())

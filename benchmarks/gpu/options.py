@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,25 +13,51 @@ from clip4str.benchmarks.gpu.device import Gpu, spread
 from clip4str.benchmarks.gpu.end_to_end import Graphed, Networks
 from clip4str.benchmarks.gpu.networks import random_pixels
 from clip4str.benchmarks.gpu.supervisor import Reporter
+from clip4str.benchmarks.gpu.warm import ahead, launch_each
 from clip4str.kernels.options import NAMES, Options, options, using
+from clip4str.kernels.shared.ahead import meta
 from clip4str.model import Config
+from clip4str.runtime.backends.pytorch.prepared import launch_buckets
+from clip4str.runtime.backends.pytorch.program import Program
 
 SAME_BITS = ("dependent_launch", "fork")  # only when kernels start changes, not what they compute
+SPLIT, SPLIT_BATCH = "split_k", 2  # B/16: `down` of one word is not split, and 64 words have rows enough
 _REPEATS = 20
+_COMPILING = 0.5  # of the section's time at most
 
 
 def time_options(gpu: Gpu, report: Reporter, config: Config, batches: Sequence[int]) -> None:
-    """batches: the most wanted first."""
+    """batches: the most wanted first; split_k in the place of them at SPLIT_BATCH."""
     networks, before = Networks(gpu, config), options()
     report.values |= {"defaults": asdict(before), "batches": {}}
-    for batch in batches:
+    turns = {batch: [name for name in NAMES if name != SPLIT] for batch in batches}
+    turns.setdefault(SPLIT_BATCH, []).append(SPLIT)
+    if gpu.kind != "cpu":
+        program = meta(networks.fused(1).program)
+        turned = [(_turned(before, name), batch) for batch, names in turns.items() for name in names]
+        seconds = _COMPILING * report.clock.left()
+        report.values["problems"] = ahead(gpu, launch_turned, (program, turned), seconds)
+    for batch, names in turns.items():
         values = report.values["batches"][str(batch)] = {}
         usual = report.attempt(f"batch {batch}, as it is", gpu.least(3), Graphed, gpu, networks, batch)
-        for name in NAMES if usual else ():
-            turned = replace(before, **{name: not getattr(before, name)})
-            given = (gpu, report, networks, batch, usual, name, turned)
+        for name in names if usual else ():
+            given = (gpu, report, networks, batch, usual, name, _turned(before, name))
             values[name] = report.attempt(f"batch {batch}, {name}", gpu.least(3), _turn, *given)
         gpu.free()
+
+
+def launch_turned(program: Program, turned: Sequence[tuple[Options, int]]) -> None:
+    """The same kernels on the meta device, to be compiled. Raises RuntimeError for those that fail, at the end."""
+
+    def launch(chosen: Options, batch: int) -> None:
+        with using(chosen):
+            launch_buckets(program, (batch,))
+
+    launch_each([(f"batch {batch}, {chosen}", partial(launch, chosen, batch)) for chosen, batch in turned])
+
+
+def _turned(before: Options, name: str) -> Options:
+    return replace(before, **{name: not getattr(before, name)})
 
 
 def _turn(

@@ -50,7 +50,7 @@ def random_weights(network: Network, device: torch.device, dtype: torch.dtype) -
 
 
 def random_ids(network: Network, batch: int, device: torch.device) -> Tensor:
-    generator = torch.Generator(device).manual_seed(1)
+    generator = seeded(device, 1)
     shape = (batch, network.steps)
     return torch.randint(0, network.classes, shape, device=device, dtype=torch.int32, generator=generator)
 

@@ -13,7 +13,7 @@ from clip4str.kernels.crop_resize import candidates
 from clip4str.kernels.crop_resize.bench import resize_flops
 from clip4str.kernels.resize import resize
 from clip4str.kernels.resize.reference import packed
-from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases
+from clip4str.kernels.shared.bench import BATCHES, Arguments, Case, run_cases, seeded
 from clip4str.kernels.shared.variants import NETWORKS, Network
 
 PICTURES = {"words": (120, 40), "large": (1000, 250), "tall": (60, 400)}  # typical width and height in pixels
@@ -32,8 +32,7 @@ def _case(network: Network, batch: int, kind: str, capability: tuple[int, int]) 
     height, width = network.image_size
 
     def make(device: torch.device, dtype: torch.dtype) -> Arguments:
-        generator = torch.Generator(device).manual_seed(0)
-        noise = partial(torch.randint, 0, 256, dtype=torch.uint8, device=device, generator=generator)
+        noise = partial(torch.randint, 0, 256, dtype=torch.uint8, device=device, generator=seeded(device))
         pixels, table = packed([noise((h, w, 3)) for w, h in sizes])
         return {"pixels": pixels, "pictures": table.to(device), "size": (height, width), "dtype": dtype}
 

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from clip4str.core.errors import first_line
 
+from ..options import options, using
+
 SECONDS = 600.0
 _WORKER = "import sys; sys.path[:] = {path!r}; from clip4str.kernels.shared.ahead import worker; worker()"
 
@@ -35,10 +37,10 @@ def compile_ahead(
 ) -> list[str]:
     """Compiles what launch(*arguments) launches, shared among the processes. Returns why any of them failed.
 
-    launch: a function that a module has; arguments: picklable, their tensors on the meta device. Processes that are not
-    done after `seconds` are ended; what they compiled is kept.
+    launch: a function that a module has; arguments: picklable, their tensors on the meta device. What `options()` say
+    here holds there. Processes that are not done after `seconds` are ended; what they compiled is kept.
     """
-    task = pickle.dumps((launch, tuple(arguments), capability, processes))
+    task = pickle.dumps((launch, tuple(arguments), capability, processes, options()))
     environment = {**os.environ, "TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _WORKER.format(path=sys.path)]
     workers = [
@@ -93,21 +95,28 @@ def meta(value: Any) -> Any:
 
 def worker() -> None:
     """One process's part: the kernels whose key falls to it."""
+    number = int(sys.argv[1])
+    launch, arguments, capability, processes, chosen = pickle.load(sys.stdin.buffer)
+    launch_nothing(capability, lambda key: _shard(key, processes) != number)
+    try:
+        with using(chosen):
+            launch(*arguments)
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {first_line(error, 300)}")
+
+
+def launch_nothing(capability: tuple[int, int], skip: Callable[[str], bool]) -> None:
+    """From now on, in this whole process, what is launched on the meta device is compiled for such a GPU, but for
+    kernels whose key `skip` says True to."""
     from .launch import compiles_for
 
-    number = int(sys.argv[1])
-    launch, arguments, capability, processes = pickle.load(sys.stdin.buffer)
     compiles_for(capability)
     import triton
     from triton import knobs
     from triton.runtime.driver import driver
 
     driver.set_active(_NoDevice(triton.backends.compiler.GPUTarget("cuda", 10 * capability[0] + capability[1], 32)))
-    knobs.runtime.jit_cache_hook = lambda key, repr, **_: _shard(f"{repr} {key}", processes) != number
-    try:
-        launch(*arguments)
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {first_line(error, 300)}")
+    knobs.runtime.jit_cache_hook = lambda key, repr, **_: skip(f"{repr} {key}")
 
 
 def _shard(key: str, processes: int) -> int:

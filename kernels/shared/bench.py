@@ -38,9 +38,9 @@ class Case:
     baseline: Callable[..., Tensor] | None = None
 
 
-def seeded(device: torch.device) -> torch.Generator | None:
+def seeded(device: torch.device, seed: int = 0) -> torch.Generator | None:
     """What random arguments are drawn with; None on the meta device, where nothing is drawn."""
-    return None if device.type == "meta" else torch.Generator(device).manual_seed(0)
+    return None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
 
 
 def run_cases(prog: str, found: Sequence[Case]) -> int:

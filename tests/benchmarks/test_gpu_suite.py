@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from clip4str.benchmarks import gpu_suite, kernel_launches
-from clip4str.benchmarks.gpu.correctness import correctness
 from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
 from clip4str.benchmarks.gpu.end_to_end import EAGER, summarize, take_turns
 from clip4str.benchmarks.gpu.fused import FusedProgram, fused
 from clip4str.benchmarks.gpu.networks import TINY, PublishedWay, random_pixels
+from clip4str.benchmarks.gpu.options import SPLIT, SPLIT_BATCH
 from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary
 from clip4str.benchmarks.gpu.sides import CompiledReference, PlainProgram
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
@@ -30,8 +30,10 @@ from clip4str.benchmarks.gpu_suite import NEED_MORE, main
 from clip4str.benchmarks.launches import total_flops
 from clip4str.benchmarks.random_weights import random_network
 from clip4str.core.errors import DeviceError, UsageError
+from clip4str.kernels.linear.config import SPLIT_ROWS, split_configuration
 from clip4str.kernels.options import NAMES
 from clip4str.model import Clip4Str, Config
+from clip4str.model.sizes import SIZES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_suite.py"
 CPU = torch.device("cpu")
@@ -54,11 +56,18 @@ def start(*arguments: str, python: tuple[str, ...] = (), **more: str) -> subproc
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
     """A folder of packages that has torch, triton and numpy, and no others."""
-    folder = tmp_path_factory.mktemp("bare")
-    for name in (*BARE, *OF_TORCH):
-        for found in (Path(place, name) for place in sys.path if place):
-            if found.exists() and not (folder / name).exists():
-                (folder / name).symlink_to(found)
+    return packages(tmp_path_factory.mktemp("bare"))
+
+
+def packages(folder: Path, *, triton: Path | None = None) -> Path:
+    """triton: where to take it from. It finds its compilers by what its dist-info says."""
+    folder.mkdir(exist_ok=True)
+    places = [Path(place) for place in sys.path if place]
+    for pattern in (*BARE, *OF_TORCH, "triton-*.dist-info"):
+        for place in [triton] if triton and pattern.startswith("triton") else places:
+            for found in place.glob(pattern):
+                if not (folder / found.name).exists():
+                    (folder / found.name).symlink_to(found)
     return folder
 
 
@@ -69,6 +78,22 @@ def dry_run(bare, tmp_path_factory) -> SimpleNamespace:
     assert folder.is_dir(), done.stderr
     (path,) = folder.glob("*.json")
     return SimpleNamespace(done=done, path=path, results=json.loads(path.read_text()))
+
+
+def test_dry_run_with_the_oldest_triton(oldest_triton, tmp_path):
+    """Those sections that compile kernels, or would on a GPU."""
+    chosen = "first", "sanitizer", "warm", "options", "timeline"
+    path, folder = tmp_path / "results.json", packages(tmp_path / "bare", triton=oldest_triton)
+    done = start("--dry-run", "--minutes", "20", "--output", str(path), "--only", *chosen, python=("-S",),
+                 PYTHONPATH=str(folder), TRITON_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(path.read_text())
+    assert results["environment"]["triton"] == oldest_triton.name == "3.6.0"
+    assert {*results["sections"]} == {"environment", "ceilings", *chosen}
+    assert {s["state"] for s in results["sections"].values()} == {"done"}
+    assert not results["failures"] and not results["skipped"]
+    compiled = {file.stem for file in (tmp_path / "cache").rglob("*.cubin")}
+    assert compiled, "by this Triton, for a GPU that is not here"
 
 
 def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run):
@@ -94,12 +119,20 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
             assert summarized["best_eager_over_ours"] == min(summarized[f"{side}_over_ours"] for side in EAGER)
             assert values["device"]["ours"]["tower"]["median"] < values["device"]["ours"]["whole"]["median"]
             assert values["predicted"]["total_us"] > 0
-    assert all(times["words_differ"] == 0 for times in results["options"]["batches"]["1"].values())
-    assert results["options"]["batches"]["1"].keys() == set(NAMES)
+    assert_options_are_timed(results["options"]["batches"])
     assert results["compiled"]["batches"]["1"]["sides"].keys() == {"compiled", "ours"}
     assert all(case["best"]["us"] > 0 for case in results["sweep"]["cases"])
     assert results["cross_attention"]["cross_attention"][0]["times_torch"] > 0
     assert not results["warm"]["problems"]
+
+
+def assert_options_are_timed(batches: dict) -> None:
+    """split_k where it changes anything."""
+    assert all(times["words_differ"] == 0 for turned in batches.values() for times in turned.values())
+    assert batches["2"].keys() == {SPLIT} and batches["1"].keys() == {*NAMES} - {SPLIT}
+    rows = {batch: batch * SIZES["base16"].memory_tokens for batch in (1, SPLIT_BATCH, 64)}
+    assert split_configuration(rows[1], 3072, 768, torch.float16) is None
+    assert split_configuration(rows[SPLIT_BATCH], 3072, 768, torch.float16).parts == 3 and rows[64] > SPLIT_ROWS
 
 
 @pytest.fixture(scope="module")
@@ -262,55 +295,6 @@ def test_results_are_named_after_the_device(tmp_path):
     assert json.loads((tmp_path / "x1.json").read_text())["environment"] == {"name": "x1"}
 
 
-# --- correctness
-
-
-class Kept(Reporter):
-    """A reporter without a pipe."""
-
-    def __init__(self) -> None:
-        super().__init__("check", 1e6, SimpleNamespace(send=lambda what: self.sent.append(what)), {})  # type: ignore[arg-type]
-        self.sent: list = []
-
-    def of(self, kind: str) -> list[tuple[str, str]]:
-        return [(what["what"], what["why"]) for sent, _, what in self.sent if sent == kind]
-
-
-def test_correctness_is_what_pytest_says(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    (tmp_path / "test_some.py").write_text("""
-import os, pytest
-@pytest.mark.gpu
-def test_right(): assert os.environ["CLIP4STR_REQUIRE_GPU"] == "1"
-@pytest.mark.gpu
-def test_wrong(): assert 1 == 2
-@pytest.mark.gpu
-@pytest.mark.skip(reason="no such kernel here")
-def test_left_out(): pass
-def test_of_something_else(): assert False
-""")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
-    report = Kept()
-    correctness(report, [tmp_path])
-    assert report.values == {"tests": 3, "failed": 1, "skipped": 1}
-    ((failed, why),) = report.of("failures")
-    assert failed.endswith("test_some::test_wrong") and "assert 1 == 2" in why
-    ((left_out, why),) = report.of("skipped")
-    assert left_out.endswith("test_some::test_left_out") and "no such kernel here" in why
-
-
-def test_no_tests_are_a_failure_and_so_are_slow_ones(tmp_path):
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
-    report = Kept()
-    correctness(report, [tmp_path])
-    assert report.values["tests"] == 0 and "pytest ended with 5" in report.of("failures")[0][1]
-    (tmp_path / "test_slow.py").write_text("import time; time.sleep(60)")
-    report = Kept()
-    report.clock.deadline = time.monotonic() + 1
-    correctness(report, [tmp_path])
-    assert report.of("failures")[0][1].startswith("not finished after 1 s")
-
-
 def test_what_was_left_out_makes_the_exit_code_1(tmp_path, monkeypatch, capsys):
     path = tmp_path / "results.json"
     monkeypatch.setattr(gpu_suite, "_sections", lambda *given: [Section("a", 1, lambda report: None)])
@@ -471,38 +455,3 @@ def test_gpu_against_stand_ins(gpu):
     info = gpu.info()
     assert info["name"] == "Fake" and info["capability"] == "9.0" and info["multiprocessors"] == 132
     assert gpu.kernels(lambda: torch.ones(3) + 1) is None  # the profiler sees no kernel here
-
-
-def test_engines_are_read_with_compared_and_timed(monkeypatch, tmp_path):
-    """With a build and a backend that need no GPU in place of TensorRT's."""
-    from clip4str.benchmarks.gpu import engines
-    from clip4str.export import add_engines, bundles
-    from clip4str.runtime import Recognizer
-
-    build, kept = bundles.build_bundle, tmp_path / "built"
-    said = {"target": "tensorrt", "version": "10.3", "build_seconds": {}, "layers": {}, "parity": {}}
-    load = Recognizer.load.__func__
-
-    def read(cls, folder, backend):
-        recognizer = load(cls, folder, "onnxruntime", threads=1)
-        recognizer.manifest.engines.update(said)
-        if backend == "tensorrt":
-            recognizer.driver.charset.decode = lambda ids: (
-                wrong or type(recognizer.driver.charset).decode(recognizer.driver.charset, ids)
-            )
-        return recognizer
-
-    def build_once(output, **options):
-        return kept if kept.exists() else build(output=kept, **options)
-
-    monkeypatch.setattr(bundles, "build_bundle", build_once)
-    monkeypatch.setattr(add_engines, "finish_bundle", lambda *args, **options: None)
-    monkeypatch.setattr(Recognizer, "load", classmethod(read))
-    monkeypatch.setattr(engines, "ROUNDS", 6)
-    for wrong in ("", "scrambled"):
-        report = SimpleNamespace(values={}, failures=[], save=lambda: None)
-        report.fail = lambda what, why: report.failures.append((what, why))  # noqa: B023
-        engines._measure(report, "fp16", "tensorrt")
-        found = report.values["fp16"]
-        assert found["version"] == "10.3" and found["words"] == 32 and found["batch 8"]["median"] > 0
-        assert (found["agreeing"], len(report.failures)) == ((0, 1) if wrong else (32, 0))

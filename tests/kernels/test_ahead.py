@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("triton")
 
 from clip4str.kernels.linear import linear
+from clip4str.kernels.options import NAMES, Options, options, using
 from clip4str.kernels.shared.ahead import compile_ahead, meta
 from clip4str.kernels.shared.launch import use_kernel
 
@@ -25,6 +26,10 @@ def products(rows: list[int], dtype: torch.dtype) -> None:
     for count in rows:
         x = torch.empty(count, 64, dtype=dtype, device=META)
         assert linear(x, weight, residual=x, out=x.new_empty(count, 64)).shape == (count, 64)
+
+
+def switches() -> None:
+    raise ValueError(", ".join(name for name in NAMES if getattr(options(), name)))
 
 
 def broken() -> None:
@@ -72,6 +77,11 @@ def test_processes_share_the_kernels_and_leave_them_in_tritons_cache(cache, asse
 
 def test_a_failure_is_told_in_a_line(cache):
     assert compile_ahead(broken, (), (9, 0), 2) == ["ValueError: a kernel"]
+
+
+def test_switches_of_this_process_hold_in_the_others(cache):
+    with using(Options(dependent_launch=True, library_residual=False)):
+        assert compile_ahead(switches, (), (9, 0), 1) == ["ValueError: dependent_launch"]
 
 
 def test_processes_that_do_not_end_are_ended(cache):

@@ -25,8 +25,10 @@ from clip4str.runtime.backends.pytorch.graphs import CudaGraphs
 
 pytestmark = pytest.mark.gpu
 NAME = "base16" if ON_GPU else "tiny"
-MARGINS = {torch.float32: 1e-3, torch.float16: 0.1}  # of logits: some ten times what they differ by. bfloat16: too wide
-CLEAR = {torch.float32: 0.7, torch.float16: 0.05}  # the least share of words with such margins
+# Of logits, some ten times what they differ by; bfloat16's would be too wide. The most wanted first.
+MARGINS = {torch.float16: 0.1, torch.float32: 1e-3}
+CLEAR = {torch.float16: 0.05, torch.float32: 0.7}  # the least share of words with such margins
+ROWS = {torch.float32: 8}  # whose kernels for more rows nothing else launches, and take long to compile
 
 
 class Reader:
@@ -111,9 +113,10 @@ def test_the_float32_network_reads_what_the_published_code_did(golden, reference
 
 @pytest.mark.parametrize("dtype", MARGINS, ids=str)
 def test_words_are_the_float32_networks(dtype, network, pixels, reference):
-    words, probs = Reader(network, dtype)(pixels)
+    some = pixels[: ROWS.get(dtype)]
+    words, probs = Reader(network, dtype)(some)
     assert np.isfinite(probs).all()
-    hold(words, *reference, dtype)
+    hold(words, *(part[: len(some)] for part in reference), dtype)
 
 
 @pytest.mark.parametrize("batch", [1, 64])
@@ -167,7 +170,7 @@ def test_threads_share_a_reader(half, pixels):
     assert not wrong
 
 
-@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 1.0), (torch.float16, 0.995), (torch.bfloat16, 0.9)])
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 0.995), (torch.float32, 1.0), (torch.bfloat16, 0.9)])
 def test_the_bundled_network_reads_its_sample_crops(dtype, least):
     """And shifted, dimmed copies of them: a trained network's margins."""
     from clip4str.export.parity_images import BUNDLED_CROPS

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 import weakref
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch_networks import Replayed, backend_of, images
 
 from clip4str.core.errors import BackendError, ShapeError
 from clip4str.core.reading import Decoding
+from clip4str.runtime.backends.capturing import capturing
 from clip4str.runtime.backends.pytorch import program, runner, stages
 from clip4str.runtime.backends.pytorch.graphs import BUCKETS, CudaGraphs, bucket_for, is_out_of_memory, release_memory
 from clip4str.runtime.backends.pytorch.prepared import Prepared, launch_once
@@ -320,6 +322,52 @@ def test_a_capture_that_fails(fail, error, message, monkeypatch):
     assert cuda.calls.count("begin") == tries + 1, "what another library may have broken is tried once more"
     pools = len(set(cuda.pools))
     assert cuda.calls[-1] == "replay" and pools == tries + 1, "what failed may still be in the first pool"
+
+
+@pytest.mark.parametrize(
+    ("fail", "captures"), [(None, 1), (torch.cuda.OutOfMemoryError("full"), 1), (RuntimeError("broken"), 2)]
+)
+def test_garbage_is_not_collected_while_a_graph_is_captured(fail, captures, monkeypatch):
+    cuda, enabled = FakeCuda(monkeypatch, fail), []
+
+    def run():
+        enabled.append(gc.isenabled())
+        cuda.run()
+
+    for before in (True, False):
+        with collecting(before), suppress(BackendError, torch.cuda.OutOfMemoryError):
+            cuda.calls.clear()
+            CudaGraphs(torch.device("cuda", 0)).capture(run)
+        assert enabled == [before] + captures * [False], "only there: what is compiled before takes seconds"
+        enabled.clear()
+
+
+@contextmanager
+def collecting(wanted):
+    """That the garbage collector is on, or off; and that it is so still in the end."""
+    (gc.enable if wanted else gc.disable)()
+    try:
+        yield
+        assert gc.isenabled() == wanted
+    finally:
+        gc.enable()
+
+
+def test_a_capture_begins_when_another_backends_has_ended(monkeypatch):
+    cuda, launched = FakeCuda(monkeypatch), threading.Event()
+
+    def run():
+        cuda.run()
+        launched.set()
+
+    with capturing():
+        thread = threading.Thread(target=CudaGraphs(torch.device("cuda", 0)).capture, args=(run,))
+        thread.start()
+        assert launched.wait(20)
+        thread.join(0.2)
+        assert cuda.calls == ["wait", "run", "synchronize"] and thread.is_alive()
+    thread.join(20)
+    assert cuda.calls[3:] == ["begin", "run", "end", "wait"]
 
 
 def test_a_capture_that_another_library_broke_succeeds_the_second_time(monkeypatch):

@@ -15,6 +15,7 @@ import torch
 
 from clip4str.core.cpu import available_threads
 from clip4str.core.errors import first_line
+from clip4str.kernels.options import options
 from clip4str.kernels.shared.ahead import compile_ahead, meta
 
 from .graphs import bucket_for, is_out_of_memory, release_memory
@@ -69,8 +70,8 @@ def launch_buckets(program: Program, buckets: Sequence[int]) -> None:
 
 
 def compile_in_processes(program: Program, buckets: Sequence[int], capability: tuple[int, int]) -> None:
-    """Compiles what these buckets launch into Triton's cache, on all cores; once for each program, buckets and GPU.
-    Warns if it cannot be: kernels are then compiled where they are launched."""
+    """Compiles what these buckets launch into Triton's cache, on all cores; once for each program, buckets, GPU
+    and options. Warns if it cannot be: kernels are then compiled where they are launched."""
     processes = min(MOST_PROCESSES, available_threads())
     if processes < 2:
         return
@@ -95,12 +96,12 @@ def _stamp(program: Any, buckets: Sequence[int], capability: tuple[int, int]) ->
     import triton
     from triton import knobs
 
-    text = repr((triton.__version__, program, list(buckets), capability, _sources()))
+    text = repr((triton.__version__, program, list(buckets), capability, options(), _sources()))
     return Path(knobs.cache.dir) / f"clip4str-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _sources() -> str:
     from clip4str import kernels
 
-    files = sorted(Path(str(kernels.__file__)).parent.glob("*/*.py"))
+    files = sorted(Path(str(kernels.__file__)).parent.glob("**/*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

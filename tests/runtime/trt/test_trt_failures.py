@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import warnings
 
 import numpy as np
 import pytest
+from fake_gpu import FakeCuda
 from trt_rig import forgive, life
 
 from clip4str.core.errors import BackendError
 from clip4str.core.reading import Decoding
+from clip4str.runtime.backends.capturing import capturing
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cuda import CudaContextLost
@@ -141,6 +145,48 @@ def test_a_capture_that_another_library_broke_succeeds_the_second_time(rig, engi
             assert np.array_equal(backend.read(driver, images[:N]).ids, want)
     made = [rows for stage, rows in r.trt.enqueued if stage == "image"]
     assert len(made) == (2 if call == "begin_capture" else 3), "then it is replayed"
+    backend.close()
+    r.check_empty()
+
+
+@pytest.mark.parametrize("fail", [None, "begin_capture", "enqueue", "end_capture"])
+def test_garbage_is_not_collected_while_a_graph_is_captured(rig, engine_bundle, images, monkeypatch, fail):
+    r, enabled = rig(), []
+
+    def noted(call):
+        def note(self, stream):
+            enabled.append(gc.isenabled())
+            return call(self, stream)
+
+        return note
+
+    for name in ("begin_capture", "end_capture"):
+        monkeypatch.setattr(FakeCuda, name, noted(getattr(FakeCuda, name)))
+    backend, driver = r.open(engine_bundle())
+    if fail:
+        r.gpu.fail(fail, 2 if fail == "enqueue" else 1, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+    assert gc.isenabled()
+    backend.read(driver, images[:N])
+    assert len(enabled) >= 2 and not any(enabled) and gc.isenabled()
+    assert not r.gpu.faults, "it failed"
+    backend.close()
+    r.check_empty()
+
+
+def test_a_capture_begins_when_another_backends_has_ended(rig, engine_bundle, images, want):
+    r, found = rig(), []
+    backend, driver = r.open(engine_bundle())
+    thread = threading.Thread(target=lambda: found.append(backend.read(driver, images[:N]).ids))
+    with capturing():
+        thread.start()
+        for _ in range(100):  # until it waits
+            thread.join(0.05)
+            if r.gpu.calls["enqueue"]:
+                break
+        thread.join(0.2)
+        assert r.gpu.calls["enqueue"] and not r.gpu.calls["begin_capture"] and thread.is_alive()
+    thread.join(20)
+    assert np.array_equal(found[0], want) and r.gpu.calls["begin_capture"]
     backend.close()
     r.check_empty()
 
