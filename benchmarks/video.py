@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from clip4str.core.errors import DataError, UsageError
 from clip4str.core.machine_info import busy, describe, machine_info
 from clip4str.core.output_files import check_output, write_json
 from clip4str.runtime import Recognizer
-from clip4str.video.detect import Detector, open_detector
+from clip4str.video.detect import Detector, engine_beside, open_detector
 from clip4str.video.events import Statistics, WordEnded
 from clip4str.video.frames import Frame
 from clip4str.video.photo import read_quads
@@ -43,6 +44,7 @@ smeared, noisy, compressed as MPEG-4. CPU time is of all threads, without making
 the video. --per-frame reads every word in eight of its frames, each alone.
 """
 PER_WORD = 8
+CHOSEN = "chosen reads"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--detect-every", type=int, metavar="N", help="frames from search to search (default: by motion)")
     add("--lines", action="store_true", help="do not cut lines into words")
     add("--variable", action="store_true", help="frames of unequal length, not compressed")
+    add(
+        "--beside-bfloat16",
+        action="store_true",
+        help="also with OpenVINO in bfloat16, video by video in turns, to see what that is worth",
+    )
     add("--read-all", action="store_true", help="also with every crop read, to see what is lost by reading few")
     add("--per-frame", action="store_true", help="also single frames' reads, to see what voting is worth")
     add("--real-time", action="store_true", help="only play the files as a camera would, and count what is dropped")
@@ -81,39 +88,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_chart(args.chart)
     info = machine_info(args.threads)
     cv2.setNumThreads(args.threads)
-    recognizer = Recognizer.load(args.bundle, args.backend, threads=args.threads, dtype=args.dtype)
-    detector = open_detector("auto", words=not args.lines, threads=args.threads, engine=args.backend, dtype=args.dtype)
+    recognizer, detector = opened(args, args.backend, args.dtype)
     by = f"{args.backend}, {args.dtype or 'float32'}"
     print(f"{args.videos} videos, {by}, {describe(info)}", flush=True)
     recipe = Recipe(frames=args.frames, variable=args.variable)
     if args.real_time:
         return played(args, recognizer, detector, recipe, {**info, "computed_by": by})
-    totals = {"chosen reads": Score(), **({"every crop read": Score()} if args.read_all else {})}
-    spent: dict[str, float] = {}
-    frames, seconds, crops, reads, alone = 0, 0.0, 0, 0, []
+    sides = {CHOSEN: Side(recognizer, detector)}
+    if args.read_all:
+        sides["every crop read"] = Side(recognizer, detector, read_all=True)
+    if args.beside_bfloat16:
+        sides["openvino, bfloat16"] = Side(*opened(args, "openvino", "bfloat16"))
+    frames, alone = 0, []
     for number in range(args.videos):
         taken, truth = generated(recipe, args.seed + number, args.variable)
-        for name, total in totals.items():
-            reader = VideoReader(recognizer, detector, detect_every=args.detect_every, read_all=name != "chosen reads")
-            began = time.process_time()
-            events = [event for frame in taken for event in reader.push(frame)] + reader.finish()
-            took = time.process_time() - began
-            total.add(score([e for e in events if isinstance(e, WordEnded)], truth))
-            if name == "chosen reads":
-                seconds, frames = seconds + took, frames + len(taken)
-                last = [e for e in events if isinstance(e, Statistics)][-1]
-                crops, reads = crops + last.crops, reads + last.reads
-                for stage, value in last.milliseconds.items():
-                    spent[stage] = spent.get(stage, 0.0) + value
+        frames += len(taken)
+        for side in sides.values():
+            side.read(taken, truth, args.detect_every)
         if args.per_frame:
             alone += single_reads(recognizer, taken, truth)
-        so_far = totals["chosen reads"]
+        so_far = sides[CHOSEN].score
         print(f"video {number + 1}: {so_far.right} of {so_far.words} words right so far", flush=True)
+    costs = {name: side.costs(frames) for name, side in sides.items()}
     figures = {
-        **{name: summary(total) for name, total in totals.items()},
-        "cpu_ms_per_frame": round(1000 * seconds / frames, 2),
-        "stages_ms_per_frame": {stage: round(value / frames, 2) for stage, value in spent.items()},
-        "share_read": round(100 * reads / max(1, crops), 1),
+        **{name: summary(side.score) for name, side in sides.items()},
+        **costs.pop(CHOSEN),
+        "beside": costs,
         "frames": frames,
         "computed_by": by,
         "per_frame_right": round(100 * float(np.mean(alone)), 1) if alone else None,
@@ -123,12 +123,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"taken while other work ran (load {info['load_before']}): times are too long")
     if args.json:
         write_json(args.json, {**figures, "recipe": vars(recipe), "videos": args.videos, "machine": info,
-                               "wrong": totals["chosen reads"].wrong})  # fmt: skip
+                               "wrong": sides[CHOSEN].score.wrong})  # fmt: skip
     if args.chart:
         from clip4str.benchmarks.video_chart import save_chart
 
         save_chart(figures, args.videos, args.chart)
     return 0
+
+
+@dataclass
+class Side:
+    """One way to read the same videos, and what it has found and taken so far."""
+
+    recognizer: Recognizer
+    detector: Detector
+    read_all: bool = False
+    score: Score = field(default_factory=Score)
+    seconds: float = 0.0  # of CPU time, all threads
+    crops: int = 0
+    reads: int = 0
+    spent: dict[str, float] = field(default_factory=dict)  # milliseconds by the clock
+
+    def read(self, taken: Sequence[Frame], truth: Truth, detect_every: int | None) -> None:
+        reader = VideoReader(self.recognizer, self.detector, detect_every=detect_every, read_all=self.read_all)
+        began = time.process_time()
+        events = [event for frame in taken for event in reader.push(frame)] + reader.finish()
+        self.seconds += time.process_time() - began
+        self.score.add(score([e for e in events if isinstance(e, WordEnded)], truth))
+        last = [e for e in events if isinstance(e, Statistics)][-1]
+        self.crops, self.reads = self.crops + last.crops, self.reads + last.reads
+        for stage, value in last.milliseconds.items():
+            self.spent[stage] = self.spent.get(stage, 0.0) + value
+
+    def costs(self, frames: int) -> dict[str, Any]:
+        return {
+            "cpu_ms_per_frame": round(1000 * self.seconds / frames, 2),
+            "stages_ms_per_frame": {stage: round(value / frames, 2) for stage, value in self.spent.items()},
+            "share_read": round(100 * self.reads / max(1, self.crops), 1),
+        }
+
+
+def opened(args: argparse.Namespace, backend: str, dtype: str | None) -> tuple[Recognizer, Detector]:
+    recognizer = Recognizer.load(args.bundle, backend, threads=args.threads, dtype=dtype)
+    how = engine_beside(backend, dtype)
+    return recognizer, open_detector("auto", words=not args.lines, threads=args.threads, **how)
 
 
 def played(
@@ -270,9 +308,10 @@ def print_tables(figures: dict[str, Any]) -> None:
     print(f"\n{markdown(heads, rows)}\n")
     if figures["per_frame_right"] is not None:
         print(f"single frames read right: {figures['per_frame_right']} %")
-    stages = ", ".join(f"{stage} {value}" for stage, value in figures["stages_ms_per_frame"].items())
-    print(f"{figures['share_read']} % of the crops in view read")
-    print(f"CPU {figures['cpu_ms_per_frame']} ms a frame; by the clock: {stages}")
+    for name, costs in {CHOSEN: figures, **figures["beside"]}.items():
+        stages = ", ".join(f"{stage} {value}" for stage, value in costs["stages_ms_per_frame"].items())
+        print(f"{name}: {costs['share_read']} % of the crops in view read; "
+              f"CPU {costs['cpu_ms_per_frame']} ms a frame; by the clock: {stages}")  # fmt: skip
 
 
 if __name__ == "__main__":

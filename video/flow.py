@@ -56,9 +56,10 @@ def small(grey: np.ndarray) -> Small:
     return Small(grey.copy(), scale)  # the source may write its next frame into the same memory
 
 
-def follow(before: Small, after: Small, quads: np.ndarray) -> Moved:
-    """Where the quads (N, 4, 2) of the frame `before` are in `after`; the frames are of one size, in either order."""
-    groups = [_scene(before.grey, quads * before.scale)]
+def follow(before: Small, after: Small, quads: np.ndarray, scene: bool = True) -> Moved:
+    """Where the quads (N, 4, 2) of the frame `before` are in `after`; the frames are of one size, in either order.
+    scene=False leaves the camera's motion out: what has no points of its own stays where it is, not followed."""
+    groups = [_scene(before.grey, quads * before.scale) if scene else np.zeros((0, 1, 2), np.float32)]
     for quad in quads * before.scale:
         groups.append(_corners(before.grey, quad))
     start = np.concatenate(groups).astype(np.float32)

@@ -222,7 +222,7 @@ class VideoReader:
         spent = 1000 * (time.perf_counter() - began) / max(1, count)
         for stream, requests in asked:
             stream.spent("read", spent * len(requests))
-            stream.schedule.reading(spent * len(requests))
+            stream.schedule.reading(spent * len(requests), len(requests))
 
     def _read_on_device(self, asked: Sequence[tuple[Stream, list[Request]]]) -> None:
         """Words of frames that lie on a GPU, where they are cut out; a picture of one is fetched only where it is the

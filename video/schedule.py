@@ -8,7 +8,8 @@ STILL, MOVING, FAST = 12, 10, 6  # frames from search to search, by how the scen
 SLOW_MOTION, FAST_MOTION = 0.1, 1.5  # percent of the frame's longer side, per frame
 RAREST = 30  # frames from search to search where time is short
 AGAIN = 3  # frames until a word is read again that is not settled
-TOGETHER = 2  # frames of which one reads again: crops of larger batches take less time each
+TOGETHER = 2  # frames of which one reads again, where nobody waits: crops of larger batches take less time each
+AT_FIRST, LEAST_READS = 4, 2  # crops of a frame, where somebody waits: until it is known how long one takes; ever
 CLEARER = 1.1  # quality over the best that was read, from which a crop is worth a read at once
 MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
 RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
@@ -24,7 +25,7 @@ class Schedule:
 
     def __init__(self, every: int | None = None, budget: float | None = None, everything: bool = False) -> None:
         self.every, self.budget, self.everything = every, budget, everything
-        self.search_time = self.other_time = 0.0  # milliseconds, running means
+        self.search_time = self.other_time = self.crop_time = 0.0  # milliseconds, running means
         self._reading = 0.0
 
     @property
@@ -38,6 +39,13 @@ class Schedule:
         share = 0.0 if self.budget is None else self.other_time / self.budget
         return 4 if share >= LATE else 2 if share >= HURRIED else 1
 
+    def most(self, spent: float) -> int | None:
+        """Crops that may be read of a frame that has taken `spent` milliseconds, so that none takes much longer than
+        there is; None: all."""
+        if self.budget is None or self.everything:
+            return None
+        return max(LEAST_READS, int((self.budget - spent) / self.crop_time)) if self.crop_time else AT_FIRST
+
     def frames(self, motion: float) -> int:
         """Until the next search. motion: percent of the frame's longer side that the scene moves in a frame."""
         if self.every is not None:
@@ -50,15 +58,15 @@ class Schedule:
 
     def took(self, search: float, other: float) -> None:
         """Milliseconds of one frame before its crops are read; search 0 where none was made."""
-        share, other = 0.1, other + self._reading
-        self._reading = 0.0
         if search:
-            self.search_time += (search - self.search_time) * (share if self.search_time else 1.0)
-        self.other_time += (other - self.other_time) * (share if self.other_time else 1.0)
+            self.search_time = _mean(self.search_time, search)
+        self.other_time = _mean(self.other_time, other + self._reading)
+        self._reading = 0.0
 
-    def reading(self, milliseconds: float) -> None:
-        """That its crops have taken since."""
+    def reading(self, milliseconds: float, crops: int) -> None:
+        """That its crops have taken since, and how many there were: one or more."""
         self._reading += milliseconds
+        self.crop_time = _mean(self.crop_time, milliseconds / crops)
 
     def due(self, track: Track, number: int, time: float) -> bool:
         """May a read of the present frame change what is told, if the crop is good enough? number, time: the
@@ -67,7 +75,7 @@ class Schedule:
             return False
         if self.everything or track.reads == 0 or track.state is State.REOPENED:
             return True
-        if number % TOGETHER:
+        if self.budget is None and number % TOGETHER:
             return False
         if track.state is State.SETTLED:
             if track.rival is not None:
@@ -91,6 +99,10 @@ class Schedule:
             return track.changed is not None or quality > MUCH_CLEARER * track.read_quality
         clearer = quality > CLEARER * track.read_quality and number - track.read_at >= self.pace
         return clearer or number - track.read_at >= AGAIN * _patience(track) * self.pace
+
+
+def _mean(before: float, value: float, share: float = 0.1) -> float:
+    return before + (value - before) * share if before else value
 
 
 def _patience(track: Track) -> int:

@@ -113,7 +113,7 @@ class Stream:
         self._last = now
         started = time.perf_counter()
         self.counts.crops += sum(track.visible for track in self.tracker.active)
-        requests = self._requests(whole)
+        requests = self._requests(whole, began)
         self.spent("quality", 1000 * (time.perf_counter() - started))
         self.schedule.took(searched, 1000 * (time.perf_counter() - began) - searched)
         return requests
@@ -126,7 +126,7 @@ class Stream:
         if answer is None:
             return []
         self._found(*answer, self._last)
-        requests = self._requests(self._seen(self._frame)[0])
+        requests = self._requests(self._seen(self._frame)[0], time.perf_counter())
         self.counts.crops += len(requests)
         return requests
 
@@ -293,7 +293,8 @@ class Stream:
         height, width = self._size or (1, 1)
         return bool((quad < EDGE).any() or (quad > np.array([width, height]) - EDGE).any())
 
-    def _requests(self, whole: Small) -> list[Request]:
+    def _requests(self, whole: Small, started: float) -> list[Request]:
+        """started: when the frame was taken in, by the process's clock."""
         wanted, number, began = [], self.counts.frames, self.clock.began
         for track in self.tracker.active:
             if not self.schedule.due(track, number, began) or not sound(track.quad[None])[0]:
@@ -301,6 +302,9 @@ class Stream:
             clear = quality(whole.grey, track.quad * whole.scale, whole.scale)
             if self.schedule.worth(track, clear, number, began):
                 wanted.append(Request(track, track.quad.copy(), clear))
+        most = self.schedule.most(1000 * (time.perf_counter() - started))
+        if most is not None and len(wanted) > most:  # the others in the next frames: new words first, then by turns
+            wanted = sorted(wanted, key=lambda request: (request.track.reads > 0, request.track.read_at))[:most]
         return wanted
 
 

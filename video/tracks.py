@@ -286,7 +286,7 @@ class Tracker:
         for earlier, began in recent:
             if not going:
                 return
-            moved = follow(later, earlier, quads)
+            moved = follow(later, earlier, quads, scene=False)
             there = [
                 bool(followed) and alike(look(earlier, quad), track.look)
                 for track, quad, followed in zip(going, moved.quads, moved.followed)
