@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,6 +23,7 @@ from clip4str.core.errors import BackendError, UsageError
 from clip4str.serving.ray import bearer, uploads
 from clip4str.serving.ray.refusals import TYPES, Refused
 from clip4str.serving.ray.server_settings import VARIABLE
+from clip4str.serving.ray.service import STUCK
 from clip4str.serving.versions import bundle_version
 
 
@@ -253,3 +255,12 @@ def test_openapi_has_every_error_that_is_answered(api):
     assert set(described["requestBody"]["content"]) == {"multipart/form-data", "application/json", "image/*"}
     assert {int(status) for status in described["responses"]} == {200, 400, 401, 413, 415, 422, 429, 500, 503}
     assert api.get("/docs").status_code == 200
+
+
+def test_a_batch_that_never_ends_has_the_replica_replaced(recognizer):
+    made = service(recognizer)
+    made._running[1] = time.monotonic() - STUCK + 5
+    made.check()
+    made._running[1] = time.monotonic() - STUCK - 1
+    with pytest.raises(BackendError):
+        made.check()

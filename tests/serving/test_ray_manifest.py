@@ -25,7 +25,10 @@ def test_the_serve_configuration_is_one():
     settings = Settings(**application.args)
     assert application.import_path == f"{build.__module__}:build" and application.name == NAME
     assert settings.replicas == (2, 8) and settings.need_token
-    assert build(settings)._bound_deployment.ray_actor_options["num_gpus"] == 0.5
+    deployment = build(settings)._bound_deployment
+    assert deployment.ray_actor_options["num_gpus"] == 0.5
+    scaling = deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 8, settings.busy)
 
 
 def test_every_container_has_the_token_and_the_same_image():
