@@ -26,7 +26,7 @@ class Schedule:
     def __init__(self, every: int | None = None, budget: float | None = None, everything: bool = False) -> None:
         self.every, self.budget, self.everything = every, budget, everything
         self.search_time = self.other_time = self.crop_time = 0.0  # milliseconds, running means
-        self._reading = 0.0
+        self._reading, self._looked = 0.0, 0  # looked: at frames that were not the very picture of the one before
 
     @property
     def longest(self) -> int:
@@ -61,12 +61,12 @@ class Schedule:
         if search:
             self.search_time = _mean(self.search_time, search)
         self.other_time = _mean(self.other_time, other + self._reading)
-        self._reading = 0.0
+        self._reading, self._looked = 0.0, self._looked + 1
 
     def reading(self, milliseconds: float, crops: int) -> None:
         """That its crops have taken since, and how many there were: one or more."""
         self._reading += milliseconds
-        self.crop_time = _mean(self.crop_time, milliseconds / crops)
+        self.crop_time = _mean(self.crop_time, milliseconds / crops, 0.3)  # the first takes longest
 
     def due(self, track: Track, number: int, time: float) -> bool:
         """May a read of the present frame change what is told, if the crop is good enough? number, time: the
@@ -75,7 +75,7 @@ class Schedule:
             return False
         if self.everything or track.reads == 0 or track.state is State.REOPENED:
             return True
-        if self.budget is None and number % TOGETHER:
+        if self.budget is None and self._looked % TOGETHER:
             return False
         if track.state is State.SETTLED:
             if track.rival is not None:

@@ -32,6 +32,7 @@ from .vote import TrackVote
 
 CUT = 0.25  # of the scene's points that can be followed, below which the scene may have changed,
 DIFFERENT = 20.0  # and grey levels by which thumbnails differ then, on average
+STILL = 0.3  # seconds that a picture stands still, after which it is searched if it has not been
 EDGE = 2.0  # pixels from the frame's edge, at which a quad may be a part of a word
 SOON = 4  # frames after a search until the next one, where a word looks otherwise
 LEAST_SIDE = 16  # pixels of a frame
@@ -78,6 +79,8 @@ class Stream:
         self._thumbnail: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
         self._since, self._search_now, self._motion = 0, True, 0.0
+        self._known = self._left = False  # was the present picture searched? are crops of it left to be read?
+        self._changed_at = 0.0
         self._frame: Frame | None = None
         self._came = time.monotonic()
         self._reported = 0.0
@@ -103,9 +106,11 @@ class Stream:
         self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
         whole, now = self._seen(frame)
-        if self._unchanged(now) and not self.searching.pending:
-            self._keep()
-            return []
+        if self._unchanged(now) and not self.searching.pending and not self._left:
+            if self._known or self.clock.began - self._changed_at < STILL:
+                self._keep()
+                return []
+            self._search_now = True  # it came between two searches, and stands still since
         self._flow(now)
         self._since += 1
         searched = self._searched(frame, now)
@@ -168,6 +173,8 @@ class Stream:
 
     def events(self, waited: float = 0.0) -> list[Event]:
         """What has come up since the last call; words whose time is over are ended. waited: seconds since the frame."""
+        for track in self.tracker.emerged(self.clock.end + waited):
+            self.telling.read(track, self.clock.began)
         for track in self.tracker.expire(self.clock.began + waited):
             self.telling.end(track, self.clock.began)
         if self.clock.began - self._reported >= REPORTED:
@@ -244,6 +251,7 @@ class Stream:
         last = self._last
         if last is None or last.grey.shape != now.grey.shape or not np.array_equal(last.grey, now.grey):
             self._gaps.thawed(self.clock.began)
+            self._known, self._changed_at = False, self.clock.began
             return False
         self._gaps.same(self.clock.began, self.clock.end)
         return True
@@ -274,7 +282,7 @@ class Stream:
         doubtful = self.tracker.doubtful and self._since >= SOON
         due = self._search_now or doubtful or self._since >= self.schedule.frames(self._motion)
         if due and not self.searching.pending:
-            self._since, self._search_now = 0, False
+            self._since, self._search_now, self._known = 0, False, True
             self.counts.detections += 1
             answer = self.searching.begin(frame, now)
             if answer is not None:
@@ -303,9 +311,14 @@ class Stream:
             if self.schedule.worth(track, clear, number, began):
                 wanted.append(Request(track, track.quad.copy(), clear))
         most = self.schedule.most(1000 * (time.perf_counter() - started))
-        if most is not None and len(wanted) > most:  # the others in the next frames: new words first, then by turns
-            wanted = sorted(wanted, key=lambda request: (request.track.reads > 0, request.track.read_at))[:most]
-        return wanted
+        self._left = most is not None and len(wanted) > most
+        if most is None or len(wanted) <= most:
+            return wanted
+        # The others in the next frames: new words first, but one that was read longest ago in any case.
+        new = [request for request in wanted if request.track.reads == 0]
+        again = sorted((request for request in wanted if request.track.reads), key=lambda r: r.track.read_at)
+        first = new[: most - bool(again)]
+        return first + again[: most - len(first)]
 
 
 def _thumbnail(frame: Small) -> np.ndarray:

@@ -154,13 +154,20 @@ class Tracker:
         twin = track.twin
         if twin is None or track.vote.result.weight < KNOWN:
             return track
-        lost = twin.state is State.LOST and not twin.final
-        if lost and _same_word(track.vote, twin.vote):
+        if twin.state is State.LOST and not twin.final and _same_word(track.vote, twin.vote):
             track.twin = None
             return self._revived(twin, track)
-        if not lost or end - track.start >= EMERGING:
-            track.twin = None
         return track
+
+    def emerged(self, time: float) -> list[Track]:
+        """Words that are none of the lost ones by now, and may be told."""
+        over = [
+            t for t in self.active if t.twin is not None and t.vote.result.weight >= KNOWN
+            and (t.twin.state is not State.LOST or t.twin.final or time - t.start >= EMERGING)
+        ]  # fmt: skip
+        for track in over:
+            track.twin = None
+        return over
 
     def expire(self, time: float) -> list[Track]:
         """Lost tracks whose time is over; they are ended, and forgotten here."""

@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(job, int):
             _say(args, f"{args.output}: is done already, {job:,} rows")
             return 0
-        listing.check_filled(args.inputs)
+        if not job.before:
+            listing.check_filled(args.inputs)
         if job.before:
             _say(args, f"{job.folder}: going on after {job.before:,} chunks")
         began = time.perf_counter()

@@ -233,12 +233,14 @@ def test_many_words_fill_pages_and_none_is_kept(tmp_path):
 
 def test_pages_of_a_longer_sheet_before_are_gone_and_others_files_stay(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a-4.png")
+    for other in (Sheet(tmp_path / "b.png"), Sheet(tmp_path / "b-2.png"), Sheet(tmp_path / "b.png")):
+        other.close()  # of another camera, b-2
     for words in (2 * ACROSS * DOWN + 1, 1):
         sink = Sheet(tmp_path / "a.png")
         for number in range(words):
             sink.write(word(f"{number}", number, number + 1, crop=crop(9)))
         sink.close()
-    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a-4.png"}
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a-4.png", "b.png", "b-2.png"}
 
 
 def test_a_later_page_replaces_nobodys_file_either(tmp_path):

@@ -134,7 +134,7 @@ def _by_openvino(path: Path, threads: int, dtype: str | None) -> Run:
 def _check_kind(path: Path, inputs: Sequence[Sequence[object]], outputs: Sequence[Sequence[object]]) -> None:
     """Raises BackendError for what takes no picture of any size, or gives no map."""
     sides = inputs[0][2:] if len(inputs) == 1 and len(inputs[0]) == 4 else (0, 0)
-    if any(isinstance(side, int) for side in sides) or not outputs or len(outputs[0]) != 4:
+    if any(isinstance(side, int) for side in sides) or not outputs or len(outputs[0]) not in (0, 4):  # 0: not told
         raise BackendError(f"{path}: is no detector of PP-OCR's kind: (1, 3, height, width) of any size to a map")
 
 

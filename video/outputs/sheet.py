@@ -11,6 +11,7 @@ import numpy as np
 
 from clip4str.core.charts import GREEN, GREY, ORANGE, RED
 from clip4str.core.console import one_line
+from clip4str.core.errors import UsageError
 from clip4str.core.output_files import check_output, write_whole
 
 from ..events import Event, WordEnded
@@ -46,8 +47,11 @@ class Sheet:
             if self._words or not self.pages:
                 self._page()
             number = len(self.pages) + 1
-            while _is_ours(old := self._path(number)):
-                old.unlink()
+            while _is_page(old := self._path(number), number):
+                try:
+                    old.unlink()
+                except OSError as error:
+                    raise UsageError(f"{old}: of a longer sheet before, cannot be removed ({error.strerror})") from None
                 number += 1
 
     def _path(self, number: int) -> Path:
@@ -59,7 +63,7 @@ class Sheet:
         if number > 1:  # the first was checked before the run
             check_output(path, (".png",))
         words, self._words = sorted(self._words, key=lambda word: word.start), []
-        write_whole(path, _png(sheet(words, self.names)))
+        write_whole(path, _png(sheet(words, self.names), number))
         self.pages.append(path)
 
 
@@ -125,18 +129,21 @@ def _cut(draw: Any, text: str, size: int, room: float) -> str:
     return f"{text}..."
 
 
-def _png(image: Any) -> bytes:
+def _png(image: Any, page: int) -> bytes:
     from PIL.PngImagePlugin import PngInfo
 
     out, told = io.BytesIO(), PngInfo()
-    told.add_text("Software", "clip4str sheet")
+    told.add_text("Software", f"clip4str sheet, page {page}.")
     image.save(out, "PNG", pnginfo=told)
     return out.getvalue()
 
 
-def _is_ours(file: Path) -> bool:
+def _is_page(file: Path, number: int) -> bool:
+    """Is it that page of a sheet? One that is called so is the first of its own."""
     try:
+        if file.is_symlink() or not file.is_file():
+            return False
         with file.open("rb") as opened:
-            return b"tEXtSoftware\0clip4str sheet" in opened.read(256)
+            return f"tEXtSoftware\0clip4str sheet, page {number}.".encode() in opened.read(256)
     except OSError:
         return False
