@@ -9,7 +9,7 @@ from clip4str.core.errors import Clip4StrError, DataError, first_line
 
 from .chunks import TO_THE_END
 from .parquet_pages import Pages
-from .stores import MOST_BYTES, TOO_LARGE
+from .stores import MOST_BYTES, too_large
 
 _ROWS = 64  # read at a time, or fewer:
 _PIECE = (
@@ -107,7 +107,7 @@ def _content(value: Any) -> bytes | str:
     if not value.is_valid:
         return "no picture: null"
     content: bytes = value.as_py()
-    return content if len(content) <= MOST_BYTES else TOO_LARGE
+    return content if len(content) <= MOST_BYTES else too_large()
 
 
 def _opened(file: Any) -> Any:

@@ -20,11 +20,15 @@ from clip4str.data.lmdb_file import LARGEST_VALUE
 T = TypeVar("T")
 
 MOST_BYTES = LARGEST_VALUE  # of an encoded picture, wherever it lies
-TOO_LARGE = f"more than {MOST_BYTES:,} bytes, which no crop of a word has"
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before a store that does not answer is asked again
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
 _ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+def too_large() -> str:
+    """Said of an encoded picture of more than MOST_BYTES."""
+    return f"more than {MOST_BYTES:,} bytes, which no crop of a word has"
 
 
 class StoreError(SourceError):
@@ -122,7 +126,7 @@ def fetched(path: str) -> bytes:
     except OSError as error:
         raise ImageError(_reason(error)) from None
     if len(content) > MOST_BYTES:
-        raise ImageError(TOO_LARGE)
+        raise ImageError(too_large())
     return content
 
 

@@ -18,7 +18,7 @@ from clip4str.core.errors import Clip4StrError, DataError, first_line
 from clip4str.runtime import IMAGE_SUFFIXES
 
 from .chunks import TO_THE_END
-from .stores import MOST_BYTES, TOO_LARGE
+from .stores import MOST_BYTES, too_large
 
 LONGEST_NAME = 1 << 16  # bytes of a header that holds a long name, and what else there is
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -111,7 +111,7 @@ def _next(archive: Any) -> Any:
 
 def _read(archive: Any, member: tarfile.TarInfo) -> bytes | str:
     if member.size > MOST_BYTES:
-        return TOO_LARGE
+        return too_large()
     archive.fileobj.seek(member.offset_data)
     content = archive.fileobj.read(member.size)
     if len(content) != member.size:
