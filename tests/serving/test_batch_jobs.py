@@ -31,7 +31,7 @@ from clip4str.serving.versions import bundle_version
 def parts_in(folder):
     """How many there are; none once it has gone, which may be at any moment."""
     with suppress(FileNotFoundError):
-        return len([name for name in os.listdir(folder) if re.fullmatch(r"part-.*\.parquet", name)])
+        return len([file for file in folder.iterdir() if re.fullmatch(r"part-.*\.parquet", file.name)])
     return 0
 
 
