@@ -106,7 +106,8 @@ class Stream:
         self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
         whole, now = self._seen(frame)
-        if self._unchanged(now) and not self.searching.pending and not self._left:
+        undecided = self._left or any(track.rival is not None for track in self.tracker.active)
+        if self._unchanged(now) and not self.searching.pending and not undecided:
             if self._known or self.clock.began - self._changed_at < STILL:
                 self._keep()
                 return []
@@ -260,6 +261,7 @@ class Stream:
         """What was seen is seen on."""
         for track in self.tracker.active:
             if track.doubt == 0:
+                track.looks_on(self.clock.began)
                 track.end, track.frames = self.clock.end, track.frames + 1
                 track.searches = max(track.searches, SEEN)  # another one would find it again
 

@@ -119,6 +119,11 @@ class Track:
             self.best = shot
         return self.best is shot
 
+    def looks_on(self, began: float) -> None:
+        """In the frame that began then; if it looks as it was read."""
+        if self.read_look is not None and self.changed is None:
+            self.steady = max(self.steady, began - self.read_time)
+
     def anew(self, vote: TrackVote) -> None:
         """What was read so far was of less than can be read now."""
         if self.vote.result.text:
@@ -140,7 +145,9 @@ class Track:
         same = text.casefold() == said.text.casefold()
         if not same and self.changed is None and may_be_hidden(text, said.text):  # the same letters, read otherwise
             same = True
-        if said.weight < SETTLED or not text or same or self.partial:
+        # It looked as it was read for long enough, and neither looks nor reads so now: no vote on the old word.
+        another = self.changed is not None and self.steady >= ESTABLISHED and not may_be_hidden(text, said.text)
+        if (said.weight < SETTLED and not (said.text and another)) or not text or same or self.partial:
             self.vote.add(text, confidence)
             if text:
                 self.rival = None

@@ -68,8 +68,7 @@ class Tracker:
             if track.read_look is not None:
                 same = same_letters(seen, track.read_look)
                 track.changed = None if same else began if track.changed is None else track.changed
-                if same:
-                    track.steady = max(track.steady, began - track.read_time)
+                track.looks_on(began)
             if followed and alike(seen, track.look):
                 self._seen(track, end)
             else:

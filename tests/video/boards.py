@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scenes import FACE
 
 from clip4str.runtime import Word
 from clip4str.video.detect import Detections
+from clip4str.video.events import WordEnded
 from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader
 
@@ -123,3 +125,7 @@ def events(board, frames=None, **how):
         board.now = frame.index
         told += reader.push(frame)
     return told + reader.finish()
+
+
+def ended(told):
+    return [(e.text, pytest.approx(e.start), pytest.approx(e.end)) for e in told if isinstance(e, WordEnded)]

@@ -10,7 +10,6 @@ import pytest
 from clips import needed
 
 from clip4str.core.errors import SourceError, UsageError
-from clip4str.runtime import Word
 from clip4str.video.detect import Detections
 from clip4str.video.events import Gap, Statistics, WordChanged, WordEnded, WordFound
 from clip4str.video.frames import Frame
@@ -19,11 +18,7 @@ from clip4str.video.sources.base import Source
 from clip4str.video.vote import Lexicon
 
 cv2 = needed("cv2", "video")
-from boards import RATE, Board, Hidden, events  # noqa: E402  (needs cv2)
-
-
-def ended(told):
-    return [(e.text, pytest.approx(e.start), pytest.approx(e.end)) for e in told if isinstance(e, WordEnded)]
+from boards import RATE, Board, Hidden, ended, events  # noqa: E402  (needs cv2)
 
 
 @pytest.mark.parametrize(
@@ -370,97 +365,9 @@ def test_a_word_that_is_never_whole_in_the_frame_is_told_as_partial():
     assert [(e.text, e.partial) for e in whole + cut] == [("HOTEL", False), ("HOTEL", True)]
 
 
-class ReadWrongOnce(Board):
-    def read(self, images, on_error="raise"):
-        first, words = not self.asked, super().read(images, on_error)
-        return [replace(word, text="H0TEI", confidence=0.6) for word in words] if first else words
-
-
-@pytest.mark.parametrize("copies", [1, 2, 3])
-def test_words_of_frames_that_come_twice_are_read_again(copies):
-    """25 frames a second in a file of 50."""
-    board, told = ReadWrongOnce(["HOTEL"] * 30), []
-    reader = VideoReader(board, board)
-    for number in range(30 * copies):
-        board.now = number // copies
-        step = 1 / (RATE * copies)
-        told += reader.push(Frame(board.pixels(board.now), number * step, board.now, duration=step))
-    told += reader.finish()
-    assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"] and board.asked >= 3
-
-
-class Slides(Board):
-    """Another ground, twice as bright, with the second word; still=True: frames of a slide are the very same."""
-
-    def __init__(self, plan, still):
-        super().__init__(plan)
-        self.still = still
-
-    def pixels(self, i):
-        begun = max(k for k in range(i + 1) if k == 0 or self.plan[k] != self.plan[k - 1])
-        small = np.random.default_rng(begun + 5).integers(0, 80 if begun else 250, (15, 40, 3), np.uint8)
-        self.ground = cv2.resize(small, self.size[::-1], interpolation=cv2.INTER_NEAREST)
-        return super().pixels(begun if self.still else i)
-
-
-@pytest.mark.parametrize("still", [False, True])
-def test_another_word_in_a_lost_ones_place_is_told_within_a_second(still):
-    board = Slides(["LONDON"] * 20 + ["BERLIN"] * 60, still)
-    told = events(board)
-    found = {e.text: e.time for e in told if isinstance(e, WordFound)}
-    assert found["LONDON"] <= 0.2 and 2.0 <= found["BERLIN"] <= 2.9
-    assert [e.text for e in told if isinstance(e, WordEnded)] == ["LONDON", "BERLIN"]
-    assert next(e.time for e in told if isinstance(e, WordEnded) and e.text == "LONDON") < 4.5
-
-
 def test_what_comes_out_from_behind_something_is_not_told_as_another_word():
     """Its first letters read like one."""
     board = Hidden("HOTEL", 80, post=200, pace=12)
     told = events(board, [replace(frame, time=frame.index / 30, duration=1 / 30) for frame in board.frames()])
     assert [e.text for e in told if isinstance(e, WordFound)] == ["HOTEL"]
     assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
-
-
-def test_a_word_that_comes_between_two_searches_and_stands_still_is_searched():
-    """A window that opens on a screen, of which every further frame is the very same."""
-    board = Board([""] * 60)
-    told, reader = [], VideoReader(board, board)
-    for number in range(60):
-        board.plan[:] = ["" if number < 5 else "HOTEL"] * 60
-        board.now = number
-        told += reader.push(Frame(board.pixels(0), number / RATE, number, duration=1 / RATE))
-    told += reader.finish()
-    assert [(e.text, e.start, e.end) for e in told if isinstance(e, WordEnded)] == [("HOTEL", 0.5, 6.0)]
-    assert next(e.time for e in told if isinstance(e, WordFound)) < 1.0
-
-
-class Wall:
-    """Twelve words that all come at once, found in every search."""
-
-    def __init__(self):
-        y, x = (values.ravel() for values in np.mgrid[0:4, 0:3])
-        corner = np.stack([x * 100 + 10, y * 50 + 10], 1)[:, None].astype(np.float32)
-        self.quads = corner + np.array([[0, 0], [80, 0], [80, 30], [0, 30]], np.float32)
-        self.picture = np.random.default_rng(0).integers(0, 255, (220, 320, 3), np.uint8)
-        self.batches = []
-
-    def detect(self, frame):
-        return Detections(self.quads, np.ones(len(self.quads), np.float32))
-
-    def read(self, images, on_error="raise"):
-        self.batches.append(len(images))
-        return [Word("WORD", 0.6, (0.6,)) for _ in images]
-
-
-def test_where_somebody_waits_a_frames_crops_are_as_many_as_there_is_time_for():
-    for budget, most in ((None, 12), (33.0, 4)):
-        wall = Wall()
-        reader, told = VideoReader(wall, wall, budget=budget), []
-        for number in range(30):
-            told += reader.push(Frame(wall.picture + np.uint8(number % 3), number / 30, number, duration=1 / 30))
-            if reader._pushed is not None and budget:
-                reader._pushed.schedule.crop_time = 8.0
-        told += reader.finish()
-        assert wall.batches[0] == most and max(wall.batches) <= most
-        assert sum(isinstance(event, WordEnded) for event in told) == 12  # nobody is left out
-        assert all(event.reads >= 2 for event in told if isinstance(event, WordEnded))
