@@ -259,3 +259,25 @@ def test_a_processor_without_bfloat16_is_told(tmp_path):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=tmp_path,
                          env={**os.environ, "OV_CPU_MAX_ISA": "AVX2"})  # fmt: skip
     assert run.returncode and "this processor has no bfloat16: leave out dtype" in run.stderr
+
+
+DROPPED = """
+import gc, os, signal, threading
+from clip4str.runtime.openvino_core import has_bfloat16, open_core
+
+has_bfloat16()
+kept = [open_core(None, 1)]
+kept[0][0].get_property("CPU", "FULL_DEVICE_NAME")  # loads its plugin, as compiling does
+thread = threading.Thread(target=lambda: (kept.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_a_signal_is_heard_after_another_thread_dropped_the_core():
+    """As a search of a live source does. OpenVINO takes the stack for signals from under the thread that made it."""
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
