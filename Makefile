@@ -63,8 +63,9 @@ $(DEMO_STAMP): setup.py pyproject.toml constraints.txt
 	$(DEMO)/bin/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
+# Where a test takes its process down, the run ends and names it: with a process in its place it waited for ever.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 # also base32, large and huge against the published outputs, and a minute of fuzzing for each target: ten minutes and
 # more, and 8 GB of memory

@@ -10,6 +10,7 @@ import pytest
 from trt_rig import Rig, add_engines
 
 from clip4str.export.bundles import build_bundle
+from clip4str.runtime.backends.trt.library import logger_of
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def half_tiny_bundle(golden_checkpoint, few_crops, tmp_path_factory):
 @pytest.fixture
 def rig(monkeypatch):
     """rig(gpu=..., rtx=..., version=...) -> Rig"""
-    return lambda gpu=None, **how: Rig(monkeypatch, gpu, **how)
+    yield lambda gpu=None, **how: Rig(monkeypatch, gpu, **how)
+    logger_of.cache_clear()  # by library: a rig's own, with its networks, would be kept till the end
 
 
 @pytest.fixture(scope="session")
