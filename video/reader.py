@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,23 +17,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clip4str.core.errors import ImageError, SourceError, UsageError
-from clip4str.runtime import FrameQuads, Recognizer
+from clip4str.runtime import Recognizer
 
 from .detect import Detector, open_detector
 from .detect.thumbnails import OnThumbnails
 from .events import Event, Shown, Statistics, WordEnded
 from .flow import LONG_SIDE
 from .frames import Frame
-from .photo import UNREAD, read_crops, turned
+from .reading import Reading
+from .requests import Request
 from .schedule import Schedule
 from .searching import Searching
-from .stream import Request, Stream
+from .stream import Stream
 from .vote import UNSURE, Lexicon, TrackVote, compiled
 
 if TYPE_CHECKING:
     from .sources import Source
 
 Watch = Callable[[int, Frame, list[Shown]], None]
+FASTEST = 120.0  # frames a second; what tells of more, as some cameras do, is not believed
 PAUSE = 0.1  # seconds to wait for a live source before words that are gone are told
 
 
@@ -45,10 +47,12 @@ class VideoReader:
     ...     if isinstance(event, WordEnded):
     ...         print(event.start, event.end, event.text)
 
-    detector: "auto", or anything with detect(frame) -> Detections; of live sources it is asked on a thread of its own.
+    detector: "auto", or anything with detect(frame) -> Detections. Of live sources it is asked on a thread of its own,
+    as is the recogniser on another.
     detect_every: frames from search to search, None by motion and time. pattern: a regular expression that whole words
     fit; lexicon: the words there can be. region: x, y, width, height in pixels: words whose middle is outside are not
-    followed. budget: milliseconds a frame may take, for live sources. revive: seconds after which a word that comes
+    followed. budget: milliseconds a frame may take; None: of live sources that know their rate, what their frames last,
+    divided among them; of others any. revive: seconds after which a word that comes
     back is a new one. crops: keep the best crop of each word for its WordEnded. least: confidence below which a word
     that was never surer is not told.
 
@@ -96,32 +100,38 @@ class VideoReader:
 
         with ExitStack() as stack:
             opened = [stack.enter_context(open_source(source)) for source in sources]
-            background: Executor | None = None
+            search: Executor | None = None
+            read: Executor | None = None
             if any(source.live for source in opened):
-                background = ThreadPoolExecutor(1, "search")
-                stack.callback(background.shutdown, wait=True, cancel_futures=True)
-            yield from self._run(opened, watch, background)
+                search, read = ThreadPoolExecutor(1, "search"), ThreadPoolExecutor(1, "read")
+                for executor in (search, read):
+                    stack.callback(executor.shutdown, wait=True, cancel_futures=True)
+            yield from self._run(opened, watch, search, Reading(self.recognizer, self.crops, read))
 
     def _run(
-        self, opened: Sequence[Source], watch: Watch | None, background: Executor | None
+        self, opened: Sequence[Source], watch: Watch | None, search: Executor | None, reading: Reading
     ) -> Generator[Event, None, None]:
-        going = {
-            number: (
-                self._stream(number, background if source.live else None, partial(getattr, source, "dropped")),
-                source,
-            )
-            for number, source in enumerate(opened)
-        }
+        going: dict[int, tuple[Stream, Source]] = {}
+        rates = sum(source.rate for source in opened if source.live and source.rate and source.rate <= FASTEST)
+        for number, source in enumerate(opened):
+            dropped = partial(getattr, source, "dropped")
+            if source.live:
+                budget = self.budget or (1000 / rates if rates else None)
+                going[number] = self._stream(number, dropped, budget, search, reading), source
+            else:
+                going[number] = self._stream(number, dropped, self.budget), source
         self._running = [stream for stream, _ in going.values()]
         self._owed.clear()
         failed: SourceError | ImageError | None = None
         try:
             while going:
-                looked: list[tuple[Stream, list[Request], Frame]] = []
+                reading.answered()
+                looked: list[tuple[Stream, Frame]] = []
+                asked: list[tuple[Stream, list[Request]]] = []
                 for number, (stream, source) in list(going.items()):
                     if not source.wait(PAUSE if len(going) == 1 else 0.0):
                         if source.live:
-                            self._read([(stream, stream.late())])
+                            asked.append((stream, stream.late()))
                         yield from self._tell(stream.idle() if source.live else [])
                         continue
                     began = time.perf_counter()
@@ -138,13 +148,16 @@ class VideoReader:
                             warnings.warn(f"{error} (the other sources go on)", RuntimeWarning, stacklevel=2)
                         frame = None
                     if frame is None:
-                        self._read([(stream, stream.late(wait=True))])
+                        reading.answered(wait=True)
+                        reading.at_once([(stream, stream.late(wait=True))])
                         del going[number]
                         yield from self._tell(stream.finish())
                         continue
-                    looked.append((stream, requests, frame))
-                self._read([(stream, requests) for stream, requests, _ in looked])
-                for stream, _, frame in looked:
+                    looked.append((stream, frame))
+                    asked.append((stream, requests))
+                reading.begin([(stream, requests) for stream, requests in asked if stream.live])
+                reading.at_once([(stream, requests) for stream, requests in asked if not stream.live])
+                for stream, frame in looked:
                     if watch is not None:
                         watch(stream.number, frame, stream.shown())
                     yield from self._tell(stream.events())
@@ -153,6 +166,8 @@ class VideoReader:
         except GeneratorExit:
             raise
         except BaseException:  # also Ctrl-C: what was seen is told all the same
+            with suppress(Exception):
+                reading.answered(wait=True)
             for stream, _ in going.values():
                 self._owed.extend(self._given(stream.finish()))
             yield from self._tell([])
@@ -167,13 +182,13 @@ class VideoReader:
     def push(self, frame: Frame | np.ndarray, time: float | None = None) -> list[Event]:
         """One more frame of the source that is pushed; what it brings up. An array is RGB, and needs its time."""
         if self._pushed is None:
-            self._pushed = self._stream(0)
+            self._pushed = self._stream(0, int, self.budget)
         stream = self._pushed
         if isinstance(frame, np.ndarray):
             if time is None:
                 raise UsageError("push(array, time): seconds since the first frame; or push a Frame")
             frame = Frame(frame, time, stream.counts.frames)
-        self._read([(stream, stream.look(frame))])
+        Reading(self.recognizer, self.crops).at_once([(stream, stream.look(frame))])
         return self._given(stream.events())
 
     def finish(self) -> list[Event]:
@@ -181,11 +196,14 @@ class VideoReader:
         stream, self._pushed = self._pushed, None
         return [] if stream is None else self._given(stream.finish())
 
-    def _stream(self, number: int, background: Executor | None = None, dropped: Callable[[], int] = int) -> Stream:
+    def _stream(
+        self, number: int, dropped: Callable[[], int], budget: float | None, search: Executor | None = None,
+        aside: Reading | None = None,
+    ) -> Stream:  # fmt: skip
         return Stream(
-            number, Searching(self.detector, self.region, background), lambda: TrackVote(self.pattern, self.lexicon),
-            Schedule(self.detect_every, self.budget, self.read_all), self.revive, self._thumbnail, self.least,
-            dropped,
+            number, Searching(self.detector, self.region, search), lambda: TrackVote(self.pattern, self.lexicon),
+            Schedule(self.detect_every, budget, self.read_all), self.revive, self._thumbnail, self.least,
+            dropped, aside,
         )  # fmt: skip
 
     def _in_colour(self, frame: Frame, long_side: int) -> np.ndarray:
@@ -203,46 +221,6 @@ class VideoReader:
         if self.crops:
             return events
         return [replace(e, crop=None) if isinstance(e, WordEnded) else e for e in events]
-
-    def _read(self, looked: Sequence[tuple[Stream, list[Request]]]) -> None:
-        """All streams' crops in as few batches as there can be; tall ones the way that reads best."""
-        began = time.perf_counter()
-        asked = [(stream, requests) for stream, requests in looked if requests]
-        on_device = [(stream, requests) for stream, requests in asked if stream.frame.on_device]
-        crops = [
-            (stream, request, crop)
-            for stream, requests in asked if not stream.frame.on_device
-            for request, crop in zip(requests, stream.crops(requests))
-        ]  # fmt: skip
-        reads = read_crops(self.recognizer, [crop for _, _, crop in crops])
-        for (stream, request, _), read in zip(crops, reads):
-            stream.learn(request, partial(_given, read.crop), read.word.text, read.word.confidence, read.turns)
-        self._read_on_device(on_device)
-        count = sum(len(requests) for _, requests in asked)
-        spent = 1000 * (time.perf_counter() - began) / max(1, count)
-        for stream, requests in asked:
-            stream.spent("read", spent * len(requests))
-            stream.schedule.reading(spent * len(requests), len(requests))
-
-    def _read_on_device(self, asked: Sequence[tuple[Stream, list[Request]]]) -> None:
-        """Words of frames that lie on a GPU, where they are cut out; a picture of one is fetched only where it is the
-        best so far."""
-        frames = [stream.frame for stream, _ in asked]
-        quads = [[request.quad for request in requests] for _, requests in asked]
-        named = [FrameQuads(frame.pixels, q, **frame.colour) for frame, q in zip(frames, quads)]
-        answers = self.recognizer.read_frames(named, on_error="skip") if named else []
-        for (stream, requests), frame, words in zip(asked, frames, answers):
-            for request, found in zip(requests, words):
-                word = found or UNREAD
-                shot = partial(self._shot, frame, turned(request.quad, word.turns))
-                stream.learn(request, shot, word.text, word.confidence, word.turns)
-
-    def _shot(self, frame: Frame, quad: np.ndarray) -> np.ndarray | None:
-        return self.recognizer.crop(frame.pixels, quad, **frame.colour) if self.crops else None
-
-
-def _given(crop: np.ndarray) -> np.ndarray:
-    return crop
 
 
 def read_lexicon(path: Path) -> list[str]:

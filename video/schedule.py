@@ -10,6 +10,7 @@ RAREST = 30  # frames from search to search where time is short
 AGAIN = 3  # frames until a word is read again that is not settled
 TOGETHER = 2  # frames of which one reads again, where nobody waits: crops of larger batches take less time each
 AT_FIRST, LEAST_READS = 4, 2  # crops of a frame, where somebody waits: until it is known how long one takes; ever
+ASIDE = 4  # frames that a batch may last which no frame waits for: with fewer, words of busy scenes wait too long
 CLEARER = 1.1  # quality over the best that was read, from which a crop is worth a read at once
 MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
 RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
@@ -39,12 +40,13 @@ class Schedule:
         share = 0.0 if self.budget is None else self.other_time / self.budget
         return 4 if share >= LATE else 2 if share >= HURRIED else 1
 
-    def most(self, spent: float) -> int | None:
+    def most(self, spent: float | None) -> int | None:
         """Crops that may be read of a frame that has taken `spent` milliseconds, so that none takes much longer than
-        there is; None: all."""
+        there is; None for no frame that waits for them. None: all."""
         if self.budget is None or self.everything:
             return None
-        return max(LEAST_READS, int((self.budget - spent) / self.crop_time)) if self.crop_time else AT_FIRST
+        left = ASIDE * self.budget if spent is None else self.budget - spent
+        return max(LEAST_READS, int(left / self.crop_time)) if self.crop_time else AT_FIRST
 
     def frames(self, motion: float) -> int:
         """Until the next search. motion: percent of the frame's longer side that the scene moves in a frame."""
@@ -63,9 +65,9 @@ class Schedule:
         self.other_time = _mean(self.other_time, other + self._reading)
         self._reading, self._looked = 0.0, self._looked + 1
 
-    def reading(self, milliseconds: float, crops: int) -> None:
-        """That its crops have taken since, and how many there were: one or more."""
-        self._reading += milliseconds
+    def reading(self, milliseconds: float, crops: int, aside: bool = False) -> None:
+        """That its crops have taken since, and how many there were: one or more. aside: no frame waited for it."""
+        self._reading += 0.0 if aside else milliseconds
         self.crop_time = _mean(self.crop_time, milliseconds / crops, 0.3)  # the first takes longest
 
     def due(self, track: Track, number: int, time: float) -> bool:

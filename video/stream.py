@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -23,12 +24,16 @@ from .geometry import sound
 from .photo import turned
 from .quality import quality
 from .recent import Recent
+from .requests import Moment, Request, first_of, request
 from .schedule import Schedule
 from .searching import Searching
 from .telling import SEEN, Telling
-from .track import Shot, State, Track
+from .track import Shot, State
 from .tracks import Tracker
 from .vote import TrackVote
+
+if TYPE_CHECKING:
+    from .reading import Reading
 
 CUT = 0.25  # of the scene's points that can be followed, below which the scene may have changed,
 DIFFERENT = 20.0  # and grey levels by which thumbnails differ then, on average
@@ -44,15 +49,6 @@ Shoot = Callable[[], np.ndarray | None]
 
 
 @dataclass
-class Request:
-    """A crop to read: of which track, and how good it is."""
-
-    track: Track
-    quad: np.ndarray
-    quality: float
-
-
-@dataclass
 class _Counts:
     frames: int = 0
     damaged: int = 0
@@ -63,14 +59,17 @@ class _Counts:
 
 
 class Stream:
-    """One source. Frame by frame: `look` tells what to read, `learn` takes each answer, `events` what is to be told."""
+    """One source. Frame by frame: `look` tells what to read, `learn` takes each answer, `events` what is to be told.
+
+    aside: what reads this source's crops while its next frames are looked at; None: answers come before those do.
+    """
 
     def __init__(
         self, number: int, searching: Searching, vote: Callable[[], TrackVote], schedule: Schedule, revive: float = 1.5,
         thumbnail: Callable[[Frame], np.ndarray] | None = None, least: float = 0.0,
-        dropped: Callable[[], int] = int,
+        dropped: Callable[[], int] = int, aside: Reading | None = None,
     ) -> None:  # fmt: skip
-        self.number, self.searching, self.schedule = number, searching, schedule
+        self.number, self.searching, self.schedule, self._aside = number, searching, schedule, aside
         self._shrunk, self._dropped = thumbnail, dropped
         self.tracker, self.counts, self.clock = Tracker(vote, revive), _Counts(), Clock()
         self.telling = Telling(number, least)
@@ -124,15 +123,22 @@ class Stream:
         self.schedule.took(searched, 1000 * (time.perf_counter() - began) - searched)
         return requests
 
+    @property
+    def live(self) -> bool:
+        """Are its crops read while its next frames are looked at?"""
+        return self._aside is not None
+
     def late(self, wait: bool = False) -> list[Request]:
-        """No further frame has come: what the search under way has found in the last one. wait: until it is over."""
-        if self._frame is None or self._last is None or not self.searching.pending:
+        """No further frame has come: what is left to be read of the last one, and what the search under way has found
+        there. wait: until it is over, and no frame will come, so all."""
+        if self._frame is None or self._last is None:
             return []
         answer = self.searching.result(self._last, wait)
-        if answer is None:
+        if answer is not None:
+            self._found(*answer, self._last)
+        elif not self._left:
             return []
-        self._found(*answer, self._last)
-        requests = self._requests(self._seen(self._frame)[0], time.perf_counter())
+        requests = self._requests(self._seen(self._frame)[0], time.perf_counter(), everything=wait)
         self.counts.crops += len(requests)
         return requests
 
@@ -147,30 +153,42 @@ class Stream:
         quads = np.array([request.quad for request in requests], np.float32)
         return list(rectified(self.frame.pixels, quads, **self.frame.colour))
 
-    def learn(self, request: Request, crop: Shoot, text: str, confidence: float, turns: int = 0) -> None:
-        """The answer to a request of the present frame. crop: gives it, turned by `turns` quarters, as it was read;
-        asked for the best shots alone."""
-        track, began = request.track, self.clock.began
+    def learn(self, asked: Request, crop: Shoot, text: str, confidence: float, turns: int = 0) -> None:
+        """The answer to a request, of the present frame or of one before. crop: gives it, turned by `turns` quarters,
+        as it was read; asked for the best shots alone."""
+        track, now = asked.track, self.clock.began
         self.counts.reads += 1
-        partial = self._cut_off(request.quad)
-        if track.partial and not partial:  # what was read of a part says nothing of the whole
+        if track.state is State.ENDED or (track.grown and not asked.grown) or (track.gone and track.reads):
+            return  # told, to be read anew, or what is in its place by now
+        if track.partial and not asked.partial:  # what was read of a part says nothing of the whole
             track.anew(self.tracker.vote())
-        track.partial = partial and (track.partial or track.reads == 0)
-        before, track = track, self.tracker.read(track, text, confidence, began, self.clock.end, not partial)
-        if before.final:
-            self.telling.end(before, began)
-        track.read_at, track.read_time = self.counts.frames, began
+        track.partial = asked.partial and (track.partial or track.reads == 0)
+        since = track.changed if asked.changed is None else None
+        track.changed = asked.changed
+        if track.gone:
+            track.take(text, confidence, asked.of.began, not asked.partial, self.tracker.vote)
+        else:
+            end = max(asked.of.end, track.end)
+            before = track
+            track = self.tracker.read(before, text, confidence, asked.of.began, end, not asked.partial)
+            if before.final:
+                self.telling.end(before, now)
+        track.read_at, track.read_time = asked.of.number, asked.of.began
         if track.rival is None:
-            assert self._last is not None
-            track.read_look, track.changed = look(self._last, request.quad), None
-        track.growth = 1.0
-        track.read_quality, track.turns = max(track.read_quality, request.quality), turns
+            track.read_look, track.changed = look(asked.of.seen, asked.quad), since
+        track.growth /= asked.growth
+        track.read_quality, track.turns = max(track.read_quality, asked.quality), turns
         if track.rival is None:
-            shot = Shot(request.quality, began, turned(request.quad, turns), None, text)
+            shot = Shot(asked.quality, asked.of.began, turned(asked.quad, turns), None, text)
             if track.shot(shot):
                 shot.crop = crop()
         track.settle()
-        self.telling.read(track, began)
+        self.telling.read(track, now)
+
+    def read_in(self, milliseconds: float, crops: int, aside: bool) -> None:
+        """How long it took to read so many crops; aside: while other frames were looked at."""
+        self.spent("read", milliseconds)
+        self.schedule.reading(milliseconds, crops, aside)
 
     def events(self, waited: float = 0.0) -> list[Event]:
         """What has come up since the last call; words whose time is over are ended. waited: seconds since the frame."""
@@ -223,6 +241,8 @@ class Stream:
 
     def _break(self, reason: str) -> None:
         """Nothing is followed from the last frame to this one."""
+        if self._aside is not None:
+            self._aside.answered(wait=True)  # while their words are there
         self._gaps.thawed(self.clock.began)
         self._gaps.mended(self.clock.before)
         last = min(self.clock.before, self.clock.began)  # how long the last frame was shown is a guess
@@ -303,24 +323,26 @@ class Stream:
         height, width = self._size or (1, 1)
         return bool((quad < EDGE).any() or (quad > np.array([width, height]) - EDGE).any())
 
-    def _requests(self, whole: Small, started: float) -> list[Request]:
-        """started: when the frame was taken in, by the process's clock."""
-        wanted, number, began = [], self.counts.frames, self.clock.began
-        for track in self.tracker.active:
-            if not self.schedule.due(track, number, began) or not sound(track.quad[None])[0]:
+    def _requests(self, whole: Small, started: float, everything: bool = False) -> list[Request]:
+        """Crops of the present frame to read. started: when it was taken in, by the process's clock. everything: there
+        will be no next frame."""
+        assert self._last is not None
+        moment = Moment(self._last, self.counts.frames, self.clock.began, self.clock.end)
+        due = [track for track in self.tracker.active if self.schedule.due(track, moment.number, moment.began)]
+        if self._aside is not None and self._aside.busy:
+            self._left = bool(due)
+            return []
+        wanted = []
+        for track in due:
+            if not sound(track.quad[None])[0]:
                 continue
             clear = quality(whole.grey, track.quad * whole.scale, whole.scale)
-            if self.schedule.worth(track, clear, number, began):
-                wanted.append(Request(track, track.quad.copy(), clear))
-        most = self.schedule.most(1000 * (time.perf_counter() - started))
-        self._left = most is not None and len(wanted) > most
-        if most is None or len(wanted) <= most:
-            return wanted
-        # The others in the next frames: new words first, but one that was read longest ago in any case.
-        new = [request for request in wanted if request.track.reads == 0]
-        again = sorted((request for request in wanted if request.track.reads), key=lambda r: r.track.read_at)
-        first = new[: most - bool(again)]
-        return first + again[: most - len(first)]
+            if self.schedule.worth(track, clear, moment.number, moment.began):
+                wanted.append(request(track, clear, moment, self._cut_off(track.quad)))
+        spent = None if self.live else 1000 * (time.perf_counter() - started)
+        chosen = wanted if everything else first_of(wanted, self.schedule.most(spent))
+        self._left = len(chosen) < len(wanted)
+        return chosen
 
 
 def _thumbnail(frame: Small) -> np.ndarray:

@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
                        "(default: %(default)s)")  # fmt: skip
     group.add_argument("--live", action="store_true", help="keep the newest frames instead of waiting for late ones")
     group.add_argument("--max-latency", type=float, metavar="MS", help="time a frame may take; words are searched less "
-                       "often for it (default with --live: a frame's own time)")  # fmt: skip
+                       "often for it (default: of live sources what a frame lasts)")  # fmt: skip
     group.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds without data after which a "
                        "camera or an address is connected to again (default: 10)")  # fmt: skip
     group.add_argument("--give-up", type=float, metavar="S", help="seconds without a frame after which that ends "
@@ -126,11 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]  # fmt: skip
         recognizer = load_recognizer(args)
         detector = detector_of(args, recognizer.backend.threads or 1)
-        rates = [source.rate for source in sources if source.rate]
-        budget = args.max_latency or (1000 / max(rates) if args.live and rates else None)
         reader = VideoReader(
             recognizer, detector, detect_every=args.detect_every, pattern=args.pattern, lexicon=lexicon, region=region,
-            budget=budget, least=args.least, crops=args.sheet is not None or view is not None,
+            budget=args.max_latency, least=args.least, crops=args.sheet is not None or view is not None,
         )  # fmt: skip
         outputs = Outputs(args, [source.name for source in sources], sources[0].rate, reader.statistics)
         stack.callback(outputs.close)

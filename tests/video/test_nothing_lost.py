@@ -18,6 +18,7 @@ from clip4str.video.detect import Detections
 from clip4str.video.events import Statistics, WordEnded, WordFound
 from clip4str.video.frames import Frame
 from clip4str.video.reader import VideoReader
+from clip4str.video.reading import Reading
 from clip4str.video.sources.base import Source
 from clip4str.video.track import Track
 from clip4str.video.vote import MOST_SPELLINGS, MOST_WORDS, TrackVote
@@ -173,10 +174,11 @@ def test_a_camera_of_a_frame_in_seconds_shows_one_word(step, monkeypatch):
         stream_module, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
     )
     reader = VideoReader(Reads(), Finds(lambda *_: [quad(200, 100)]))
-    stream, told, shown = reader._stream(0), [], 0
+    stream, told, shown = reader._stream(0, int, None), [], 0
+    reading = Reading(reader.recognizer)
     for i in range(40):
         now[0] = i * step
-        reader._read([(stream, stream.look(wall(i, 1 / step)))])
+        reading.at_once([(stream, stream.look(wall(i, 1 / step)))])
         shown += len(stream.shown())
         told += stream.events()
         for k in range(1, round(10 * step)):

@@ -32,7 +32,7 @@ class Reading:
         failed: Callable[[BaseException], None],
     ) -> None:
         self.feed, self._reader, self._tell, self._failed = feed, reader, tell, failed
-        self._budget, self._tracks, self._closed = reader.budget, 0, False
+        self._tracks, self._closed = 0, False
         self._seen: tuple[float, list[Shown]] = (0.0, [])
         self._thread = threading.Thread(target=self._work, name="clip4strreader", daemon=True)
         self._thread.start()
@@ -57,8 +57,6 @@ class Reading:
     def _work(self) -> None:
         try:
             while (source := self.feed.begin()) is not None:
-                if self._budget is None and source.live and source.rate:
-                    self._reader.budget = 1000 / source.rate
                 tracks = 0
                 for event in self._reader.run(source, watch=self._watch):
                     if isinstance(event, Statistics):

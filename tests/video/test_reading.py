@@ -1,0 +1,198 @@
+"""Crops of live sources are read on a thread of its own: later, and as of the frame that they are of."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from clips import needed
+from PIL import Image
+
+from clip4str.core.errors import BackendError, SourceError
+from clip4str.runtime import Word
+from clip4str.video.frames import Frame
+
+needed("cv2", "video")
+from boards import Board, ended  # noqa: E402  (needs cv2)
+from test_searching import Live  # noqa: E402
+
+from clip4str.video.events import Gap, WordEnded, WordFound  # noqa: E402
+from clip4str.video.reader import VideoReader  # noqa: E402
+
+LONG = 20.0
+
+
+class Looks:
+    """Reads what is in the crop, of a board's words; batches after so many that are free not before it may."""
+
+    def __init__(self, *boards, sure=0.95, free=0):
+        self.known = {word: self.drawn(board, i) for board in boards for i, word in enumerate(board.plan) if word}
+        self.free, self.batches = free, 0
+        self.began, self.may, self.sure, self.threads = threading.Event(), threading.Event(), sure, set()
+
+    @staticmethod
+    def drawn(board, i):
+        x0, y0, x1, y1 = board.box(board.plan[i])
+        return Image.fromarray(board.pixels(i)).crop((x0 - 4, y0 - 4, x1 + 4, y1 + 4)).convert("L")
+
+    def read(self, images, on_error="raise"):
+        self.threads.add(threading.current_thread().name)
+        self.began.set()
+        self.batches += 1
+        assert self.batches <= self.free or self.may.wait(LONG)
+        return [Word(self.seen(image), self.sure, (self.sure,)) for image in images]
+
+    def seen(self, image):
+        def like(word):
+            drawn = self.known[word]
+            crop = Image.fromarray(image).convert("L").resize(drawn.size)
+            return np.corrcoef(np.asarray(crop, float).ravel(), np.asarray(drawn, float).ravel())[0, 1]
+
+        return max(self.known, key=like)
+
+
+class Camera(Live):
+    """Whose second frame comes once words are being read, or `idle` looks for it later; `then` is called with frame
+    `at`."""
+
+    def __init__(self, frames, reads, at, then, idle=0):
+        super().__init__(frames, at, then)
+        self.reads, self.idle = reads, idle
+
+    def wait(self, timeout=None):
+        if not self.left or self.left[0].index != 1 or (self.reads.began.is_set() and not self.idle):
+            return True
+        self.idle -= self.reads.began.is_set()
+        time.sleep(0.005)
+        return False
+
+
+def soon(event):
+    return lambda: threading.Timer(0.3, event.set).start()
+
+
+def test_a_live_source_is_not_held_up_while_its_words_are_read():
+    board = Board(["HOTEL"] * 30)
+    reads = Looks(board)
+    source = Camera(
+        board.frames(), reads, 20, reads.may.set
+    )  # which is not reached before, were the reading waited for
+    told = list(VideoReader(reads, board).run(source))
+    assert ended(told) == [("HOTEL", 0.0, 3.0)]
+    (found,) = (e for e in told if isinstance(e, WordFound))
+    assert found.time >= 2.0 and all(name.startswith("read") for name in reads.threads)
+    assert not [t for t in threading.enumerate() if t.name.startswith("read_")]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 30])
+def test_a_live_source_that_ends_while_it_is_read_loses_no_word(frames):
+    board = Board(["HOTEL"] * frames)
+    reads = Looks(board)
+    told = list(VideoReader(reads, board).run(Camera(board.frames(), reads, 0, soon(reads.may))))
+    assert ended(told) == [("HOTEL", 0.0, frames / 10)]
+
+
+def test_what_is_read_when_the_picture_becomes_another_is_of_the_one_before():
+    board = Board(["HOTEL"] * 6)
+    reads = Looks(board)
+    frames = board.frames()
+    frames += [Frame(np.full((90, 200, 3), 90 + i, np.uint8), 0.6 + i / 10, 6 + i, duration=0.1) for i in range(3)]
+    finds = type("", (), {"detect": lambda self, frame: board.detect(frame if frame.index < 6 else nothing)})()
+    board.plan.append("")
+    nothing = Frame(frames[0].pixels, 0.0, 6)
+    told = list(VideoReader(reads, finds).run(Camera(frames, reads, 6, soon(reads.may))))
+    assert ended(told) == [("HOTEL", 0.0, 0.6)]
+    assert [e.reason for e in told if isinstance(e, Gap)] == ["size changed"]
+
+
+def test_an_answer_that_comes_when_another_word_is_in_the_place_is_of_the_word_that_was_there():
+    board = Board(["HOTEL"] * 10 + ["EXIT 7"] * 25)
+    reads = Looks(board, free=1)  # the second batch is under way while the word changes
+    told = list(VideoReader(reads, board).run(Camera(board.frames(), reads, 14, reads.may.set, idle=20)))
+    words = [e for e in told if isinstance(e, WordEnded)]
+    assert [word.text for word in words] == ["HOTEL", "EXIT 7"]
+    assert words[0].start == 0 and words[1].end == pytest.approx(3.5)
+    assert words[0].end == pytest.approx(1.0, abs=0.11) and words[1].start == pytest.approx(1.0, abs=0.11)
+
+
+def test_a_recogniser_that_fails_meanwhile_ends_the_reading_and_what_was_read_is_told():
+    board = Board(["HOTEL"] * 60)
+
+    class Breaks(Looks):
+        def read(self, images, on_error="raise"):
+            words = super().read(images, on_error)
+            if self.may.is_set() and len(self.threads) and getattr(self, "before", False):
+                raise BackendError("the device is gone")
+            self.before = True
+            return words
+
+    reads = Breaks(board, sure=0.6)  # not sure: it is read again
+    reads.may.set()
+    told = []
+    with pytest.raises(BackendError, match="device is gone"):
+        for event in VideoReader(reads, board).run(Live(board.frames(), 0, int)):
+            told.append(event)
+    assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
+
+
+def test_a_source_that_fails_while_it_is_read_loses_no_word():
+    board = Board(["HOTEL"] * 4)
+    reads = Looks(board)
+
+    def fail():
+        soon(reads.may)()
+        raise SourceError("the camera is gone")
+
+    told = []
+    with pytest.raises(SourceError, match="camera is gone"):
+        for event in VideoReader(reads, board).run(Camera(board.frames(), reads, 3, fail)):
+            told.append(event)
+    assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
+
+
+def test_two_cameras_read_together_have_their_own_words():
+    boards = [Board(["HOTEL"] * 20), Board(["MUSEUM"] * 20, at=(20, 30))]
+    reads = Looks(*boards)
+
+    def by_source(frame):
+        near = [np.abs(frame.pixels.astype(int) - board.pixels(frame.index)).mean() for board in boards]
+        return boards[int(np.argmin(near))].detect(frame)
+
+    finds = type("", (), {"detect": lambda self, frame: by_source(frame)})()
+    sources = [Live(boards[0].frames(), 0, int), Camera(boards[1].frames(), reads, 10, reads.may.set)]
+    told = [e for e in VideoReader(reads, finds).run(*sources) if isinstance(e, WordEnded)]
+    assert sorted((e.source, e.text) for e in told) == [(0, "HOTEL"), (1, "MUSEUM")]
+
+
+@pytest.mark.parametrize(
+    ("rates", "given", "wanted"),
+    [
+        ([25.0], None, [40.0]),
+        ([25.0, 75.0], None, [10.0, 10.0]),
+        ([90000.0], None, [None]),  # a clock's rate, as some cameras say
+        ([None], None, [None]),
+        ([25.0], 7.0, [7.0]),
+    ],
+)
+def test_live_sources_have_their_frames_time_unless_another_is_given(rates, given, wanted):
+    board = Board(["HOTEL"] * 3)
+    reads = Looks(board)
+    reads.may.set()
+    sources = [Live(board.frames(), 0, int) for _ in rates]
+    for source, rate in zip(sources, rates):
+        source.rate = rate
+    reader = VideoReader(reads, board, budget=given)
+    assert list(reader.run(*sources))
+    assert [stream.schedule.budget for stream in reader._running] == wanted
+
+
+def test_files_take_the_time_that_they_take():
+    board = Board(["HOTEL"] * 3)
+    reads = Looks(board)
+    reads.may.set()
+    reader = VideoReader(reads, board)
+    assert ended(list(reader.run(board.frames()))) == [("HOTEL", 0.0, 0.3)]
+    assert [stream.schedule.budget for stream in reader._running] == [None]
+    assert reads.threads == {threading.current_thread().name}
