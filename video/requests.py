@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -33,6 +34,15 @@ class Request:
     changed: float | None
     growth: float
     grown: bool
+
+
+class Aside(Protocol):
+    """What reads crops while the next frames are looked at, a batch at a time: reading.Reading."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    def answered(self, wait: bool = False) -> None: ...
 
 
 def request(track: Track, quality: float, of: Moment, partial: bool) -> Request:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -24,16 +23,13 @@ from .geometry import sound
 from .photo import turned
 from .quality import quality
 from .recent import Recent
-from .requests import Moment, Request, first_of, request
+from .requests import Aside, Moment, Request, first_of, request
 from .schedule import Schedule
 from .searching import Searching
 from .telling import SEEN, Telling
 from .track import Shot, State
 from .tracks import Tracker
 from .vote import TrackVote
-
-if TYPE_CHECKING:
-    from .reading import Reading
 
 CUT = 0.25  # of the scene's points that can be followed, below which the scene may have changed,
 DIFFERENT = 20.0  # and grey levels by which thumbnails differ then, on average
@@ -67,7 +63,7 @@ class Stream:
     def __init__(
         self, number: int, searching: Searching, vote: Callable[[], TrackVote], schedule: Schedule, revive: float = 1.5,
         thumbnail: Callable[[Frame], np.ndarray] | None = None, least: float = 0.0,
-        dropped: Callable[[], int] = int, aside: Reading | None = None,
+        dropped: Callable[[], int] = int, aside: Aside | None = None,
     ) -> None:  # fmt: skip
         self.number, self.searching, self.schedule, self._aside = number, searching, schedule, aside
         self._shrunk, self._dropped = thumbnail, dropped
