@@ -54,7 +54,7 @@ class Metrics:
         )
         self._reconnects = Counter("clip4str_reconnects", "Streams opened again", ["source"], registry=registry)
         self._latency = Histogram(
-            "clip4str_latency_seconds", "From a frame's being decoded to its words being known", ["source"],
+            "clip4str_latency_seconds", "From a frame's being decoded to its words being followed", ["source"],
             buckets=BUCKETS, registry=registry,
         )  # fmt: skip
         for label in self.labels:
