@@ -30,7 +30,7 @@ from clip4str.runtime.default_bundle import default_bundle
 
 _EPILOG = """\
 examples:
-  clip4str bench                          the newest bundle, batches of 1, 8, 32
+  clip4str bench                          the newest bundle or the packaged network, batches of 1, 8, 32
   clip4str bench --words crops/ --batch 1 --threads 1
                                           your word crops, one thread
   clip4str bench --bundle bundles/mine --checkpoint mine.ckpt
@@ -62,7 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("what to time").add_argument
-    add("--bundle", metavar="DIR", help="bundle folder (default: $CLIP4STR_BUNDLE, else the newest in ./bundles)")
+    add("--bundle", metavar="DIR",
+        help="default: $CLIP4STR_BUNDLE, else the newest in ./bundles, else the packaged network")  # fmt: skip
     add("--checkpoint", metavar="FILE", help="the checkpoint the bundle was built from (default: the bundled network)")
     add("--random-weights", metavar="SIZE", help="no bundle: an untrained small, base16, base32, large or huge")
     add("--precision", choices=("fp32", "fp16"), default="fp32", help="with --random-weights (default: fp32)")

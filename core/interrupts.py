@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -10,17 +11,20 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+AGAIN = 0.1  # seconds after which a signal is raised anew that Python has swallowed
 PATIENCE = 2.0  # seconds that a library's long call may take to come back before the process is ended under it
 
 
 class Interrupts:
     """Inside, SIGINT and SIGTERM raise KeyboardInterrupt, and are remembered: libraries that are interrupted while they
-    load turn that into errors of their own. Signals that are ignored, or that another has a handler for, are left as
+    load turn that into errors of their own, and what is raised while an object is deleted Python drops: then it is
+    raised anew. Signals that are ignored, or that another has a handler for, are left as
     they are; so is everything outside of the main thread."""
 
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[int, Any] = {}
+        self._unraisable: Any = None
         self._pipe: tuple[int, int] | None = None
         self._over = threading.Event()
 
@@ -34,10 +38,13 @@ class Interrupts:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
                     self._before[number] = signal.signal(number, self._handle)
+            self._unraisable, sys.unraisablehook = sys.unraisablehook, self._dropped
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._over.set()
+        if self._unraisable is not None and sys.unraisablehook == self._dropped:
+            sys.unraisablehook = self._unraisable
         if self._pipe:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe[1])
@@ -54,6 +61,19 @@ class Interrupts:
         os.set_blocking(told, False)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         threading.Thread(target=_end_after, args=(heard, self._over), daemon=True, name="clip4str-interrupts").start()
+
+    def _dropped(self, what: Any) -> None:
+        """sys.unraisablehook"""
+        if not (self.received and isinstance(what.exc_value, KeyboardInterrupt)):
+            self._unraisable(what)
+        elif not self._over.is_set():
+            again = threading.Timer(AGAIN, self._raise_again)
+            again.daemon = True
+            again.start()
+
+    def _raise_again(self) -> None:
+        if not self._over.is_set():
+            _thread.interrupt_main(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number

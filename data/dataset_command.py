@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--format", choices=(*FORMATS, *_FOLDERS), help="of the labels (default: found out)")
     add("--encoding", metavar="NAME", help="of the label file (default: UTF-8, or what its byte order mark says)")
     add("--validation", type=float, default=0.0, metavar="SHARE",
-        help="share of the pictures to hold out, above 0 and at most 0.5 (default: none)")  # fmt: skip
+        help="about this share of the pictures to hold out, by their hashes: at most 0.5 (default: none)")  # fmt: skip
     add("--write-charset", type=Path, metavar="FILE", help="write the characters of the labels, for train --charset")
     add("--report", type=Path, metavar="FILE", help="write every line with something to it, tab-separated")
     add("--quiet", action="store_true", help="no progress bar")

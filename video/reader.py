@@ -130,6 +130,7 @@ class VideoReader:
                 asked: list[tuple[Stream, list[Request]]] = []
                 for number, (stream, source) in list(going.items()):
                     if not source.wait(PAUSE if len(going) == 1 else 0.0):
+                        reading.answered()
                         if source.live:
                             asked.append((stream, stream.late()))
                         yield from self._tell(stream.idle() if source.live else [])
@@ -166,8 +167,9 @@ class VideoReader:
         except GeneratorExit:
             raise
         except BaseException:  # also Ctrl-C: what was seen is told all the same
-            with suppress(Exception):
+            with suppress(Exception, KeyboardInterrupt):
                 reading.answered(wait=True)
+                reading.at_once([(stream, stream.late()) for stream, _ in going.values() if stream.live])
             for stream, _ in going.values():
                 self._owed.extend(self._given(stream.finish()))
             yield from self._tell([])
@@ -227,5 +229,7 @@ def read_lexicon(path: Path) -> list[str]:
     """A word a line, UTF-8. Raises UsageError."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as a lexicon, a word a line in UTF-8 ({error})") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read as a lexicon ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is no lexicon, a word a line in UTF-8 ({error})") from None

@@ -8,7 +8,7 @@ and its answers are learned in a later frame, as of the frame that they are of.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -35,11 +35,12 @@ class Reading:
         self._recognizer, self._crops, self._background = recognizer, crops, background
         self._future: Future[tuple[list[Read], float]] | None = None
         self._asked: list[tuple[Stream, Request]] = []
+        self._answers: deque[tuple[tuple[Stream, Request], Read]] = deque()
 
     @property
     def busy(self) -> bool:
         """Is a batch under way, or are its answers not learned yet?"""
-        return self._future is not None
+        return self._future is not None or bool(self._answers)
 
     def at_once(self, looked: Asked) -> None:
         """All streams' crops in as few batches as there can be; tall ones the way that reads best."""
@@ -47,7 +48,9 @@ class Reading:
         asked, crops = self._cut(looked)
         if crops:
             reads, _ = self._read(crops)
-            self._learn(asked, reads, 1000 * (time.perf_counter() - began), aside=False)
+            _account(asked, 1000 * (time.perf_counter() - began), aside=False)
+            for one, read in zip(asked, reads):
+                _learn(one, read)
 
     def begin(self, looked: Asked) -> None:
         """The same, to be learned by `answered`; nothing may be asked while it is busy. Pixels on a GPU are read at
@@ -60,11 +63,18 @@ class Reading:
 
     def answered(self, wait: bool = False) -> None:
         """Lets the streams learn what has been read meanwhile, if it has. wait: until it has. Raises what reading
-        raised."""
-        if self._future is None or not (wait or self._future.done()):
-            return
-        future, self._future = self._future, None
-        self._learn(self._asked, *future.result(), aside=True)
+        raised. Interrupted, it goes on when it is called again."""
+        if self._future is not None and (wait or self._future.done()):
+            try:
+                reads, took = self._future.result()
+            except Exception:
+                self._future, self._asked = None, []
+                raise
+            self._answers.extend(zip(self._asked, reads))
+            _account(self._asked, took, aside=True)
+            self._future, self._asked = None, []
+        while self._answers:
+            _learn(*self._answers.popleft())
 
     def _cut(self, looked: Asked) -> tuple[list[tuple[Stream, Request]], list[np.ndarray]]:
         """Requests and their crops; those on a GPU are read, and left out."""
@@ -77,12 +87,6 @@ class Reading:
         """And the milliseconds that it took."""
         began = time.perf_counter()
         return read_crops(self._recognizer, crops), 1000 * (time.perf_counter() - began)
-
-    def _learn(self, asked: Sequence[tuple[Stream, Request]], reads: Sequence[Read], took: float, aside: bool) -> None:
-        for (stream, request), read in zip(asked, reads):
-            stream.learn(request, partial(_given, read.crop), read.word.text, read.word.confidence, read.turns)
-        for stream, crops in Counter(stream for stream, _ in asked).items():
-            stream.read_in(took * crops / len(asked), crops, aside)
 
     def _read_on_device(self, asked: Asked) -> None:
         """Words of frames that lie on a GPU, where they are cut out; a picture of one is fetched only where it is the
@@ -104,6 +108,16 @@ class Reading:
 
     def _shot(self, frame: Frame, quad: np.ndarray) -> np.ndarray | None:
         return self._recognizer.crop(frame.pixels, quad, **frame.colour) if self._crops else None
+
+
+def _account(asked: Sequence[tuple[Stream, Request]], took: float, aside: bool) -> None:
+    for stream, crops in Counter(stream for stream, _ in asked).items():
+        stream.read_in(took * crops / len(asked), crops, aside)
+
+
+def _learn(asked: tuple[Stream, Request], read: Read) -> None:
+    stream, request = asked
+    stream.learn(request, partial(_given, read.crop), read.word.text, read.word.confidence, read.turns)
 
 
 def _given(crop: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Aside(Protocol):
     def busy(self) -> bool: ...
 
     def answered(self, wait: bool = False) -> None: ...
+
+    def at_once(self, looked: Sequence[tuple[Any, list[Request]]]) -> None: ...
 
 
 def request(track: Track, quality: float, of: Moment, partial: bool) -> Request:

@@ -11,6 +11,7 @@ AGAIN = 3  # frames until a word is read again that is not settled
 TOGETHER = 2  # frames of which one reads again, where nobody waits: crops of larger batches take less time each
 AT_FIRST, LEAST_READS = 4, 2  # crops of a frame, where somebody waits: until it is known how long one takes; ever
 ASIDE = 4  # frames that a batch may last which no frame waits for: with fewer, words of busy scenes wait too long
+USUAL = 40.0  # milliseconds of a frame whose source does not know its rate
 CLEARER = 1.1  # quality over the best that was read, from which a crop is worth a read at once
 MUCH_CLEARER, SURE = 1.3, 0.9  # the same once it is settled, as long as it is less sure than that
 RECHECKED = 2.0  # seconds after which a settled word is looked at again: a display may show another one
@@ -43,9 +44,9 @@ class Schedule:
     def most(self, spent: float | None) -> int | None:
         """Crops that may be read of a frame that has taken `spent` milliseconds, so that none takes much longer than
         there is; None for no frame that waits for them. None: all."""
-        if self.budget is None or self.everything:
+        if self.everything or (self.budget is None and spent is not None):
             return None
-        left = ASIDE * self.budget if spent is None else self.budget - spent
+        left = ASIDE * (self.budget or USUAL) if spent is None or self.budget is None else self.budget - spent
         return max(LEAST_READS, int(left / self.crop_time)) if self.crop_time else AT_FIRST
 
     def frames(self, motion: float) -> int:

@@ -71,6 +71,7 @@ class Stream:
         self.telling = Telling(number, least)
         self._gaps, self._recent = Gaps(number, self.telling.add), Recent(schedule.longest)
         self._last: Small | None = None
+        self._moment: Moment | None = None  # of the last frame that was looked at
         self._thumbnail: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
         self._since, self._search_now, self._motion = 0, True, 0.0
@@ -101,7 +102,9 @@ class Stream:
         self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
         whole, now = self._seen(frame)
-        undecided = self._left or any(track.rival is not None for track in self.tracker.active)
+        undecided = self._left or any(
+            track.rival is not None or (track.changed is not None and not track.hidden) for track in self.tracker.active
+        )
         if self._unchanged(now) and not self.searching.pending and not undecided:
             if self._known or self.clock.began - self._changed_at < STILL:
                 self._keep()
@@ -112,6 +115,7 @@ class Stream:
         searched = self._searched(frame, now)
         self._recent.add(now, self.clock.began)
         self._last = now
+        self._moment = Moment(now, self.counts.frames, self.clock.began, self.clock.end)
         started = time.perf_counter()
         self.counts.crops += sum(track.visible for track in self.tracker.active)
         requests = self._requests(whole, began)
@@ -127,12 +131,14 @@ class Stream:
     def late(self, wait: bool = False) -> list[Request]:
         """No further frame has come: what is left to be read of the last one, and what the search under way has found
         there. wait: until it is over, and no frame will come, so all."""
-        if self._frame is None or self._last is None:
-            return []
+        moment = self._moment
+        if self._frame is None or self._last is None or moment is None or self._frame.on_device:
+            return []  # what gave pixels on a GPU may write its next frame there
         answer = self.searching.result(self._last, wait)
         if answer is not None:
-            self._found(*answer, self._last)
-        elif not self._left:
+            self._found(*answer, moment)
+            self._left = True
+        if not self._left or (self._aside is not None and self._aside.busy):
             return []
         requests = self._requests(self._seen(self._frame)[0], time.perf_counter(), everything=wait)
         self.counts.crops += len(requests)
@@ -154,21 +160,21 @@ class Stream:
         as it was read; asked for the best shots alone."""
         track, now = asked.track, self.clock.began
         self.counts.reads += 1
-        if track.state is State.ENDED or (track.grown and not asked.grown) or (track.gone and track.reads):
-            return  # told, to be read anew, or what is in its place by now
+        track.asked, lost = False, track.gone
+        over = lost and track.reads > 0 and (track.final or asked.changed is not None)
+        if track.state is State.ENDED or (track.grown and not asked.grown) or over:
+            return  # told, to be read anew, or of what is in its place by now
         if track.partial and not asked.partial:  # what was read of a part says nothing of the whole
             track.anew(self.tracker.vote())
         track.partial = asked.partial and (track.partial or track.reads == 0)
         since = track.changed if asked.changed is None else None
         track.changed = asked.changed
-        if track.gone:
-            track.take(text, confidence, asked.of.began, not asked.partial, self.tracker.vote)
-        else:
-            end = max(asked.of.end, track.end)
-            before = track
-            track = self.tracker.read(before, text, confidence, asked.of.began, end, not asked.partial)
-            if before.final:
-                self.telling.end(before, now)
+        before, end = track, max(asked.of.end, track.end)
+        track = self.tracker.read(before, text, confidence, asked.of.began, end, not asked.partial)
+        if lost and not track.gone:
+            track.state = State.LOST
+        if before.final:
+            self.telling.end(before, now)
         track.read_at, track.read_time = asked.of.number, asked.of.began
         if track.rival is None:
             track.read_look, track.changed = look(asked.of.seen, asked.quad), since
@@ -237,8 +243,7 @@ class Stream:
 
     def _break(self, reason: str) -> None:
         """Nothing is followed from the last frame to this one."""
-        if self._aside is not None:
-            self._aside.answered(wait=True)  # while their words are there
+        self._read_out(wait=True)
         self._gaps.thawed(self.clock.began)
         self._gaps.mended(self.clock.before)
         last = min(self.clock.before, self.clock.began)  # how long the last frame was shown is a guess
@@ -248,6 +253,12 @@ class Stream:
             self.telling.end(track, self.clock.began)
         self._last = self._thumbnail = None
         self._search_anew()
+
+    def _read_out(self, wait: bool = False) -> None:
+        """What is being read and what is left to be, while the words are there. wait: for the search, too."""
+        if self._aside is not None:
+            self._aside.answered(wait=True)
+            self._aside.at_once([(self, self.late(wait))])
 
     def _search_anew(self) -> None:
         """The scene is another one."""
@@ -287,31 +298,35 @@ class Stream:
         self._thumbnail = thumbnail
         if self._last is None or before is None or self._size is None:
             return
+        different = float(np.abs(thumbnail - before).mean()) > DIFFERENT
+        if different:
+            self._read_out()
         started = time.perf_counter()
         moved = self.tracker.advance(self._last, now, self.clock.began, self.clock.end, self._size)
         self._motion += (100 * moved.motion / max(*self._size, LONG_SIDE) - self._motion) * 0.3
         self.spent("flow", 1000 * (time.perf_counter() - started))
-        if moved.coherent < CUT and float(np.abs(thumbnail - before).mean()) > DIFFERENT:
+        if moved.coherent < CUT and different:
             self.tracker.cut()
             self._search_anew()
 
     def _searched(self, frame: Frame, now: Small) -> float:
         """Looks for new words if it is time for that; the milliseconds that a search took that is over."""
         doubtful = self.tracker.doubtful and self._since >= SOON
+        present = Moment(now, self.counts.frames, self.clock.began, self.clock.end)
         due = self._search_now or doubtful or self._since >= self.schedule.frames(self._motion)
         if due and not self.searching.pending:
             self._since, self._search_now, self._known = 0, False, True
             self.counts.detections += 1
             answer = self.searching.begin(frame, now)
             if answer is not None:
-                return self._found(*answer, now)
+                return self._found(*answer, present)
             self._recent.ask(now, self.clock.began)
         answer = self.searching.result(now)
-        return 0.0 if answer is None else self._found(*answer, now)
+        return 0.0 if answer is None else self._found(*answer, present)
 
-    def _found(self, found: Detections, took: float, now: Small) -> float:
+    def _found(self, found: Detections, took: float, of: Moment) -> float:
         self.spent("detect", took)
-        self.tracker.search(found, now, self.clock.end, self._recent.take(), self.clock.began)
+        self.tracker.search(found, of.seen, of.end, self._recent.take(), of.began)
         return took
 
     def _cut_off(self, quad: np.ndarray) -> bool:
@@ -322,10 +337,10 @@ class Stream:
     def _requests(self, whole: Small, started: float, everything: bool = False) -> list[Request]:
         """Crops of the present frame to read. started: when it was taken in, by the process's clock. everything: there
         will be no next frame."""
-        assert self._last is not None
-        moment = Moment(self._last, self.counts.frames, self.clock.began, self.clock.end)
+        moment, aside = self._moment, self.live and not self.frame.on_device
+        assert moment is not None
         due = [track for track in self.tracker.active if self.schedule.due(track, moment.number, moment.began)]
-        if self._aside is not None and self._aside.busy:
+        if aside and self._aside is not None and self._aside.busy:
             self._left = bool(due)
             return []
         wanted = []
@@ -335,9 +350,11 @@ class Stream:
             clear = quality(whole.grey, track.quad * whole.scale, whole.scale)
             if self.schedule.worth(track, clear, moment.number, moment.began):
                 wanted.append(request(track, clear, moment, self._cut_off(track.quad)))
-        spent = None if self.live else 1000 * (time.perf_counter() - started)
+        spent = None if aside else 1000 * (time.perf_counter() - started)
         chosen = wanted if everything else first_of(wanted, self.schedule.most(spent))
         self._left = len(chosen) < len(wanted)
+        for one in chosen:
+            one.track.asked = True
         return chosen
 
 

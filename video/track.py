@@ -53,7 +53,7 @@ class Track:
     all reads were of a word that the frame's edge cuts. steady: seconds, at most, that it looked as it was read;
     shrunk: it is shorter than what was read, and not for a moment. grown: more of it is in view than was read; growth:
     times its area then. told: the word as last told, "" for none yet. twin: a lost track that this one may be again.
-    final: lost for good; ended_told: and told. turns: see Word.turns.
+    final: lost for good; ended_told: and told. turns: see Word.turns. asked: a crop of it is being read.
     """
 
     number: int
@@ -86,6 +86,7 @@ class Track:
     final: bool = False
     ended_told: bool = False
     turns: int = 0
+    asked: bool = False
     drift: np.ndarray = field(default_factory=lambda: np.zeros(2, np.float32))
     told: str = ""
     twin: Track | None = None

@@ -169,10 +169,10 @@ class Tracker:
         return over
 
     def expire(self, time: float) -> list[Track]:
-        """Lost tracks whose time is over; they are ended, and forgotten here."""
+        """Lost tracks whose time is over, and of which nothing is being read; they are ended, and forgotten here."""
         waited = {id(t.twin) for t in self.active if t.twin is not None}
         return self._ended([
-            t for t in self.tracks if t.state is State.LOST
+            t for t in self.tracks if t.state is State.LOST and not t.asked
             and (t.final or (time - t.end > self.revive and (id(t) not in waited or time - t.end > 2 * self.revive)))
         ])  # fmt: skip
 

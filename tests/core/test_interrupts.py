@@ -38,6 +38,13 @@ def main(argv):
         interrupts.PATIENCE = 0.2
         print("started", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+    elif how == "deleting":  # what is raised while an object goes, Python drops
+        class Slow:
+            def __del__(self):
+                print("started", flush=True)
+                time.sleep(1)
+        Slow()
+        time.sleep(60)
     elif how == "says so":
         try:
             waits()
@@ -70,7 +77,7 @@ def start(*command: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("how", ["plain", "import", "reported", "deaf"])
+@pytest.mark.parametrize("how", ["plain", "import", "reported", "deaf", "deleting"])
 def test_a_signal_ends_a_command_quietly_whatever_it_is_doing(how, number):
     child = start("-c", PROGRAM, how)
     assert child.stdout is not None and child.stdout.readline() == "started\n"

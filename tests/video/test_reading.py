@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from test_searching import Live  # noqa: E402
 
 from clip4str.video.events import Gap, WordEnded, WordFound  # noqa: E402
 from clip4str.video.reader import VideoReader  # noqa: E402
+from clip4str.video.reading import Reading  # noqa: E402
 
 LONG = 20.0
 
@@ -30,7 +34,8 @@ class Looks:
     def __init__(self, *boards, sure=0.95, free=0):
         self.known = {word: self.drawn(board, i) for board in boards for i, word in enumerate(board.plan) if word}
         self.free, self.batches = free, 0
-        self.began, self.may, self.sure, self.threads = threading.Event(), threading.Event(), sure, set()
+        self.began, self.done, self.may = (threading.Event() for _ in range(3))
+        self.sure, self.threads = sure, set()
 
     @staticmethod
     def drawn(board, i):
@@ -42,7 +47,9 @@ class Looks:
         self.began.set()
         self.batches += 1
         assert self.batches <= self.free or self.may.wait(LONG)
-        return [Word(self.seen(image), self.sure, (self.sure,)) for image in images]
+        words = [Word(self.seen(image), self.sure, (self.sure,)) for image in images]
+        self.done.set()
+        return words
 
     def seen(self, image):
         def like(word):
@@ -54,8 +61,8 @@ class Looks:
 
 
 class Camera(Live):
-    """Whose second frame comes once words are being read, or `idle` looks for it later; `then` is called with frame
-    `at`."""
+    """Whose second frame comes once words are being read, or `idle` looks for it after they were; `then` is called with
+    frame `at`."""
 
     def __init__(self, frames, reads, at, then, idle=0):
         super().__init__(frames, at, then)
@@ -64,7 +71,7 @@ class Camera(Live):
     def wait(self, timeout=None):
         if not self.left or self.left[0].index != 1 or (self.reads.began.is_set() and not self.idle):
             return True
-        self.idle -= self.reads.began.is_set()
+        self.idle -= self.reads.done.is_set() and self.idle > 0
         time.sleep(0.005)
         return False
 
@@ -115,6 +122,125 @@ def test_an_answer_that_comes_when_another_word_is_in_the_place_is_of_the_word_t
     assert [word.text for word in words] == ["HOTEL", "EXIT 7"]
     assert words[0].start == 0 and words[1].end == pytest.approx(3.5)
     assert words[0].end == pytest.approx(1.0, abs=0.11) and words[1].start == pytest.approx(1.0, abs=0.11)
+
+
+class Surer(Looks):
+    """The first batch is read wrong, and not surely."""
+
+    def read(self, images, on_error="raise"):
+        words = super().read(images, on_error)
+        return [Word("H0TEI", 0.55, (0.55,))] * len(words) if self.batches == 1 else words
+
+
+def test_what_was_asked_while_a_word_was_there_counts_though_it_has_gone():
+    board = Board(["HOTEL"] * 9 + [""] * 8)
+    reads = Surer(board, free=1)
+    told = list(VideoReader(reads, board).run(Camera(board.frames(), reads, 14, reads.may.set, idle=20)))
+    assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
+
+
+class Stalls(Camera):
+    """Gives no more frames for a while."""
+
+    until = None
+
+    def wait(self, timeout=None):
+        if self.left:
+            return super().wait(timeout)
+        self.until = self.until or time.monotonic() + 1.2
+        time.sleep(0.02)
+        return time.monotonic() > self.until
+
+
+def test_a_word_is_not_given_up_while_it_is_read():
+    board = Board(["HOTEL"] * 4)
+    reads = Looks(board)
+    source = Stalls(board.frames(), reads, 3, lambda: threading.Timer(0.9, reads.may.set).start())
+    told = list(VideoReader(reads, board, revive=0.1).run(source))
+    assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
+
+
+class Two(Board):
+    """MUSEUM below the board's word from frame `at` on."""
+
+    def __init__(self, plan, at):
+        super().__init__(plan, size=(200, 320))
+        self.other, self.since = Board(["MUSEUM"], size=self.size, at=(40, 120)), at
+
+    def pixels(self, i):
+        if i < self.since or not self.plan[i]:
+            return super().pixels(i)
+        return np.maximum(super().pixels(i), self.other.pixels(0))
+
+    def detect(self, frame):
+        found = super().detect(frame)
+        if frame.index < self.since or not len(found.quads):
+            return found
+        self.other.plan = ["MUSEUM"] * (frame.index + 1)
+        more = self.other.detect(frame)
+        return found._replace(
+            quads=np.concatenate([found.quads, more.quads]), scores=np.concatenate([found.scores, more.scores])
+        )
+
+
+@pytest.mark.parametrize("how", ["size changed", "cut", "interrupted", "ends"])
+def test_words_found_while_others_are_read_are_read_before_they_are_gone(how):
+    board = Two(["HOTEL"] * 24, 6)
+    reads = Looks(board, board.other)
+    frames, then = board.frames(), soon(reads.may)
+    random = np.random.default_rng(5).integers(0, 255, (*board.size, 3), np.uint8)
+    another = {"size changed": np.full((90, 200, 3), 90, np.uint8), "cut": random}.get(how)
+    if another is not None:
+        board.plan += [""] * 3
+        frames += [Frame(another, 2.4 + i / 10, 24 + i, duration=0.1) for i in range(3)]
+
+    def interrupt():
+        soon(reads.may)()
+        raise KeyboardInterrupt
+
+    source = Camera(frames, reads, 23, interrupt if how == "interrupted" else then)
+    told = []
+    try:
+        for event in VideoReader(reads, board, detect_every=2).run(source):
+            told.append(event)
+    except KeyboardInterrupt:
+        assert how == "interrupted"
+    assert sorted(e.text for e in told if isinstance(e, WordEnded)) == ["HOTEL", "MUSEUM"]
+
+
+def test_an_answer_that_was_waited_for_in_vain_is_waited_for_again():
+    board = Board(["HOTEL"] * 4)
+    reads = Looks(board)
+    with ThreadPoolExecutor(1) as background:
+        reading = Reading(reads, True, background)
+        stream = Told()
+        reading.begin([(stream, ["a request"])])
+        stop = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        stop.start()
+        with pytest.raises(KeyboardInterrupt):
+            reading.answered(wait=True)
+        assert reading.busy and not stream.told
+        reads.may.set()
+        reading.answered(wait=True)
+    assert stream.told == ["HOTEL"] and not reading.busy
+
+
+class Told:
+    """A stream's part in reading."""
+
+    frame = Frame(np.zeros((40, 40, 3), np.uint8), 0.0, 0)
+
+    def __init__(self):
+        self.told = []
+
+    def crops(self, requests):
+        return [np.zeros((10, 30, 3), np.uint8)] * len(requests)
+
+    def learn(self, request, crop, text, confidence, turns):
+        self.told.append(text)
+
+    def read_in(self, milliseconds, crops, aside):
+        assert crops == 1 and aside
 
 
 def test_a_recogniser_that_fails_meanwhile_ends_the_reading_and_what_was_read_is_told():

@@ -84,3 +84,16 @@ def test_a_word_that_comes_between_two_searches_and_stands_still_is_searched():
     told += reader.finish()
     assert [(e.text, e.start, e.end) for e in told if isinstance(e, WordEnded)] == [("HOTEL", 0.5, 6.0)]
     assert next(e.time for e in told if isinstance(e, WordFound)) < 1.0
+
+
+@pytest.mark.parametrize("at", range(20, 40, 3))
+def test_a_display_that_changes_and_then_stands_still_is_read_again(at):
+    """Whenever that is after it was read last."""
+    board, told = Board(["HOTEL"] * at + ["EXIT 7"] * 50), []
+    still, reader = board.pixels(at), VideoReader(board, board)
+    for number in range(len(board.plan)):
+        board.now = number
+        pixels = board.pixels(number) if number < at else still
+        told += reader.push(Frame(pixels, number / RATE, number, duration=1 / RATE))
+    told += reader.finish()
+    assert ended(told) == [("HOTEL", 0.0, at / RATE), ("EXIT 7", at / RATE, at / RATE + 5.0)]
