@@ -73,7 +73,7 @@ class Interrupts:
 
     def _raise_again(self) -> None:
         if not self._over.is_set():
-            _thread.interrupt_main(self.received)
+            _thread.interrupt_main(signal.Signals(self.received))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number

@@ -99,7 +99,6 @@ class Stream:
             self._gaps.damaged(self.clock.began)
             return []
         self._gaps.mended(self.clock.began)
-        self._frame = frame
         began, self._came = time.perf_counter(), time.monotonic()
         whole, now = self._seen(frame)
         undecided = self._left or any(
@@ -107,10 +106,12 @@ class Stream:
         )
         if self._unchanged(now) and not self.searching.pending and not undecided:
             if self._known or self.clock.began - self._changed_at < STILL:
+                self._frame = frame
                 self._keep()
                 return []
             self._search_now = True  # it came between two searches, and stands still since
-        self._flow(now)
+        self._flow(now)  # which may have to read what is left of the frame before
+        self._frame = frame
         self._since += 1
         searched = self._searched(frame, now)
         self._recent.add(now, self.clock.began)
