@@ -25,6 +25,7 @@ from PIL import Image
 from clip4str.core.reading import Decoding
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import MANIFEST, WEIGHTS
+from clip4str.runtime.onnx_files import external_tensors
 
 _BLANK = np.full((32, 100, 3), 255, np.uint8)
 PINNED = {  # as measured; others may do as well
@@ -68,7 +69,10 @@ def ours(bundle: Path, threads: int, decoding: Decoding | None = None) -> Conten
         bundle, "onnxruntime", threads=threads, providers=["CPU"], batch_size=1, decoding=decoding
     )
     manifest = recognizer.manifest
-    files = [bundle / name for name in manifest.files if name != manifest.stages.get(WEIGHTS)]
+    graphs = [bundle / name for name in manifest.files if name.endswith(".onnx")]
+    read = {tensor.location for graph in graphs for tensor in external_tensors(graph.read_bytes(), graph)}
+    # the weights are for torch alone, unless the graphs take theirs from there
+    files = [bundle / name for name in manifest.files if name != manifest.stages.get(WEIGHTS) or name in read]
     name = manifest.name if manifest.name.endswith(manifest.precision) else f"{manifest.name} {manifest.precision}"
     return Contender(
         name, _versioned("clip4str"), [*files, bundle / MANIFEST],
