@@ -90,11 +90,17 @@ def _short(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(key: str, value: Any, depth: int = 0) -> None:
+    if depth and value == []:
+        return
     pad = "  " * depth
     label = f"{pad}{one_line(key):<{18 - len(pad)}}  "
     if isinstance(value, Mapping) and value and not _is_small(value):
         if depth >= _SHOWN_DEPTH:
             print(f"{label}{len(value)} entries (--json)")
+            return
+        if depth and len(value) > 2 * _MOST_LISTED and all(isinstance(v, (int, float)) for v in value.values()):
+            largest = max(value, key=lambda name: value[name])
+            print(f"{label}{len(value)} of them, the largest {one_line(largest)}={_line(value[largest])} (--json)")
             return
         print(f"{pad}{one_line(key)}")
         most = _MOST_LISTED if all(isinstance(v, Mapping) for v in value.values()) and depth else len(value)
