@@ -16,10 +16,11 @@ from clip4str.core.rectify import rectified
 from .clock import Clock
 from .detect import Detections
 from .events import Event, Gap, Shown, Statistics
-from .flow import LONG_SIDE, Small, look, small
+from .flow import LONG_SIDE, Small, small
 from .frames import Frame, check_frame, grey
 from .gaps import Gaps
 from .geometry import sound
+from .learning import Shoot, learn
 from .photo import turned
 from .quality import quality
 from .recent import Recent
@@ -27,7 +28,7 @@ from .requests import Aside, Moment, Request, first_of, request
 from .schedule import Schedule
 from .searching import Searching
 from .telling import SEEN, Telling
-from .track import Shot, State
+from .track import State
 from .tracks import Tracker
 from .vote import TrackVote
 
@@ -39,9 +40,6 @@ SOON = 4  # frames after a search until the next one, where a word looks otherwi
 LEAST_SIDE = 16  # pixels of a frame
 FEW_FRAMES = 5  # that may stay away before a live source is taken to have none, where they come slowly
 REPORTED = 60.0  # seconds from statistics to statistics
-
-
-Shoot = Callable[[], np.ndarray | None]
 
 
 @dataclass
@@ -157,36 +155,9 @@ class Stream:
         return list(rectified(self.frame.pixels, quads, **self.frame.colour))
 
     def learn(self, asked: Request, crop: Shoot, text: str, confidence: float, turns: int = 0) -> None:
-        """The answer to a request, of the present frame or of one before. crop: gives it, turned by `turns` quarters,
-        as it was read; asked for the best shots alone."""
-        track, now = asked.track, self.clock.began
+        """The answer to a request, of the present frame or of one before; see learning.learn."""
         self.counts.reads += 1
-        track.asked, lost = False, track.gone
-        over = lost and track.reads > 0 and (track.final or asked.changed is not None)
-        if track.state is State.ENDED or (track.grown and not asked.grown) or over:
-            return  # told, to be read anew, or of what is in its place by now
-        if track.partial and not asked.partial:  # what was read of a part says nothing of the whole
-            track.anew(self.tracker.vote())
-        track.partial = asked.partial and (track.partial or track.reads == 0)
-        since = track.changed if asked.changed is None else None
-        track.changed = asked.changed
-        before, end = track, max(asked.of.end, track.end)
-        track = self.tracker.read(before, text, confidence, asked.of.began, end, not asked.partial)
-        if lost and not track.gone:
-            track.state = State.LOST
-        if before.final:
-            self.telling.end(before, now)
-        track.read_at, track.read_time = asked.of.number, asked.of.began
-        if track.rival is None:
-            track.read_look, track.changed = look(asked.of.seen, asked.quad), since
-        track.growth /= asked.growth
-        track.read_quality, track.turns = max(track.read_quality, asked.quality), turns
-        if track.rival is None:
-            shot = Shot(asked.quality, asked.of.began, turned(asked.quad, turns), None, text)
-            if track.shot(shot):
-                shot.crop = crop()
-        track.settle()
-        self.telling.read(track, now)
+        learn(self.tracker, self.telling, self.clock.began, asked, crop, text, confidence, turns)
 
     def read_in(self, milliseconds: float, crops: int, aside: bool) -> None:
         """How long it took to read so many crops; aside: while other frames were looked at."""

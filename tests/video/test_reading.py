@@ -5,80 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from clips import needed
-from PIL import Image
 
 from clip4str.core.errors import BackendError, SourceError
-from clip4str.runtime import Word
 from clip4str.video.frames import Frame
 
 needed("cv2", "video")
 from boards import Board, ended  # noqa: E402  (needs cv2)
-from test_searching import Live  # noqa: E402
+from cameras import Camera, Live, Looks, Stalls, Surer, Told, Two, soon  # noqa: E402
 
 from clip4str.video.events import Gap, WordEnded, WordFound  # noqa: E402
 from clip4str.video.reader import VideoReader  # noqa: E402
 from clip4str.video.reading import Reading  # noqa: E402
-
-LONG = 20.0
-
-
-class Looks:
-    """Reads what is in the crop, of a board's words; batches after so many that are free not before it may."""
-
-    def __init__(self, *boards, sure=0.95, free=0):
-        self.known = {word: self.drawn(board, i) for board in boards for i, word in enumerate(board.plan) if word}
-        self.free, self.batches = free, 0
-        self.began, self.done, self.may = (threading.Event() for _ in range(3))
-        self.sure, self.threads = sure, []
-
-    @staticmethod
-    def drawn(board, i):
-        x0, y0, x1, y1 = board.box(board.plan[i])
-        return Image.fromarray(board.pixels(i)).crop((x0 - 4, y0 - 4, x1 + 4, y1 + 4)).convert("L")
-
-    def read(self, images, on_error="raise"):
-        self.threads.append(threading.current_thread().name)
-        self.began.set()
-        self.batches += 1
-        assert self.batches <= self.free or self.may.wait(LONG)
-        words = [Word(self.seen(image), self.sure, (self.sure,)) for image in images]
-        self.done.set()
-        return words
-
-    def seen(self, image):
-        def like(word):
-            drawn = self.known[word]
-            crop = Image.fromarray(image).convert("L").resize(drawn.size)
-            return np.corrcoef(np.asarray(crop, float).ravel(), np.asarray(drawn, float).ravel())[0, 1]
-
-        return max(self.known, key=like)
-
-
-class Camera(Live):
-    """Whose second frame comes once words are being read, or `idle` looks for it after they were; `then` is called with
-    frame `at`."""
-
-    def __init__(self, frames, reads, at, then, idle=0, pace=0.0):
-        super().__init__(frames, at, then)
-        self.reads, self.idle, self.pace = reads, idle, pace
-
-    def wait(self, timeout=None):
-        time.sleep(self.pace)
-        if not self.left or self.left[0].index != 1 or (self.reads.began.is_set() and not self.idle):
-            return True
-        self.idle -= self.reads.done.is_set() and self.idle > 0
-        time.sleep(0.005)
-        return False
-
-
-def soon(event):
-    return lambda: threading.Timer(0.3, event.set).start()
 
 
 def test_a_live_source_is_not_held_up_while_its_words_are_read():
@@ -125,32 +67,11 @@ def test_an_answer_that_comes_when_another_word_is_in_the_place_is_of_the_word_t
     assert words[0].end == pytest.approx(1.0, abs=0.11) and words[1].start == pytest.approx(1.0, abs=0.11)
 
 
-class Surer(Looks):
-    """The first batch is read wrong, and not surely."""
-
-    def read(self, images, on_error="raise"):
-        words = super().read(images, on_error)
-        return [Word("H0TEI", 0.55, (0.55,))] * len(words) if self.batches == 1 else words
-
-
 def test_what_was_asked_while_a_word_was_there_counts_though_it_has_gone():
     board = Board(["HOTEL"] * 9 + [""] * 8)
     reads = Surer(board, free=1)
     told = list(VideoReader(reads, board).run(Camera(board.frames(), reads, 14, reads.may.set, idle=20)))
     assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
-
-
-class Stalls(Camera):
-    """Gives no more frames for a while."""
-
-    until = None
-
-    def wait(self, timeout=None):
-        if self.left:
-            return super().wait(timeout)
-        self.until = self.until or time.monotonic() + 1.2
-        time.sleep(0.02)
-        return time.monotonic() > self.until
 
 
 def test_a_word_is_not_given_up_while_it_is_read():
@@ -159,29 +80,6 @@ def test_a_word_is_not_given_up_while_it_is_read():
     source = Stalls(board.frames(), reads, 3, lambda: threading.Timer(0.9, reads.may.set).start())
     told = list(VideoReader(reads, board, revive=0.1).run(source))
     assert [e.text for e in told if isinstance(e, WordEnded)] == ["HOTEL"]
-
-
-class Two(Board):
-    """MUSEUM below the board's word from frame `at` on."""
-
-    def __init__(self, plan, at):
-        super().__init__(plan, size=(200, 320))
-        self.other, self.since = Board(["MUSEUM"], size=self.size, at=(40, 120)), at
-
-    def pixels(self, i):
-        if i < self.since or not self.plan[i]:
-            return super().pixels(i)
-        return np.maximum(super().pixels(i), self.other.pixels(0))
-
-    def detect(self, frame):
-        found = super().detect(frame)
-        if frame.index < self.since or not len(found.quads):
-            return found
-        self.other.plan = ["MUSEUM"] * (frame.index + 1)
-        more = self.other.detect(frame)
-        return found._replace(
-            quads=np.concatenate([found.quads, more.quads]), scores=np.concatenate([found.scores, more.scores])
-        )
 
 
 @pytest.mark.parametrize("how", ["size changed", "cut", "interrupted", "ends"])
@@ -224,24 +122,6 @@ def test_an_answer_that_was_waited_for_in_vain_is_waited_for_again():
         reads.may.set()
         reading.answered(wait=True)
     assert stream.told == ["HOTEL"] and not reading.busy
-
-
-class Told:
-    """A stream's part in reading."""
-
-    frame = Frame(np.zeros((40, 40, 3), np.uint8), 0.0, 0)
-
-    def __init__(self):
-        self.told = []
-
-    def crops(self, requests):
-        return [np.zeros((10, 30, 3), np.uint8)] * len(requests)
-
-    def learn(self, request, crop, text, confidence, turns):
-        self.told.append(text)
-
-    def read_in(self, milliseconds, crops, aside):
-        assert crops == 1 and aside
 
 
 def test_a_recogniser_that_fails_meanwhile_ends_the_reading_and_what_was_read_is_told():

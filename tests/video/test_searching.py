@@ -15,12 +15,12 @@ from clip4str.video.frames import Frame
 
 cv2 = needed("cv2", "video")
 from boards import Board  # noqa: E402  (needs cv2)
+from cameras import Live  # noqa: E402
 
 from clip4str.video.events import WordEnded  # noqa: E402
 from clip4str.video.flow import small  # noqa: E402
 from clip4str.video.reader import VideoReader  # noqa: E402
 from clip4str.video.searching import Searching  # noqa: E402
-from clip4str.video.sources.base import Source  # noqa: E402
 
 LONG = 60.0
 
@@ -35,27 +35,6 @@ class Slow:
         self.asked.append(frame.index)
         assert self.may.wait(LONG)
         return self.inner.detect(frame)
-
-
-class Live(Source):
-    """Frames that come whether or not somebody waits for them; `then` is called after so many."""
-
-    name, live, rate = "camera", True, 10.0
-
-    def __init__(self, frames, at, then):
-        super().__init__()
-        self.left, self.at, self.then, self.size = list(frames), at, then, frames[0].size
-
-    def __next__(self):
-        if not self.left:
-            raise StopIteration
-        frame = self.left.pop(0)
-        if frame.index == self.at:
-            self.then()
-        return frame
-
-    def wait(self, timeout=None):
-        return True
 
 
 @pytest.fixture
