@@ -24,6 +24,7 @@ from .detect.thumbnails import OnThumbnails
 from .events import Event, Shown, Statistics, WordEnded
 from .flow import LONG_SIDE
 from .frames import Frame
+from .rates import Rates
 from .reading import Reading
 from .requests import Request
 from .schedule import Schedule
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from .sources import Source
 
 Watch = Callable[[int, Frame, list[Shown]], None]
-FASTEST = 120.0  # frames a second; what tells of more, as some cameras do, is not believed
 PAUSE = 0.1  # seconds to wait for a live source before words that are gone are told
 
 
@@ -51,9 +51,9 @@ class VideoReader:
     as is the recogniser on another.
     detect_every: frames from search to search, None by motion and time. pattern: a regular expression that whole words
     fit; lexicon: the words there can be. region: x, y, width, height in pixels: words whose middle is outside are not
-    followed. budget: milliseconds a frame may take; None: of live sources that know their rate, what their frames last,
-    divided among them; of others any. revive: seconds after which a word that comes
-    back is a new one. crops: keep the best crop of each word for its WordEnded. least: confidence below which a word
+    followed. budget: milliseconds a frame may take; None: of live sources what their frames last, divided among them;
+    of others any. revive: seconds after which a word that comes back is a new one. crops: keep the best crop of each
+    word for its WordEnded. least: confidence below which a word
     that was never surer is not told.
 
     Frames may lie on the GPU of the recogniser (tensorrt, torch): words are cut out and read there. On the host come to
@@ -112,14 +112,13 @@ class VideoReader:
         self, opened: Sequence[Source], watch: Watch | None, search: Executor | None, reading: Reading
     ) -> Generator[Event, None, None]:
         going: dict[int, tuple[Stream, Source]] = {}
-        rates = sum(source.rate for source in opened if source.live and source.rate and source.rate <= FASTEST)
+        rates = Rates()
         for number, source in enumerate(opened):
             dropped = partial(getattr, source, "dropped")
             if source.live:
-                budget = self.budget or (1000 / rates if rates else None)
-                going[number] = self._stream(number, dropped, budget, search, reading), source
-            else:
-                going[number] = self._stream(number, dropped, self.budget), source
+                rates.add(number, source.rate)
+            aside = (search, reading) if source.live else (None, None)
+            going[number] = self._stream(number, dropped, self.budget, *aside), source
         self._running = [stream for stream, _ in going.values()]
         self._owed.clear()
         failed: SourceError | ImageError | None = None
@@ -133,15 +132,19 @@ class VideoReader:
                         reading.answered()
                         if source.live:
                             asked.append((stream, stream.late()))
-                        yield from self._tell(stream.idle() if source.live else [])
+                        yield from self._tell(stream.idle(source.paused) if source.live else [])
                         continue
                     began = time.perf_counter()
                     requests: list[Request] = []
                     try:
-                        frame = next(source, None)
+                        frame, lost = next(source, None), source.dropped
                         stream.spent("wait", 1000 * (time.perf_counter() - began))
                         if frame is not None:
+                            if source.live and self.budget is None:
+                                stream.schedule.budget = rates.budget
                             requests = stream.look(frame)
+                            if source.live:
+                                rates.came(number, stream.clock.step, lost)
                     except (SourceError, ImageError) as error:  # the others go on, and what was seen is told
                         if failed is None:
                             failed = error
@@ -152,6 +155,8 @@ class VideoReader:
                         reading.answered(wait=True)
                         reading.at_once([(stream, stream.late(wait=True))])
                         del going[number]
+                        if source.live:
+                            rates.ended(number)
                         yield from self._tell(stream.finish())
                         continue
                     looked.append((stream, frame))

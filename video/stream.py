@@ -175,8 +175,11 @@ class Stream:
             self.telling.add(self.statistics())
         return self.telling.take()
 
-    def idle(self) -> list[Event]:
-        """A live source has no frame: words not seen for too long by the clock on the wall are gone."""
+    def idle(self, paused: bool = False) -> list[Event]:
+        """A live source has no frame: words not seen for too long by the clock on the wall are gone. paused: none is to
+        come, and words stay."""
+        if paused:
+            self._came = time.monotonic()
         waited = time.monotonic() - self._came
         if waited <= max(self.tracker.revive, FEW_FRAMES * self.clock.step):
             return self.events()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,6 +195,76 @@ def test_live_sources_have_their_frames_time_unless_another_is_given(rates, give
     reader = VideoReader(reads, board, budget=given)
     assert list(reader.run(*sources))
     assert [stream.schedule.budget for stream in reader._running] == wanted
+
+
+class Gives(Live):
+    """The frames of a board, each so many seconds after the one before. loses: before every frame one was dropped."""
+
+    def __init__(self, board, step, told, loses=False):
+        frames = [replace(frame, time=step * frame.index, duration=None) for frame in board.frames()]
+        super().__init__(frames, -1, int)
+        self.rate, self.loses = told, loses
+
+    def __next__(self):
+        self.dropped += self.loses
+        return super().__next__()
+
+
+@pytest.mark.parametrize(
+    ("told", "step", "loses", "wanted"),
+    [
+        (90.0, 0.1, False, 100.0),  # in the dark; before, words were searched and read as seldom as at 90 a second
+        (5.0, 0.05, False, 50.0),
+        (None, 0.04, False, 40.0),
+        (None, 0.04, True, None),  # how long a frame lasted in between nobody knows
+        (25.0, 0.2, True, 40.0),
+        (25.0, 0.001, False, 40.0),
+    ],
+)
+def test_a_camera_that_gives_another_rate_than_it_tells_has_the_time_that_its_frames_last(told, step, loses, wanted):
+    board = Board(["HOTEL"] * 30)
+    reads = Looks(board)
+    reads.may.set()
+    reader = VideoReader(reads, board)
+    assert [word for word, *_ in ended(list(reader.run(Gives(board, step, told, loses))))] == ["HOTEL"]
+    (stream,) = reader._running
+    assert stream.schedule.budget == (None if wanted is None else pytest.approx(wanted))
+
+
+def test_a_camera_that_has_ended_leaves_its_time_to_the_others():
+    board = Board(["HOTEL"] * 30)
+    reads = Looks(board)
+    reads.may.set()
+    short, long = Gives(board, 0.1, 10.0), Gives(board, 0.1, 10.0)
+    short.left = short.left[:15]
+    reader = VideoReader(reads, board)
+    assert len(ended(list(reader.run(short, long)))) == 2
+    assert [stream.schedule.budget for stream in reader._running] == [pytest.approx(50.0), pytest.approx(100.0)]
+
+
+def test_words_are_told_while_a_source_is_paused_and_do_not_end():
+    """Their answer comes in the pause, which is longer than a word that is gone is waited for."""
+    board = Board(["HOTEL"] * 6)
+    reads = Looks(board)
+
+    class Held(Camera):
+        paused, since = False, None
+
+        def wait(self, timeout=None):
+            if len(self.left) == 2 and self.since is None:
+                self.paused, self.since = True, time.monotonic()
+                soon(reads.may)()
+            if self.paused and time.monotonic() < self.since + 0.8:
+                time.sleep(0.02)
+                return False
+            self.paused = False
+            return super().wait(timeout)
+
+    source, told = Held(board.frames(), reads, -1, int), []
+    for event in VideoReader(reads, board, revive=0.1).run(source):
+        told.append((type(event), source.paused))
+    assert (WordFound, True) in told and [what for what, _ in told].count(WordEnded) == 1
+    assert (WordEnded, True) not in told
 
 
 def test_files_take_the_time_that_they_take():

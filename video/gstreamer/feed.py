@@ -66,7 +66,7 @@ class Feed:
             self._interrupted = False
 
     def pause(self, paused: bool) -> None:
-        """While paused it is nobody's fault that no frame comes: `wait` waits on."""
+        """While paused it is nobody's fault that no frame comes."""
         with self._change:
             self._paused = paused
             self._change.notify_all()
@@ -84,6 +84,10 @@ class Feed:
             self._rest()
             self._change.wait_for(lambda: self._shut or self._first())
             return None if self._shut else Fed(self)
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
 
     @property
     def overtaken(self) -> int:
@@ -128,7 +132,6 @@ class Feed:
     def wait(self, timeout: float | None) -> bool:
         with self._change:
             self._rest()
-            self._change.wait_for(lambda: self._can_answer() or not self._paused)
             return self._change.wait_for(self._can_answer, timeout)
 
 
@@ -146,6 +149,10 @@ class Fed(Source):
     @property
     def dropped(self) -> int:  # type: ignore[override]
         return self._feed.overtaken if self._ended is None else self._ended
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override]
+        return self._feed.paused
 
     def __next__(self) -> Frame:
         if self._ended is not None or self.stopping.is_set():

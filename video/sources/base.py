@@ -19,7 +19,8 @@ class Source:
 
     name: without user, password and query of an address. live: frames come when they come, and only the newest is
     kept. size: (height, width) of the first frame. rate: frames a second. frames: how many there are to be, for a
-    progress bar, as far as the file knows. None: not known. dropped: frames so far that nobody got.
+    progress bar, as far as the file knows. None: not known. dropped: frames so far that nobody got. paused: somebody
+    holds a live source up, and it is no fault of its that no frame comes.
 
     Iterating raises SourceError, one line, where the source cannot be read on.
     """
@@ -30,6 +31,7 @@ class Source:
     rate: float | None = None
     frames: int | None = None
     dropped: int = 0
+    paused: bool = False
 
     def __init__(self) -> None:
         self.stopping = threading.Event()  # set by another thread: ends waits for a connection
