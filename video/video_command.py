@@ -24,6 +24,7 @@ from .vote import UNSURE
 
 if TYPE_CHECKING:
     from .reader import VideoReader
+    from .sources import Source
     from .view import View
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--jsonl", metavar="FILE", help="events, one JSON object a line as they come; - for stdout")
     group.add_argument("--srt", type=Path, metavar="FILE", help="words as SubRip subtitles")
     group.add_argument("--vtt", type=Path, metavar="FILE", help="words as WebVTT subtitles")
-    group.add_argument("--csv", type=Path, metavar="FILE", help="a row a word")
+    group.add_argument("--csv", type=Path, metavar="FILE", help="a row a word; of live sources as each ends")
     group.add_argument("--overlay", type=Path, metavar="FILE.mp4", help="the video with its words; of one source")
     group.add_argument("--sheet", type=Path, metavar="FILE.png", help="the best crop of every word, 60 a page: "
                        "FILE.png, FILE-2.png, ...")  # fmt: skip
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             recognizer, detector, detect_every=args.detect_every, pattern=args.pattern, lexicon=lexicon, region=region,
             budget=args.max_latency, least=args.least, crops=args.sheet is not None or view is not None,
         )  # fmt: skip
-        outputs = Outputs(args, [source.name for source in sources], sources[0].rate, reader.statistics)
+        outputs = Outputs(args, sources, reader.statistics)
         stack.callback(outputs.close)
         if view is not None:
             outputs.watched(view, sources)
@@ -187,11 +188,11 @@ class Outputs:
     """All that was asked for, each behind a queue."""
 
     def __init__(
-        self, args: argparse.Namespace, names: Sequence[str], rate: float | None,
-        statistics: Callable[[], Sequence[Statistics]],
-    ) -> None:  # fmt: skip
+        self, args: argparse.Namespace, sources: Sequence[Source], statistics: Callable[[], Sequence[Statistics]]
+    ) -> None:
         from . import outputs
 
+        names, live = [source.name for source in sources], any(source.live for source in sources)
         sinks: list[outputs.Sink] = []
         self.metrics = None
         if args.metrics is not None:
@@ -199,16 +200,16 @@ class Outputs:
             print(f"metrics at {self.metrics.link}", file=sys.stderr)
         if args.mqtt is not None:
             sinks.append(outputs.Mqtt(args.mqtt, names, say=lambda line: tqdm.write(line, file=sys.stderr)))
-        self.names, self.summary = list(names), args.summary
-        kinds = (("jsonl", outputs.Jsonl), ("srt", outputs.Srt), ("vtt", outputs.Vtt), ("csv", outputs.Csv),
-                 ("sheet", outputs.Sheet))  # fmt: skip
+        self.names, self.summary = names, args.summary
+        kinds = (("jsonl", outputs.Jsonl), ("srt", outputs.Srt), ("vtt", outputs.Vtt),
+                 ("csv", outputs.LiveCsv if live else outputs.Csv), ("sheet", outputs.Sheet))  # fmt: skip
         sinks += [make(getattr(args, name), names) for name, make in kinds if getattr(args, name) is not None]
         if not sinks or not (args.quiet or args.jsonl == "-"):
             sinks.append(outputs.Table(names))
         if self.metrics is not None:
             sinks.append(self.metrics)
         self.sinks = [outputs.Queued(sink) for sink in sinks]
-        self.overlay = None if args.overlay is None else outputs.Queued(outputs.Overlay(args.overlay, rate))
+        self.overlay = None if args.overlay is None else outputs.Queued(outputs.Overlay(args.overlay, sources[0].rate))
 
         self.view: View | None = None
         self._owed: deque[tuple[outputs.Queued, Event]] = deque()

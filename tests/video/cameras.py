@@ -143,7 +143,7 @@ class Told:
         self.told = []
 
     def crops(self, requests):
-        return [np.zeros((10, 30, 3), np.uint8)] * len(requests)
+        return [np.arange(900, dtype=np.uint8).reshape(10, 30, 3)] * len(requests)
 
     def learn(self, request, crop, text, confidence, turns):
         self.told.append(text)

@@ -158,6 +158,18 @@ def test_a_file_played_as_if_it_were_live_comes_at_its_own_pace():
     assert time.monotonic() - began >= 0.15 and source.dropped == 0
 
 
+def test_a_file_played_as_if_it_were_live_begins_when_somebody_looks():
+    """A network may take minutes to load after its source was opened."""
+    frames = [Frame(PIXELS, n / 20, n, duration=0.05) for n in range(9)]
+    with Newest(open_source(frames), paced=True, kept=2) as source:
+        time.sleep(0.6)
+        assert source.wait(LONG) and [frame.index for frame in source] == list(range(9)) and source.dropped == 0
+    with Newest(open_source(frames), paced=True) as source:
+        assert source.wait(LONG)
+    source._thread.join(LONG)
+    assert not source._thread.is_alive()
+
+
 class Connection:
     """A Decoder of so many pictures. told: their times."""
 

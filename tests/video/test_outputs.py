@@ -9,7 +9,7 @@ from PIL import Image
 
 from clip4str.core.errors import UsageError
 from clip4str.video.events import Gap, WordEnded, WordFound
-from clip4str.video.outputs import Csv, Sheet, Srt, Table, Vtt, table
+from clip4str.video.outputs import Csv, LiveCsv, Sheet, Srt, Table, Vtt, table
 from clip4str.video.outputs.csv import COLUMNS, CORNERS
 from clip4str.video.outputs.lettering import font_for, lettering
 from clip4str.video.outputs.sheet import ACROSS, DOWN
@@ -191,6 +191,25 @@ def test_the_table_tells_what_it_leaves_out():
     sink.close()
     assert [line.split()[-1] for line in shown] == ["word", "W4", "W3", "W2", "more"]
     assert shown[-1] == "... and 2 more" and table([]) == ["no words found"]
+
+
+def test_rows_of_live_sources_are_there_as_words_end_and_none_is_kept(tmp_path):
+    names, path = ["rtsp://camera/1", "=cmd|' /C calc'!A0"], tmp_path / "live.csv"
+    live, whole = LiveCsv(path, names), Csv(tmp_path / "whole.csv", names)
+    assert path.read_text().startswith("source,track,text")
+    words = [word("=1+1", 0, 1, source=1), word("HOTEL, BAR", 0.5, 2), word('A"B', 3, 4)]
+    for number, one in enumerate(sorted(words, key=lambda w: w.start)):
+        for sink in (live, whole):
+            sink.write(Gap(0, 0.0, 1.0, "frozen"))
+            sink.write(one)
+        assert len(list(csv.reader(path.open(newline="")))) == 2 + number
+    whole.close()
+    live.close()
+    live.close()
+    assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    for other in (tmp_path, tmp_path / "none" / "a.csv"):
+        with pytest.raises(UsageError):
+            LiveCsv(other)
 
 
 @pytest.mark.parametrize("kind, name", [(Srt, "a.txt"), (Vtt, "a.srt"), (Sheet, "a.jpg")])

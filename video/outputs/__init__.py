@@ -2,7 +2,7 @@
 
 from ..events import Shown
 from .base import Sink
-from .csv import Csv
+from .csv import Csv, LiveCsv
 from .drawing import annotated, save_photo
 from .jsonl import Jsonl
 from .metrics import Metrics
@@ -15,6 +15,6 @@ from .table import Table, table
 from .vtt import Vtt
 
 __all__ = [
-    "Csv", "Jsonl", "Metrics", "Mqtt", "Overlay", "Queued", "Sheet", "Shown", "Sink", "Srt", "Table", "Vtt",
+    "Csv", "Jsonl", "LiveCsv", "Metrics", "Mqtt", "Overlay", "Queued", "Sheet", "Shown", "Sink", "Srt", "Table", "Vtt",
     "annotated", "save_photo", "table",
 ]  # fmt: skip

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from clip4str.core.output_files import check_output, write_whole
 
-from ..events import WordEnded, WordFound
+from ..events import Event, WordEnded, WordFound
 from .base import Collected, source_name
+from .lines import Lines
 
 COLUMNS = ("source", "track", "text", "confidence", "start", "end", "time", "reads", "frames", "label")
 CORNERS = tuple(f"{axis}{corner}" for corner in range(1, 5) for axis in "xy")
@@ -30,12 +31,31 @@ class Csv(Collected):
         write_whole(self.file, csv_text(self.words, self.names))
 
 
+class LiveCsv:
+    """A Sink: the same, a row as each word ends. Live sources go on for months: nothing is kept, nor lost with the
+    process."""
+
+    def __init__(self, file: Path, names: Sequence[str] = ()) -> None:
+        self.names, self._lines = list(names), Lines(file)
+        self._lines.write(csv_text((), names))
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, WordEnded):
+            self._lines.write(_text([_row(event, source_name(self.names, event.source))]))
+
+    def close(self) -> None:
+        self._lines.close()
+
+
 def csv_text(words: Iterable[WordFound | WordEnded], names: Sequence[str]) -> str:
     """A row a word. What is seen still has no end, reads and frames."""
+    rows = (_row(word, source_name(names, word.source)) for word in words)
+    return _text([(*COLUMNS, *CORNERS), *rows])
+
+
+def _text(rows: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow((*COLUMNS, *CORNERS))
-    writer.writerows(_row(word, source_name(names, word.source)) for word in words)
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
-
-from clip4str.core.errors import UsageError
-from clip4str.core.output_files import check_output
+from typing import Any
 
 from ..events import VERSION, Event, as_json
+from .lines import Lines
 
 
 def sources(names: Sequence[str]) -> dict[str, Any]:
@@ -33,35 +30,14 @@ class Jsonl:
     """
 
     def __init__(self, file: Path | str, names: Sequence[str] = ()) -> None:
-        self.file = str(file)
-        self._stream: TextIO | None = None
-        if self.file == "-":
-            self._stream = sys.stdout
-        else:
-            if not Path(file).exists() or Path(file).is_file() or Path(file).is_dir():
-                check_output(Path(file))  # others, pipes, are written to as they are
-            try:
-                self._stream = Path(file).open("w", encoding="utf-8")  # noqa: SIM115
-            except OSError as error:
-                raise UsageError(f"{file}: cannot be written ({error.strerror})") from None
+        self._lines = Lines(file)
         self._line(sources(names))
 
     def write(self, event: Event) -> None:
         self._line(as_json(event))
 
     def _line(self, values: dict[str, Any]) -> None:
-        if self._stream is None:
-            return
-        encoding = (self._stream.encoding or "").lower().replace("-", "")
-        try:
-            self._stream.write(line(values, ascii=encoding != "utf8") + "\n")
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UsageError(f"{self.file}: cannot be written ({error.strerror})") from None
+        self._lines.write(line(values, ascii=not self._lines.plain) + "\n")
 
     def close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None and stream is not sys.stdout:
-            stream.close()
+        self._lines.close()

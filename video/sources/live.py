@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from .threads import Threaded
 
 class Newest(Threaded):
     """Keeps the newest frames alone, and counts those that they overtook. paced: of a file, frames come when they are
-    due. kept: how many: where words are searched in some frames, those take longer than others.
+    due, from when somebody takes the first one. kept: how many: where words are searched in some frames, those take
+    longer than others.
 
     What happened before a frame that is dropped is told of the next one.
     """
@@ -21,14 +23,27 @@ class Newest(Threaded):
 
     def __init__(self, source: Source, paced: bool = False, kept: int = 1) -> None:
         self._paced, self._kept = paced, kept
-        self._began: float | None = None
+        self._began, self._taken = 0.0, threading.Event()
+        self._first = True
         super().__init__(source)
 
+    def __next__(self) -> Frame:
+        frame = super().__next__()
+        if not self._taken.is_set():
+            self._began = time.monotonic() - frame.time
+            self._taken.set()
+        return frame
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._taken.set()
+        super().close()
+
     def _pace(self, frame: Frame) -> None:
-        if self._paced:
-            if self._began is None:
-                self._began = time.monotonic() - frame.time
+        if self._paced and not self._first:
+            self._taken.wait()
             self.stopping.wait(max(0.0, self._began + frame.time - time.monotonic()))
+        self._first = False
 
     def _put(self, frame: Frame) -> None:
         self._waiting.append(frame)
