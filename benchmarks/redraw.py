@@ -16,6 +16,7 @@ from clip4str.benchmarks import (
     soak_chart,
     video_chart,
     voting_chart,
+    words_seen,
 )
 from clip4str.benchmarks.serving_load import serving_chart
 from clip4str.core.console import Parser, run_script
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     voting, video = figures("voting"), figures("video")
     voting_chart.save_chart(voting, voting["tracks"], voting["frames"], folder / "voting.png")
     video_chart.save_chart(video, video["videos"], folder / "video.png")
+    words_seen.save_chart(figures("words-seen"), folder / "words-seen.png")
     return 0
 
 

@@ -21,8 +21,8 @@ MOST_SPELLINGS = 64  # in capitals or not, of each of them
 LEAST = 0.05  # confidence below which a read does not vote: mostly blur, edges of things, other scripts
 UNSURE = 0.2  # confidence of a voted word, below which it is not told unless asked for
 # Logistic regression over 1,403 simulated tracks (benchmarks/voting.py --data train/real --sets IC03 SVT --seed 10000
-# --fit): what share of voted words is right. The network has not learned from these sets; of words that it knows it is
-# surer: fitted to MLT17, confidence was 3.6 points above what was right of the test sets, and so it is 0.0.
+# --fit): what share of voted words is right. The network's last two runs have not learned from these sets. Of words
+# that it knows it is surer: fitted to MLT17, confidence is 3.6 points above what is right of the test sets, so 0.0.
 INTERCEPT, AGREED, BEST, AGAINST = -4.15, 1.64, 6.24, -2.84
 
 
