@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from clip4str.benchmarks.error_sheet import ErrorSheet
 from clip4str.benchmarks.figures import markdown
 from clip4str.core.batches import batches
 from clip4str.core.console import Parser, fail
@@ -32,6 +33,7 @@ _EPILOG = """\
 examples:
   clip4str eval --data data/test          every set, with the newest bundle
   clip4str eval --data data/test --sets SVT CUTE80 --errors wrong.tsv
+  clip4str eval --data data/test --error-sheet wrong.png
   clip4str eval --data data/test --bundle bundles/mine-fp16 --json fp16.json
 
 A set is an LMDB folder (data.mdb inside) with the keys num-samples,
@@ -86,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N words of every set")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--errors", type=Path, metavar="FILE", help="write the words read wrong, tab-separated")
+    parser.add_argument("--error-sheet", type=Path, metavar="FILE", help="draw them, the surest first (.png)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recognizer_options(parser)
     return parser
@@ -97,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--limit is a number of words, 1 or more, not {args.limit}")
     check_output(args.json)
     check_output(args.errors)
-    check_apart({"--json": args.json, "--errors": args.errors})
+    check_apart({"--json": args.json, "--errors": args.errors, "--error-sheet": args.error_sheet})
+    sheet = None if args.error_sheet is None else ErrorSheet(args.error_sheet)
     folders = find_lmdb(args.data)
     sets, claims = name_sets(args.data, folders), claimed_sets(args.data, folders)
     chosen = pick_sets(sets, args.sets) if args.sets else sets
@@ -118,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = []
     for name, folder in chosen.items():
         with LmdbWords(folder) as words:
-            results.append(evaluate(recognizer, words, protocol, name, args.limit, not args.quiet))
+            results.append(evaluate(recognizer, words, protocol, name, args.limit, not args.quiet, sheet))
     print_tables(results)
     missing = [] if args.sets else [name for name in skipped if name not in claims]
     if missing:
@@ -132,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(args.json, report)
     if args.errors:
         write_errors(args.errors, results)
+    if sheet is not None:
+        sheet.save()
     empty = [result.dataset for result in results if not result.num_samples]
     if empty:
         fail("eval", f"{', '.join(empty)}: no label to compare, so this says nothing of the network")
@@ -160,14 +166,16 @@ def evaluate(
     name: str,
     limit: int | None = None,
     progress: bool = False,
+    sheet: ErrorSheet | None = None,
 ) -> SetResult:
-    """Read one data set. Every word's answer is the same in any batch: batches are only a matter of speed."""
+    """Read one data set. Every word's answer is the same in any batch: batches are only a matter of speed. sheet: gets
+    the pictures of words read wrong."""
     result = SetResult(name)
     total = min(len(words), limit or len(words))
     began = time.perf_counter()
     with tqdm(total=total, desc=name, unit="word", disable=None if progress else True) as bar:
         for batch in batches(labelled(words, protocol, limit, result.noted), recognizer.batch_size):
-            _score(recognizer, batch, protocol, result)
+            _score(recognizer, batch, protocol, result, sheet)
             bar.update((result.num_samples if limit else batch[-1].number) - bar.n)
     result.seconds = time.perf_counter() - began
     if result.num_samples:
@@ -176,7 +184,10 @@ def evaluate(
     return result
 
 
-def _score(recognizer: Recognizer, batch: Sequence[LabelledWord], protocol: Protocol, result: SetResult) -> None:
+def _score(
+    recognizer: Recognizer, batch: Sequence[LabelledWord], protocol: Protocol, result: SetResult,
+    sheet: ErrorSheet | None,
+) -> None:  # fmt: skip
     answers = iter(recognizer.read([word.pixels for word in batch if word.pixels is not None]))
     for number, pixels, label, stored in batch:
         word = next(answers) if pixels is not None else None
@@ -192,6 +203,8 @@ def _score(recognizer: Recognizer, batch: Sequence[LabelledWord], protocol: Prot
                 {"dataset": result.dataset, "number": number, "label": label, "prediction": prediction,
                  "confidence": round(confidence, 4), "label_stored": " ".join(stored.split()), "text": text}
             )  # fmt: skip
+            if sheet is not None:
+                sheet.add(pixels, result.mistakes[-1])
 
 
 def combined(results: Sequence[SetResult], name: str, weighted: bool) -> SetResult:

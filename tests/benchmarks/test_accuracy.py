@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from clip4str.benchmarks import error_sheet
 from clip4str.benchmarks.accuracy import SetResult, combined, main
+from clip4str.benchmarks.error_sheet import ACROSS, CELL, GAP, ErrorSheet
 from clip4str.core.cli import main as run_command
 from clip4str.data.protocol import Protocol, closeness
 
@@ -65,6 +69,29 @@ def test_report(data, tiny_bundle, tmp_path, capsys):
     assert wrong == [(p, t) for p, t in pairs if p != t]
 
 
+def test_mistakes_are_drawn_the_surest_first(data, tiny_bundle, tmp_path, monkeypatch, capsys):
+    folder, _, _ = data
+    errors, drawn = tmp_path / "errors.tsv", tmp_path / "errors.png"
+    assert run(folder, tiny_bundle, "--errors", str(errors), "--error-sheet", str(drawn)) == 0
+    with errors.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+    whole = np.asarray(Image.open(drawn))
+    assert whole.shape[1] == ACROSS * (CELL[0] + GAP) + GAP
+    assert whole.shape[0] == 30 + -(-len(rows) // ACROSS) * (CELL[1] + GAP)  # one that cannot be read has a place, too
+
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
+    sheet = ErrorSheet(tmp_path / "few.png")
+    monkeypatch.setattr(error_sheet, "MOST", 3)
+    for number, (confidence, colour) in enumerate(zip((0.2, 0.9, 0.1, 0.5), colours)):
+        wrong = {"dataset": "ä\n", "number": number, "label_stored": "W" * 99, "text": "字 x" * 20}
+        sheet.add(np.full((20, 60, 3), colour, np.uint8), {**wrong, "confidence": confidence})
+    sheet.save()
+    pixels = np.asarray(Image.open(tmp_path / "few.png"))
+    lefts = [np.argwhere((pixels == colour).all(2))[:, 1].min() for colour in (colours[1], colours[3], colours[0])]
+    assert lefts == sorted(lefts) and not (pixels == colours[2]).all(2).any()
+    assert (pixels[50, 3 * (CELL[0] + GAP) + 3 :] == (243, 243, 241)).all()  # nothing runs over into the next cell
+
+
 def test_choosing_limiting_and_cased(data, tiny_bundle, tmp_path, capsys):
     folder, _, _ = data
     report = tmp_path / "report.json"
@@ -97,6 +124,11 @@ def test_choosing_limiting_and_cased(data, tiny_bundle, tmp_path, capsys):
         (("--data", "data", "--json", "nowhere/a.json"), "its folder does not exist"),
         (("--data", "data", "--json", "data"), "data: is a folder; name a file"),
         (("--data", "data", "--errors", "data"), "data: is a folder; name a file"),
+        (("--data", "data", "--error-sheet", "wrong.jpg"), "its name must end in .png"),
+        (
+            ("--data", "data", "--error-sheet", "a.png", "--json", "a.png"),
+            "--error-sheet a.png: is that of --json, too",
+        ),
         (("--data", "data", "--limit", "few"), "argument --limit: invalid int value: 'few'"),
         (("--data", "data", "--lim", "1"), "unrecognized arguments: --lim 1"),
         ((), "required: --data"),
