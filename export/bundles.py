@@ -97,6 +97,8 @@ class Settings:
             said |= {"form": "2"} if self.for_gpu else {}  # of what nodes.py writes: 1 may overflow float16
         else:
             del said["max_accuracy_drop"]
+        if self.precision == "fp32" or (self.precision == "int8" and not self.for_gpu):
+            said |= {"products": "2"}  # of few rows, too, have the weights on the right
         for name in ("calib_data", "sample_folder"):
             if (folder := getattr(self, name)) is not None:
                 said[name] = _listing(Path(folder))
