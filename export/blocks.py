@@ -1,11 +1,8 @@
 """What both towers and both decoders are made of, as ONNX nodes.
 
 Shapes: N images, S tokens each, w features, h heads of e = w / h features. A layer's input and output are
-rows, (N x S, w): one matrix product for the whole batch, which runtimes fuse with its bias. `columns` layers
-compute their products the other way round, weight @ rows^T, and hand on columns (w, N x S): with few tokens the
-weights are the large matrix, and CPU kernels are faster when that one stands on the left (CLIP's text tower, 16
-tokens: 9 ms instead of 13). With an image's 197 tokens it is the slower way. Quantised products are always of rows:
-runtimes know no others.
+rows, (N x S, w): one matrix product for the whole batch, which runtimes fuse with its bias, and whose weights they
+lay out for their kernels while they load.
 """
 
 from __future__ import annotations
@@ -47,17 +44,6 @@ def linear(
     if bias is not None:
         inputs.append(g.weight(f"{name}.bias", bias))
     return g.op("Gemm", *inputs, name=last(name), transB=1)
-
-
-def linear_columns(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str, rows: bool = True) -> str:
-    """Rows (n, in), or columns (in, n) if not `rows` -> columns (out, n)."""
-    inputs = (g.weight(f"{name}.weight", weight), x, g.weight(f"{name}.bias", bias[:, None]))
-    return g.op("Gemm", *inputs, name=last(name), transB=int(rows))
-
-
-def to_rows(g: Graph, x: str) -> str:
-    """Columns (w, n) -> rows (n, w)"""
-    return g.op("Transpose", x, perm=[1, 0])
 
 
 def layer_norm(g: Graph, x: str, w: Weights, name: str, eps: float) -> str:
@@ -104,22 +90,18 @@ def residual_block(
     length: int,
     eps: float,
     mask: str = "",
-    columns: bool = False,
     quantization: Quantization | None = None,
 ) -> str:
     """One block of either tower: rows -> rows. length: S. mask (1, 1, S, S) is added to the scores."""
     with g.scope(name):
         y = layer_norm(g, x, w, f"{name}.ln_1", eps)
-        y = self_attention(g, y, w, f"{name}.attn", heads, length, mask, columns, quantization)
+        y = self_attention(g, y, w, f"{name}.attn", heads, length, mask, quantization)
         x = g.op("Add", x, y, name="residual_1")
         y = layer_norm(g, x, w, f"{name}.ln_2", eps)
-        return g.op("Add", x, mlp(g, y, w, f"{name}.mlp", columns, quantization), name="residual_2")
+        return g.op("Add", x, mlp(g, y, w, f"{name}.mlp", quantization), name="residual_2")
 
 
-def mlp(g: Graph, x: str, w: Weights, name: str, columns: bool, quantization: Quantization | None) -> str:
-    if columns and not _quantised(quantization, f"{name}.c_fc"):
-        y = quick_gelu(g, linear_columns(g, x, *named(w, f"{name}.c_fc")))
-        return to_rows(g, linear_columns(g, y, *named(w, f"{name}.c_proj"), rows=False))
+def mlp(g: Graph, x: str, w: Weights, name: str, quantization: Quantization | None) -> str:
     y = quick_gelu(g, linear(g, x, *named(w, f"{name}.c_fc"), quantization))
     return linear(g, y, *named(w, f"{name}.c_proj"), quantization)
 
@@ -132,36 +114,27 @@ def self_attention(
     heads: int,
     length: int,
     mask: str,
-    columns: bool,
     quantization: Quantization | None,
 ) -> str:
-    columns = columns and not _quantised(quantization, f"{name}.in_proj")
-    parts = queries_keys_values(g, x, w, f"{name}.in_proj", heads, columns, quantization)
+    parts = queries_keys_values(g, x, w, f"{name}.in_proj", heads, quantization)
     width = w[f"{name}.in_proj_weight"].shape[1]
-    shape = (heads, width // heads, -1, length) if columns else (-1, length, heads, width // heads)
-    q, k, v = (g.op("Reshape", part, g.integers(*shape)) for part in parts)
-    q, v = (g.op("Transpose", part, perm=[2, 0, 3, 1] if columns else [0, 2, 1, 3]) for part in (q, v))
-    k = g.op("Transpose", k, perm=[2, 0, 1, 3] if columns else [0, 2, 3, 1])
+    q, k, v = (g.op("Reshape", part, g.integers(-1, length, heads, width // heads)) for part in parts)
+    q, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in (q, v))
+    k = g.op("Transpose", k, perm=[0, 2, 3, 1])
     scores = g.op("MatMul", q, k, name="scores")
     if mask:
         scores = g.op("Add", scores, mask, name="mask")
     y = merge_heads(g, g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended"), width)
-    if columns:
-        return to_rows(g, linear_columns(g, y, *named(w, f"{name}.out_proj")))
     return linear(g, y, *named(w, f"{name}.out_proj"), quantization)
 
 
 def queries_keys_values(
-    g: Graph, x: str, w: Weights, name: str, heads: int, columns: bool, quantization: Quantization | None
+    g: Graph, x: str, w: Weights, name: str, heads: int, quantization: Quantization | None
 ) -> list[str]:
     projection = scaled_queries(g, name, w[f"{name}_weight"], w[f"{name}_bias"], heads)
     width = projection[0].shape[1]
-    qkv = linear_columns(g, x, *projection) if columns else linear(g, x, *projection, quantization)
-    return g.op("Split", qkv, g.integers(width, width, width), outputs=3, axis=0 if columns else 1)
-
-
-def _quantised(quantization: Quantization | None, product: str) -> bool:
-    return quantization is not None and quantization.covers(product)
+    qkv = linear(g, x, *projection, quantization)
+    return g.op("Split", qkv, g.integers(width, width, width), outputs=3, axis=1)
 
 
 def kv_shape(c: Config, length: int) -> tuple[str | int, ...]:

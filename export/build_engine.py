@@ -116,6 +116,9 @@ def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
     charset, charset_test = (None if given is None else read_charset(given) for given in (o.charset, o.charset_test))
     if charset is not None:
         _print(f"charset: {charset.said}")
+    more = {}
+    if o.single_file is not None:  # refused now, not after a build of minutes
+        more["before"] = _part("--single-file", "single_file.characters").check_characters
     return Path(
         build_bundle(
             o.checkpoint,
@@ -135,6 +138,7 @@ def _from_checkpoint(o: argparse.Namespace, target: str) -> Path:
             force=o.force,
             say=_print,
             detail=_print if o.verbose else lambda _: None,
+            **more,
         )
     )
 

@@ -20,6 +20,7 @@ from clip4str.core.cpu import cpu_flags, weight_type
 from clip4str.core.errors import BundleError, CheckpointError, UsageError
 from clip4str.core.normalization import NORMALIZATION
 from clip4str.core.progress import Progress
+from clip4str.core.text import Charset
 from clip4str.export.activations import Watched, check_half
 from clip4str.export.atomic_folder import atomic_folder, check_target
 from clip4str.export.half_storage import HalfStorage
@@ -96,6 +97,8 @@ class Settings:
             said |= {"form": "2"} if self.for_gpu else {}  # of what nodes.py writes: 1 may overflow float16
         else:
             del said["max_accuracy_drop"]
+        if self.precision == "fp32" or (self.precision == "int8" and not self.for_gpu):
+            said |= {"products": "2"}  # of few rows, too, have the weights on the right
         for name in ("calib_data", "sample_folder"):
             if (folder := getattr(self, name)) is not None:
                 said[name] = _listing(Path(folder))
@@ -110,12 +113,14 @@ def build_bundle(
     force: bool = False,
     say: Say = lambda _: None,
     detail: Say = lambda _: None,
+    before: Callable[[Charset], object] = lambda _: None,
     **settings: Any,
 ) -> Path:
     """Write a bundle and check its answers against the float32 network's; returns its folder.
 
     checkpoint: None for the bundled one. output: None for bundles/STEM-PRECISION. force: replace an existing bundle,
-    even one that is up to date. say, detail: take lines of progress. settings:
+    even one that is up to date. say, detail: take lines of progress. before: may refuse the network's charset, by an
+    error, before anything is written. settings:
 
     precision: "fp32", "fp16", "int8" or "fp8". for_gpu: for engines: int8 with half precision around it, and the
     decoders packed for the compiled kernels; fp8 always is. max_batch: most images per call of a stage. normalization:
@@ -141,6 +146,7 @@ def build_bundle(
     check_target(target, force)
     samples = sample_images(Path(how.sample_folder) if how.sample_folder is not None else None)
     model = load_checkpoint(source, how.image_size, how.charset, how.charset_test, say=say)
+    before(model.charset)
     say(f"{source.name}: {describe(model)}")
     if model.charset.note:
         say(model.charset.note)

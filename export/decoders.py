@@ -22,11 +22,9 @@ from .blocks import (
     kv_shape,
     layer_norm,
     linear,
-    linear_columns,
     merge_heads,
     named,
     scaled_queries,
-    to_rows,
     weights_of,
 )
 from .graph import MASKED, Graph
@@ -84,7 +82,7 @@ def content_attention(g: Graph, tokens: str, attend: str, decoder: Decoder, w: W
     v = g.op("Transpose", v, perm=[0, 2, 1, 3])
     y = g.op("MatMul", g.op("Softmax", scores, axis=-1), v, name="attended")
     y = merge_heads(g, y, heads * size)
-    return rows_to_rows(g, y, *named(w, f"{name}.self_attn.out_proj"))
+    return linear(g, y, *named(w, f"{name}.self_attn.out_proj"))
 
 
 def looked_up_content(g: Graph, tokens: str, tables: list[np.ndarray], steps: int, name: str) -> list[str]:
@@ -113,7 +111,7 @@ def computed_content(g: Graph, tokens: str, decoder: Decoder, w: Weights, name: 
     found = []
     for i, kind in enumerate(("keys", "values"), 1):
         weight, bias = (w[f"{name}.self_attn.in_proj_{part}"][i * d : (i + 1) * d] for part in ("weight", "bias"))
-        found.append(g.op("Reshape", rows_to_rows(g, rows, weight, bias, f"{name}.{kind}"), shape, name=kind))
+        found.append(g.op("Reshape", linear(g, rows, weight, bias, f"{name}.{kind}"), shape, name=kind))
     return found
 
 
@@ -130,15 +128,10 @@ def memory_attention(g: Graph, x: str, batch: str, memory: list[str], w: Weights
     weight, bias = (w[f"{name}.in_proj_{part}"][: c.d] for part in ("weight", "bias"))
     query = scaled_queries(g, f"{name}.query", weight, bias, c.decoder_heads)
     shape = g.integers(c.decoder_heads, c.d // c.decoder_heads)
-    if for_cpu(g):
-        q = g.op("Reshape", linear_columns(g, x, *query), g.op("Concat", shape, batch, axis=0))
-        q = g.op("Transpose", q, perm=[2, 0, 3, 1])
-        y = separate_memories(g, q, memory, c)
-    else:
-        q = g.op("Reshape", linear(g, x, *query), g.op("Concat", batch, shape, axis=0))
-        q = g.op("Transpose", q, perm=[0, 2, 1, 3])
-        y = joined_memory(g, q, memory)
-    return rows_to_rows(g, merge_heads(g, y, c.d), *named(w, f"{name}.out_proj"))
+    q = g.op("Reshape", linear(g, x, *query), g.op("Concat", batch, shape, axis=0))
+    q = g.op("Transpose", q, perm=[0, 2, 1, 3])
+    y = separate_memories(g, q, memory, c) if for_cpu(g) else joined_memory(g, q, memory)
+    return linear(g, merge_heads(g, y, c.d), *named(w, f"{name}.out_proj"))
 
 
 def separate_memories(g: Graph, q: str, memory: list[str], c: Config) -> str:
@@ -168,15 +161,7 @@ def keys_and_values(g: Graph, kv: str) -> list[str]:
 
 
 def mlp(g: Graph, x: str, w: Weights, name: str) -> str:
-    first, second = named(w, f"{name}.linear1"), named(w, f"{name}.linear2")
-    if for_cpu(g):
-        return to_rows(g, linear_columns(g, gelu(g, linear_columns(g, x, *first)), *second, rows=False))
-    return linear(g, gelu(g, linear(g, x, *first)), *second)
-
-
-def rows_to_rows(g: Graph, x: str, weight: np.ndarray, bias: np.ndarray, name: str) -> str:
-    """A product of few rows, the way round that suits who runs it."""
-    return to_rows(g, linear_columns(g, x, weight, bias, name)) if for_cpu(g) else linear(g, x, weight, bias, name)
+    return linear(g, gelu(g, linear(g, x, *named(w, f"{name}.linear1"))), *named(w, f"{name}.linear2"))
 
 
 def for_cpu(g: Graph) -> bool:

@@ -89,10 +89,9 @@ def text_graph(model: Clip4Str, precision: str, quantization: Quantization | Non
     x = g.op("Reshape", x, g.integers(-1, c.text_width))
     causal = np.where(np.tri(length, dtype=bool), 0, MASKED).astype(np.float32)
     mask = g.weight("causal_mask", causal[None, None])
-    columns = precision == "fp32"  # on a GPU, which half precision is for, they cost transposes and buy nothing
     for i in range(c.text_layers):
         block = f"{name}.transformer.resblocks.{i}"
-        x = residual_block(g, x, w, block, c.text_heads, length, TEXT_LAYER_NORM_EPS, mask, columns, quantization)
+        x = residual_block(g, x, w, block, c.text_heads, length, TEXT_LAYER_NORM_EPS, mask, quantization)
     x = layer_norm(g, x, w, f"{name}.ln_final", TEXT_LAYER_NORM_EPS)
     memory = linear(g, x, w[f"{name}.text_projection"].T, None, f"{name}.text_projection")
     memory_outputs(g, memory, w, c, length, {"text_kv": "cross"})

@@ -55,8 +55,8 @@ class Characters:
     @classmethod
     def build(cls, charset: Charset, tokenizer: BytePairTokenizer) -> Characters:
         """Raises CharsetError, naming characters: those that the tokenizer takes for something else beside others."""
-        captions = [charset.caption([i]) for i in range(1, len(charset.characters) + 1)]
-        _check(captions)
+        check_characters(charset)
+        captions = _captions(charset)
         texts = [prepared(caption) for caption in captions]
         symbols = [_symbols(text) for text, _ in texts]
         width = max(map(len, symbols), default=0) or 1
@@ -88,8 +88,14 @@ def _kind(character: str) -> int:
     return DIGIT if character in "0123456789" else LETTER if "a" <= character <= "z" else OTHER
 
 
-def _check(captions: list[str]) -> None:
-    everything = sorted(set("".join(captions)))
+def _captions(charset: Charset) -> list[str]:
+    """Of each character alone, in the order of their ids."""
+    return [charset.caption([i]) for i in range(1, len(charset.characters) + 1)]
+
+
+def check_characters(charset: Charset) -> None:
+    """Raises CharsetError, naming characters: those of captions that no single file can encode."""
+    everything = sorted(set("".join(_captions(charset))))
     reasons: dict[str, Callable[[str], bool]] = {
         "separate words for the tokenizer": lambda c: any(x.isspace() for x in c + prepared(f"a{c}a")[0]),
         "change with their neighbours when they become small letters": lambda c: c in _CHANGED_BY_NEIGHBOURS,

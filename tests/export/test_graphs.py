@@ -107,6 +107,15 @@ def test_weights_are_stored_once_and_used(graphs, precision, stage):
 
 
 @every_file
+def test_weights_stand_on_the_right_of_products(graphs, precision, stage):
+    """There alone ONNX Runtime lays them out for its kernels while it loads."""
+    graph = graphs[precision, stage].graph
+    weights = {t.name for t in graph.initializer}
+    products = [n for n in graph.node if n.op_type == "Gemm"]
+    assert products and all(n.input[1] in weights and n.input[0] not in weights for n in products)
+
+
+@every_file
 def test_casts_only_where_values_enter_and_leave(graphs, precision, stage):
     graph = graphs[precision, stage].graph
     outer = {v.name for v in (*graph.input, *graph.output)}

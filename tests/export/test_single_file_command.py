@@ -10,6 +10,7 @@ from clip4str.core.errors import ParityError
 from clip4str.core.packaged import PACKAGED
 from clip4str.export.single_file import check
 from clip4str.export.single_file.check import Check
+from clip4str.model import save_checkpoint
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -42,6 +43,15 @@ def test_build_writes_bundle_and_file(capsys, golden_checkpoint, few_crops, tmp_
     assert "settled words" in out
     code, _, err = run(capsys, "build", golden_checkpoint("tiny"), *how)
     assert code == 2 and "exists; --force" in err
+
+
+def test_a_charset_that_no_file_can_encode_is_refused_before_the_build(capsys, tmp_path, random_model):
+    save_checkpoint(random_model(charset="0123456789abcσ"), tmp_path / "net.safetensors")
+    how = ["--output", tmp_path / "bundle", "--single-file", tmp_path / "word.onnx", "--charset-test", "abcσ"]
+    code, out, err = run(capsys, "build", tmp_path / "net.safetensors", *how)
+    assert code == 2 and not out and err.count("\n") == 1
+    assert "'σ' (U+03C3), which change with their neighbours" in err and "--charset-test" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
 
 @pytest.mark.parametrize("arguments, said", [
