@@ -160,6 +160,7 @@ def test_the_script_measures_prints_and_draws(tmp_path, monkeypatch, capsys):
     out, report = capsys.readouterr().out, json.loads(file.read_text())
     assert code == 0, out
     assert report["overload"]["wrong"] == 0 and report["most"]["read"] > 50
+    assert report["overload"]["processor_s"]["generator"] > 0
     assert report["overload"]["recovered_s"] < 5 and len(report["overload"]["memory_mb"]) == 2
     assert len(report["points"]) == len(serving.SHARES) and chart.read_bytes().startswith(b"\x89PNG")
     assert f"{report['points'][0]['offered']:.0f}" in out and "stand-in" in out
