@@ -196,7 +196,7 @@ def test_a_ray_that_does_not_serve_is_ended_and_kept_its_token_to_itself(monkeyp
     ray.serve = SimpleNamespace(start=lambda **_: None, run=failing, shutdown=lambda: told.append("serve"))
     ray.shutdown = lambda: told.append("ray")
     application.NAME, application.build = "clip4str", lambda given: given
-    settings.VARIABLE, settings.Settings = "CLIP4STR_SERVE_TOKEN", SimpleNamespace
+    settings.VARIABLE, settings.Settings = "CLIP4STR_SERVE_TOKEN", lambda **given: SimpleNamespace(**given, inside=7)
     monkeypatch.setitem(sys.modules, "ray", ray)
     for module in (application, settings):
         monkeypatch.setitem(sys.modules, f"clip4str.serving.ray.{module.__name__}", module)
@@ -206,4 +206,4 @@ def test_a_ray_that_does_not_serve_is_ended_and_kept_its_token_to_itself(monkeyp
         pass
     (address, cpus, token), *ended = told
     assert (address, cpus, len(token)) == ("local", 3, 64) and "RAY_AUTH_MODE" not in os.environ
-    assert ended == ["serve", "ray"]
+    assert ended == ["serve", "ray"] and os.environ["CLIP4STR_SERVE_DOOR"] == "7"
