@@ -52,6 +52,8 @@ class Door:
             finally:
                 self._inside += 1
             coming = message.get("more_body", False)
+            if message["type"] == "http.disconnect":
+                left()  # there is nothing to read
             return message
 
         async def sent(message: Any) -> None:

@@ -99,4 +99,4 @@ def test_those_who_send_slowly_keep_nobody_out(machine):
     assert answer(slow[0])[0] == 200
     for each in slow:
         each.close()
-    assert client.ask("POST", "/read", CROP, {"Content-Type": "image/jpeg"})[0] == 200
+    assert client.ask("POST", "/read", CROP, {"Content-Type": "image/jpeg"})[0] == 200, "those who went are not counted"
