@@ -173,10 +173,11 @@ def test_the_script_measures_prints_and_draws(tmp_path, monkeypatch, capsys):
         serving.main([*options[:2], "--seconds", "0"])
 
 
-def test_the_committed_figures_are_a_report(tmp_path, monkeypatch):
+@pytest.mark.parametrize("server", ["triton", "ray", "ray-haproxy"])
+def test_the_committed_figures_are_a_report(tmp_path, monkeypatch, server):
     figures, new = [], serving_chart.new_figure
     monkeypatch.setattr(serving_chart, "new_figure", lambda *a, **k: figures.append(new(*a, **k)) or figures[-1])
-    report = json.loads((Path(serving.__file__).parent / "results" / "serving-triton.json").read_text())
+    report = json.loads((Path(serving.__file__).parent / "results" / f"serving-{server}.json").read_text())
     assert all(one["wrong"] == one["failed"] == 0 for one in (*report["points"], report["overload"]))
     serving_chart.save_chart(report, tmp_path / "again.png")
     for axes in figures[0].axes:  # no point is cut by the frame
