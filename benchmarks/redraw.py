@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     roofline_chart.save_chart(figures("roofline"), folder / "roofline.png")
     soak_chart.save_chart(figures("soak-small"), folder / "soak-small.png")
     live_soak_chart.save_chart(figures("live-soak"), folder / "live-soak.png")
-    serving_chart.save_chart(figures("serving-triton"), folder / "serving-triton.png")
+    for server in ("serving-triton", "serving-ray", "serving-ray-haproxy"):
+        serving_chart.save_chart(figures(server), folder / f"{server}.png")
     voting, video = figures("voting"), figures("video")
     voting_chart.save_chart(voting, voting["tracks"], voting["frames"], folder / "voting.png")
     video_chart.save_chart(video, video["videos"], folder / "video.png")

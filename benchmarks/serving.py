@@ -7,7 +7,8 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clip4str.benchmarks.figures import markdown
 from clip4str.benchmarks.serving_load.arrivals import Sample, in_flight, poisson, reads_a_second, recovery
 from clip4str.benchmarks.serving_load.load_figures import BAR_MS, OVERLOAD, SHARES, point, within_bar
 from clip4str.benchmarks.serving_load.load_target import Setup, Target
-from clip4str.benchmarks.serving_load.processor_time import resident_mb
+from clip4str.benchmarks.serving_load.processor_time import resident_mb, used
 from clip4str.benchmarks.serving_load.serving_chart import save_chart
 from clip4str.benchmarks.serving_load.targets import TARGETS
 from clip4str.core.charts import check_chart
@@ -79,26 +80,35 @@ async def _measured(
         await in_flight(target.send, pictures, 4, 1.0)  # warm
         counted = target.counts()
 
-        def taken(samples: list[Sample], offered: float | None) -> dict[str, Any]:
+        async def under(load: Coroutine[Any, Any, list[Sample]]) -> tuple[list[Sample], dict[str, float]]:
+            """Its samples, and the processor time that it took, by process."""
+            start, own = used("server"), time.process_time()
+            samples = await load
+            own, end = time.process_time() - own, used("server")
+            took = {name: end[name] - start[name] for name in sorted(end)}
+            return samples, {name: round(each, 2) for name, each in {**took, "generator": own}.items()}
+
+        def taken(samples: list[Sample], took: dict[str, float], offered: float | None) -> dict[str, Any]:
             nonlocal counted
             before, counted = counted, target.counts()
-            return point(samples, offered, seconds, counted[0] - before[0], counted[1] - before[1])
+            found = point(samples, offered, seconds, counted[0] - before[0], counted[1] - before[1])
+            return {**found, "processor_s": took}
 
         busy = setup.max_batch * setup.instances + setup.queue // 2
-        most = taken(await in_flight(target.send, pictures, busy, seconds), None)
+        most = taken(*await under(in_flight(target.send, pictures, busy, seconds)), None)
         if not most["read"]:
             raise BackendError(f"{target.what} read no picture rightly: {most}")
         points = []
         for number, share in enumerate(SHARES):
             rate = share * most["read_a_second"]
             print(f"{rate:.0f} requests a second", file=sys.stderr)
-            points.append(taken(await poisson(target.send, pictures, rate, seconds, number), rate))
+            points.append(taken(*await under(poisson(target.send, pictures, rate, seconds, number)), rate))
         rate = OVERLOAD * most["read_a_second"]
         before = resident_mb()
-        samples = await poisson(target.send, pictures, rate, seconds, len(SHARES))
+        samples, took = await under(poisson(target.send, pictures, rate, seconds, len(SHARES)))
         drained = max(0.0, max(each.due + each.late for each in samples) - seconds)
         again = await recovery(target.send, pictures, BAR_MS / 1000)
-        overload = {**taken(samples, rate), "memory_mb": [before, resident_mb()],
+        overload = {**taken(samples, took, rate), "memory_mb": [before, resident_mb()],
                     "recovered_s": None if again is None else round(drained + again, 2)}  # fmt: skip
         return {"what": target.what, "most": most, "points": points, "overload": overload}
 
@@ -122,7 +132,8 @@ def _table(report: dict[str, Any]) -> str:
         f"within {report['bar_ms']:g} ms in 99 of 100 cases: {said}",
         markdown(heads, rows),
         "overload: {} to {} MB of memory, ".format(*report["overload"]["memory_mb"])
-        + f"read in time again after {report['overload']['recovered_s']} s",
+        + f"read in time again after {report['overload']['recovered_s']} s; processor seconds "
+        + ", ".join(f"{name} {took:g}" for name, took in report["overload"]["processor_s"].items()),
     ])  # fmt: skip
 
 

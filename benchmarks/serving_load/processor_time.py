@@ -11,8 +11,8 @@ _OURS = {  # that a request crosses: of the command line -> name
 }  # fmt: skip
 
 
-def used() -> dict[str, float]:
-    """Seconds so far of this process's descendants: replica, proxy, and the rest of Ray."""
+def used(rest: str = "rest of Ray") -> dict[str, float]:
+    """Seconds so far of this process's descendants: replica, proxy, and the rest, by the name that it is given."""
     found: dict[int, tuple[int, str, float]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -20,7 +20,7 @@ def used() -> dict[str, float]:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
-        name = next((name for part, name in _OURS.items() if part in command), "rest of Ray")
+        name = next((name for part, name in _OURS.items() if part in command), rest)
         ticks = int(fields[11]) + int(fields[12])
         found[int(folder.name)] = int(fields[1]), name, ticks / os.sysconf("SC_CLK_TCK")
     total: dict[str, float] = defaultdict(float)

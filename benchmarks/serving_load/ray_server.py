@@ -34,25 +34,24 @@ class RayServer:
     def __enter__(self) -> RayServer:
         from clip4str.serving.ray.bearer import HAPROXY  # no Ray yet: it reads its environment when it is imported
         from clip4str.serving.ray.ray_environment import prepare
-        from clip4str.serving.ray.server_settings import VARIABLE
+        from clip4str.serving.ray.server_settings import VARIABLE, Settings
 
         token = secrets.token_hex(16)
         self.headers = {"Authorization": f"Bearer {token}"}
         os.environ.update({VARIABLE: token, HAPROXY: str(int(self._haproxy)),
                            "RAY_metrics_report_interval_ms": str(int(1000 * self._reported))})  # fmt: skip
-        prepare()
+        settings = Settings(bundle=str(self._bundle.resolve()), photos=False, need_token=True,
+                            replicas=(self._instances, self._instances), **self._settings)  # fmt: skip
+        prepare(settings.inside)
         import ray
         from ray import serve
 
         from clip4str.serving.ray.application import NAME, build
-        from clip4str.serving.ray.server_settings import Settings
         from clip4str.serving.ray_cluster import connect
 
         os.environ.pop("RAY_ADDRESS", None)  # a Ray of its own, whose token nobody else has
         connect(None, num_cpus=self._instances + 1, include_dashboard=False, _metrics_export_port=self.metrics)
         try:
-            settings = Settings(bundle=str(self._bundle.resolve()), photos=False, need_token=True,
-                                replicas=(self._instances, self._instances), **self._settings)  # fmt: skip
             serve.start(http_options={"host": "127.0.0.1", "port": self.port})
             serve.run(build(settings), name=NAME, route_prefix="/")
         except BaseException:

@@ -17,6 +17,7 @@ from clip4str.runtime import Recognizer
 
 from ..versions import bundle_version
 from .bearer import given_token, needed
+from .door import Door
 from .http_api import make_api
 from .ray_metrics import RayFigures
 from .server_settings import VARIABLE, Settings
@@ -24,6 +25,7 @@ from .service import Service
 
 NAME = "clip4str"
 LONG_SIDE = 1280  # pixels that photos are shrunk to before words are searched, as clip4str photo does
+ALL = 100_000  # requests
 DRAIN = 60.0  # seconds that a replica which is to go may still answer what it has taken
 
 
@@ -46,6 +48,7 @@ class Words:
         if settings.version and here != settings.version:
             raise BackendError(f"{platform.node()}: the bundle is {here} there, not {settings.version}")
         recognizer.warm_up()
+        Door.most = settings.max_waiting  # with HAProxy; Ray opens it afterwards
         alone = recognizer.backend.on_gpu or not recognizer.backend.parallel
         workers = 1 if alone else max(1, math.floor(settings.cpus / settings.threads))
 
@@ -69,8 +72,9 @@ def build(given: Settings | dict[str, Any]) -> Application:
             "min_replicas": least, "max_replicas": most, "initial_replicas": least,
             "target_ongoing_requests": settings.busy,
         },
-        # Who is beyond what replicas admit themselves, see Service.admitted, does not wait at the door either.
-        max_ongoing_requests=max(64, settings.max_waiting), max_queued_requests=max(64, settings.max_waiting),
+        # Replicas refuse by themselves, see Service.admitted. What Ray keeps back waits for up to half a second more
+        # after each try, however soon the replica is free.
+        max_ongoing_requests=ALL, max_queued_requests=max(64, settings.max_waiting),
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         max_surge_percent=settings.surge, graceful_shutdown_timeout_s=DRAIN, graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5, health_check_timeout_s=30,

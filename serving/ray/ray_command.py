@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settings_of(args)
     args.address = args.address or os.environ.get("RAY_ADDRESS")
     if not args.address:
-        prepare()
+        prepare(settings.inside)
     import ray
     from ray import serve
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from . import door
+
 LEAN = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # requests cross two threads less; ours holds no loop up
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -14,7 +16,8 @@ LEAN = {
 }
 
 
-def prepare() -> None:
-    """Before Ray is imported, and started by this process; what the user has set stays."""
-    for name, value in LEAN.items():
+def prepare(inside: int) -> None:
+    """Before Ray is imported, and started by this process; what the user has set stays. inside: requests that its
+    proxy lets in at once, see door.py."""
+    for name, value in {**LEAN, door.CALLBACK: door.PATH, door.VARIABLE: str(inside)}.items():
         os.environ.setdefault(name, value)

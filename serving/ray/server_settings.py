@@ -32,3 +32,8 @@ class Settings(BaseModel):
     gpus: float = Field(0.0, ge=0, le=64)
     need_token: bool = False
     token_file: str = ""
+
+    @property
+    def inside(self) -> int:
+        """Requests, each of a picture at least, beyond which every replica would refuse."""
+        return self.max_waiting * self.replicas[1]

@@ -160,6 +160,7 @@ def test_the_script_measures_prints_and_draws(tmp_path, monkeypatch, capsys):
     out, report = capsys.readouterr().out, json.loads(file.read_text())
     assert code == 0, out
     assert report["overload"]["wrong"] == 0 and report["most"]["read"] > 50
+    assert report["overload"]["processor_s"]["generator"] > 0
     assert report["overload"]["recovered_s"] < 5 and len(report["overload"]["memory_mb"]) == 2
     assert len(report["points"]) == len(serving.SHARES) and chart.read_bytes().startswith(b"\x89PNG")
     assert f"{report['points'][0]['offered']:.0f}" in out and "stand-in" in out
@@ -172,10 +173,11 @@ def test_the_script_measures_prints_and_draws(tmp_path, monkeypatch, capsys):
         serving.main([*options[:2], "--seconds", "0"])
 
 
-def test_the_committed_figures_are_a_report(tmp_path, monkeypatch):
+@pytest.mark.parametrize("server", ["triton", "ray", "ray-haproxy"])
+def test_the_committed_figures_are_a_report(tmp_path, monkeypatch, server):
     figures, new = [], serving_chart.new_figure
     monkeypatch.setattr(serving_chart, "new_figure", lambda *a, **k: figures.append(new(*a, **k)) or figures[-1])
-    report = json.loads((Path(serving.__file__).parent / "results" / "serving-triton.json").read_text())
+    report = json.loads((Path(serving.__file__).parent / "results" / f"serving-{server}.json").read_text())
     assert all(one["wrong"] == one["failed"] == 0 for one in (*report["points"], report["overload"]))
     serving_chart.save_chart(report, tmp_path / "again.png")
     for axes in figures[0].axes:  # no point is cut by the frame
@@ -195,7 +197,7 @@ def test_a_ray_that_does_not_serve_is_ended_and_kept_its_token_to_itself(monkeyp
     ray.serve = SimpleNamespace(start=lambda **_: None, run=failing, shutdown=lambda: told.append("serve"))
     ray.shutdown = lambda: told.append("ray")
     application.NAME, application.build = "clip4str", lambda given: given
-    settings.VARIABLE, settings.Settings = "CLIP4STR_SERVE_TOKEN", SimpleNamespace
+    settings.VARIABLE, settings.Settings = "CLIP4STR_SERVE_TOKEN", lambda **given: SimpleNamespace(**given, inside=7)
     monkeypatch.setitem(sys.modules, "ray", ray)
     for module in (application, settings):
         monkeypatch.setitem(sys.modules, f"clip4str.serving.ray.{module.__name__}", module)
@@ -205,4 +207,4 @@ def test_a_ray_that_does_not_serve_is_ended_and_kept_its_token_to_itself(monkeyp
         pass
     (address, cpus, token), *ended = told
     assert (address, cpus, len(token)) == ("local", 3, 64) and "RAY_AUTH_MODE" not in os.environ
-    assert ended == ["serve", "ray"]
+    assert ended == ["serve", "ray"] and os.environ["CLIP4STR_SERVE_DOOR"] == "7"

@@ -26,13 +26,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def cluster(*cpus: int) -> Iterator[Any]:
-    """A head, and a machine more for each further number. `nodes` are those."""
+def cluster(*cpus: int, metrics: int | None = None) -> Iterator[Any]:
+    """A head, and a machine more for each further number. `nodes` are those. metrics: the head's port for them."""
     from ray.cluster_utils import Cluster
 
     made = Cluster()
     try:
-        made.add_node(num_cpus=cpus[0], include_dashboard=False)
+        made.add_node(num_cpus=cpus[0], include_dashboard=False, metrics_export_port=metrics)
         made.nodes = [made.add_node(num_cpus=count) for count in cpus[1:]]
         made.wait_for_nodes()
         yield made

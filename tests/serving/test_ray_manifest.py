@@ -10,6 +10,7 @@ import yaml
 pytest.importorskip("ray")
 pytest.importorskip("fastapi")
 
+from clip4str.serving.ray import door
 from clip4str.serving.ray.application import NAME, build
 from clip4str.serving.ray.bearer import HAPROXY
 from clip4str.serving.ray.server_settings import VARIABLE, Settings
@@ -36,4 +37,6 @@ def test_every_container_has_the_token_and_the_same_image():
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     containers = [each for group in groups for each in group["template"]["spec"]["containers"]]
     assert len({each["image"] for each in containers}) == 1 and len(containers) == 2
-    assert all({entry["name"] for entry in each["env"]} == {HAPROXY, VARIABLE} for each in containers)
+    for each in containers:
+        given = {entry["name"]: entry.get("value") for entry in each["env"]}
+        assert given == {HAPROXY: "1", door.CALLBACK: door.PATH, VARIABLE: None}

@@ -47,7 +47,8 @@ BAD = {
 
 
 def test_what_is_wrong_fails_alone_and_says_why(triton, grpc_client, recognizer, crop_words):
-    """Good requests of each kind between bad ones, all at once: in the same batches, as the server counts."""
+    """Good requests between bad ones, all of a kind at once: in the same batches, as the server counts. Of all kinds at
+    once they arrive in any order, and each change of kind ends a batch."""
     crop = np.asarray(Image.open(CROPS[2]).convert("RGB"))
     (grey,) = recognizer.read_quads(GREY[0], QUAD[0])
     good = {
@@ -57,7 +58,10 @@ def test_what_is_wrong_fails_alone_and_says_why(triton, grpc_client, recognizer,
     }
     pairs = sorted(((tuple(bad), text, bad) for text, bad in BAD.items() if tuple(bad) in good), key=lambda one: one[0])
     before = counts(triton)
-    answers = together(grpc_client, MODEL, [one for kind, _, bad in pairs for one in (good[kind][0], bad)])
+    answers = []
+    for kind in sorted(good):
+        of_kind = [one for each, _, bad in pairs if each == kind for one in (good[kind][0], bad)]
+        answers += together(grpc_client, MODEL, of_kind)
     assert len(pairs) == len(BAD) - 1
     assert [answer.texts[0][0] for answer in answers[::2]] == [good[kind][1] for kind, _, _ in pairs]
     answers += together(grpc_client, MODEL, [{"quads": QUAD}])
@@ -65,7 +69,7 @@ def test_what_is_wrong_fails_alone_and_says_why(triton, grpc_client, recognizer,
         assert text in str(error), (text, error)
         assert "INVALID_ARGUMENT" in str(error.status())
         assert "\n" not in str(error) and not re.search(r"/\w+/|Traceback|\.py", str(error))
-    assert counts(triton)[1] - before[1] < len(answers) / 2
+    assert counts(triton)[1] - before[1] < len(answers) / 2, counts(triton)
 
 
 def test_what_the_server_itself_refuses(grpc_client, http_client):
@@ -133,7 +137,8 @@ def test_more_than_the_queue_holds_is_refused_at_once(grpc_client, crop_words):
     assert all("Exceeds maximum queue size" in str(error) for error in refused) and len(refused) > 15
     assert all("UNAVAILABLE" in str(error.status()) for error in refused)
     read = [answer for answer in answers if not isinstance(answer, Exception)]
-    assert len(read) >= 3 and all(answer.texts == [[crop_words[0].text]] for answer in read)
+    # the two that may wait; one more where the first was taken before those came
+    assert len(read) >= 2 and all(answer.texts == [[crop_words[0].text]] for answer in read)
 
 
 def test_what_has_waited_too_long_is_refused_and_http_says_so_too(triton, grpc_client, http_client, frame):
