@@ -18,6 +18,7 @@ from clip4str.video.outputs.lettering import font_for
 MOST = 240  # words
 ACROSS = 8
 CELL, CROP, GAP = (172, 114), (164, 56), 6  # (width, height) in pixels
+LONGEST = 64  # characters; fewer have room
 
 
 class ErrorSheet:
@@ -56,18 +57,22 @@ class ErrorSheet:
             left, top = GAP + number % ACROSS * (CELL[0] + GAP), 30 + number // ACROSS * (CELL[1] + GAP)
             draw.rectangle((left, top, left + CELL[0] - 1, top + CELL[1] - 1), fill="white")
             sheet.paste(crop, (left + (CELL[0] - crop.width) // 2, top + 4 + (CROP[1] - crop.height) // 2))
-            lines = (
-                (mistake["label_stored"], GREEN, 13),
-                (f"{mistake['text'] or '(nothing)'}  {confidence:.0%}", RED, 13),
-                (f"{mistake['dataset']} {mistake['number']}", GREY, 10),
-            )
-            for line, (text, ink, size) in enumerate(lines):
-                _fitted(draw, (left + 4, top + CROP[1] + 7 + 17 * line), one_line(text), ink, size)
+            at, sure = (left + 4, top + CROP[1] + 7), f"{confidence:.0%}"
+            room = CROP[0] - draw.textlength(sure, font_for(sure, 13)) - 8
+            draw.text((left + 4 + CROP[0], at[1] + 17), sure, RED, font_for(sure, 13), anchor="ra")
+            _fitted(draw, at, mistake["label_stored"], GREEN, 13, CROP[0])
+            _fitted(draw, (at[0], at[1] + 17), mistake["text"] or "(nothing)", RED, 13, room)
+            _fitted(draw, (at[0], at[1] + 34), f"{mistake['dataset']} {mistake['number']}", GREY, 10, CROP[0])
         return sheet
 
 
-def _fitted(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, ink: str, size: int) -> None:
-    font = font_for(text, size)
-    while len(text) > 1 and draw.textlength(text, font) > CROP[0]:
-        text = text[:-2] + "…" if font_for("…", size) is font else text[:-1]
-    draw.text(place, text, ink, font)
+def _fitted(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, ink: str, size: int, room: float) -> None:
+    """In one line of so many pixels; what is cut off is marked."""
+    shown = whole = one_line(text)
+    cut = whole[:LONGEST]  # a label may be as long as its data set likes
+    font = font_for(f"{cut}.", size)
+    if len(whole) > LONGEST or draw.textlength(whole, font) > room:
+        while len(cut) > 1 and draw.textlength(f"{cut}...", font) > room:
+            cut = cut[:-1]
+        shown = f"{cut}..."
+    draw.text(place, shown, ink, font)

@@ -179,7 +179,7 @@ def played(
         video = Video(recipe, *words_and_faces(), args.seed + number)
         with tempfile.TemporaryDirectory() as folder:
             path = written(video, recipe, Path(folder, "video.mp4"))
-            reader = VideoReader(recognizer, detector, detect_every=args.detect_every, budget=1000 / recipe.rate)
+            reader = VideoReader(recognizer, detector, detect_every=args.detect_every)
             began, used = time.perf_counter(), time.process_time()
             with open_source(path, live=True) as source:
                 events = list(reader.run(source))

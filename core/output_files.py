@@ -17,7 +17,8 @@ _PICTURES = {
     ".png": (b"\x89PNG",), ".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",), ".jpg": (b"\xff\xd8",),
 }  # fmt: skip
 _MARKS = {".srt": "-->", ".vtt": "WEBVTT", ".csv": "source,track,text"}  # in one of the first two lines
-_MOST_BYTES = 1 << 28  # of a report
+_EVENTS = '{"event": "sources", '  # what the events of a video begin with, one a line
+_HEAD, _LONG, _MOST_BYTES = 1 << 12, 1 << 24, 1 << 28  # bytes: that tell a table; of long events; of other reports
 # A box of MP4 that players skip, at the end of our videos: by it one is known.
 MP4_MARK = b"\0\0\0\x18freeclip4str overlay"
 
@@ -67,7 +68,12 @@ def _is_report(file: Path) -> bool:
         with file.open("rb") as opened:
             opened.seek(-min(len(MP4_MARK), file.stat().st_size), os.SEEK_END)
             return opened.read() == MP4_MARK
-    if file.stat().st_size > _MOST_BYTES:
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD).decode("utf-8", "replace")
+    size = file.stat().st_size
+    if _marked(file, head) or (size > _LONG and head.startswith(_EVENTS)):
+        return True  # of any length: what a live source fills grows for months
+    if size > _MOST_BYTES:
         return False
     content = file.read_bytes()
     if not content.strip():
@@ -81,10 +87,12 @@ def _is_report(file: Path) -> bool:
     lines = [line for line in text.splitlines() if line.strip()]
     if text.startswith("{"):
         return _is_object(text) or all(map(_is_object, lines))
-    mark = _MARKS.get(file.suffix.lower())
-    if mark and any(mark in line for line in lines[:2]):
-        return True
     return file.suffix.lower() != ".json" and all("\t" in line for line in lines)
+
+
+def _marked(file: Path, head: str) -> bool:
+    mark = _MARKS.get(file.suffix.lower())
+    return mark is not None and any(mark in line for line in [x for x in head.splitlines() if x.strip()][:2])
 
 
 def _is_object(text: str) -> bool:

@@ -144,7 +144,8 @@ class VideoReader:
                                 stream.schedule.budget = rates.budget
                             requests = stream.look(frame)
                             if source.live:
-                                rates.came(number, stream.clock.step, lost)
+                                came = stream.clock.began if frame.arrived is None else frame.arrived
+                                rates.came(number, came, lost, bool(frame.broken))
                     except (SourceError, ImageError) as error:  # the others go on, and what was seen is told
                         if failed is None:
                             failed = error

@@ -99,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     region = region_of(args.region)
     lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
+    if args.raw is not None and "-" not in args.sources:
+        raise UsageError("--raw says what comes on standard input; name it as a source: -")
     if args.max_latency is not None and not args.max_latency > 0:
         raise UsageError(f"--max-latency is a time in milliseconds, not {args.max_latency}")
     if args.overlay is not None and len(args.sources) > 1:

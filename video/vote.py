@@ -22,7 +22,7 @@ LEAST = 0.05  # confidence below which a read does not vote: mostly blur, edges 
 UNSURE = 0.2  # confidence of a voted word, below which it is not told unless asked for
 # Logistic regression over 1,403 simulated tracks (benchmarks/voting.py --data train/real --sets IC03 SVT --seed 10000
 # --fit): what share of voted words is right. The network's last two runs have not learned from these sets. Of words
-# that it knows it is surer: fitted to MLT17, confidence is 3.6 points above what is right of the test sets, so 0.0.
+# that it knows it is surer: fitted to MLT17, confidence is 3.6 points above what is right of the test sets.
 INTERCEPT, AGREED, BEST, AGAINST = -4.15, 1.64, 6.24, -2.84
 
 

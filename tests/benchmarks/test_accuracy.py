@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from clip4str.benchmarks import error_sheet
 from clip4str.benchmarks.accuracy import SetResult, combined, main
@@ -89,7 +89,23 @@ def test_mistakes_are_drawn_the_surest_first(data, tiny_bundle, tmp_path, monkey
     pixels = np.asarray(Image.open(tmp_path / "few.png"))
     lefts = [np.argwhere((pixels == colour).all(2))[:, 1].min() for colour in (colours[1], colours[3], colours[0])]
     assert lefts == sorted(lefts) and not (pixels == colours[2]).all(2).any()
-    assert (pixels[50, 3 * (CELL[0] + GAP) + 3 :] == (243, 243, 241)).all()  # nothing runs over into the next cell
+    assert (pixels[30:, 3 * (CELL[0] + GAP) + 3 :] == (243, 243, 241)).all()  # nothing runs over into the next cell
+    right = pixels[30 + 56 + 7 + 17 : 30 + 56 + 7 + 34, CELL[0] - 20 : CELL[0]]
+    assert (right < 200).any()  # how sure it was has room beside a word that is cut
+
+
+def test_what_does_not_fit_on_the_sheet_is_marked_however_long_it_is(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *_, **__: drawn.append(text))
+    sheet = ErrorSheet(tmp_path / "a.png")
+    fits = {"dataset": "SVT", "number": 7, "label_stored": "HOTEL", "text": "", "confidence": 1.0}
+    long = {"dataset": "SVT", "number": 8, "label_stored": "abc" + "汉" * 10**6, "text": "W" * 25, "confidence": 0.5}
+    for mistake in (fits, long):
+        sheet.add(None, mistake)
+    sheet.picture()
+    assert drawn[1:5] == ["100%", "HOTEL", "(nothing)", "SVT 7"]
+    assert drawn[5] == "50%" and drawn[6].startswith("abc汉") and drawn[6].endswith("汉...") and len(drawn[6]) < 40
+    assert drawn[7].startswith("WWW") and drawn[7].endswith("W...") and drawn[8] == "SVT 8"
 
 
 def test_choosing_limiting_and_cased(data, tiny_bundle, tmp_path, capsys):

@@ -52,6 +52,27 @@ def test_what_is_no_report_is_never_replaced_by_one(name, content, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "begins", "ours"),
+    [
+        ("words.csv", b"source,track,text,confidence\n", True),
+        ("words.jsonl", b'{"event": "sources", "version": 1, "names": []}\n', True),
+        ("words.csv", b"name,number\nanna,5\n", False),
+        ("words.jsonl", b"{}\n", False),
+    ],
+)
+def test_what_a_camera_filled_for_months_is_known_without_reading_it(name, begins, ours, tmp_path, monkeypatch):
+    path = tmp_path / name
+    path.write_bytes(begins)
+    os.truncate(path, 1 << 29)  # with a hole, which takes no room
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read whole"))
+    if ours:
+        check_output(path)
+        return
+    with pytest.raises(UsageError, match="exists and is no report"):
+        check_output(path)
+
+
+@pytest.mark.parametrize(
     ("name", "content"),
     [("a.json", b'{"machine": 1}'), ("a.txt", b'{"machine": 1}'), ("a.tsv", b"set\trow\nSVT\t1\n"), ("a.json", b""),
      ("a.png", b"\x89PNG\r\n"), ("a.svg", b"<?xml version"), ("a.jsonl", b'{"event": "sources"}\n{"event": "gap"}\n'),

@@ -35,6 +35,21 @@ def settled(feed: Feed) -> threading.Thread:
     return thread
 
 
+def test_a_paused_feed_says_so_and_keeps_nobody_waiting():
+    feed = Feed()
+    feed.put(frame(0), Timing())
+    source = feed.begin()
+    assert take(source) == 0 and not source.paused
+    feed.pause(True)
+    waiting = threading.Thread(target=source.wait, args=(0.05,), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert not waiting.is_alive() and source.paused
+    feed.pause(False)
+    feed.put(frame(1), Timing())
+    assert not source.paused and source.wait(20) and take(source) == 1
+
+
 def test_the_newest_frame_is_kept_and_the_others_are_counted():
     feed = Feed()
     for number in range(5):

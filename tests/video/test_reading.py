@@ -198,44 +198,67 @@ def test_live_sources_have_their_frames_time_unless_another_is_given(rates, give
 
 
 class Gives(Live):
-    """The frames of a board, each so many seconds after the one before. loses: before every frame one was dropped."""
+    """The frames of a board at these times. lost: how many were dropped before each; arrived: when each came, where
+    that is known."""
 
-    def __init__(self, board, step, told, loses=False):
-        frames = [replace(frame, time=step * frame.index, duration=None) for frame in board.frames()]
-        super().__init__(frames, -1, int)
-        self.rate, self.loses = told, loses
+    def __init__(self, board, times, told, lost=None, arrived=None):
+        lasting = [replace(f, time=time, duration=None) for f, time in zip(board.frames(), times)]
+        super().__init__(
+            [replace(f, arrived=when) for f, when in zip(lasting, arrived or [None] * len(times))], -1, int
+        )
+        self.rate, self.lost = told, iter(lost or [0] * len(times))
 
     def __next__(self):
-        self.dropped += self.loses
+        self.dropped += next(self.lost, 0)
         return super().__next__()
 
 
+def every(step, count=30, begin=0.0):
+    return [begin + step * n for n in range(count)]
+
+
+NIGHT_AND_DAY = every(0.2, 20) + every(0.12, 30, 4.0)
+
+
 @pytest.mark.parametrize(
-    ("told", "step", "loses", "wanted"),
+    ("told", "times", "lost", "wanted"),
     [
-        (90.0, 0.1, False, 100.0),  # in the dark; before, words were searched and read as seldom as at 90 a second
-        (5.0, 0.05, False, 50.0),
-        (None, 0.04, False, 40.0),
-        (None, 0.04, True, None),  # how long a frame lasted in between nobody knows
-        (25.0, 0.2, True, 40.0),
-        (25.0, 0.001, False, 40.0),
+        (90.0, every(0.1), None, 100.0),  # in the dark; before, searched and read as seldom as at 90 a second
+        (5.0, every(0.05), None, 50.0),
+        (None, every(0.04), None, 40.0),
+        (None, every(0.04), [1] * 30, 20.0),
+        (25.0, every(0.2), [1] * 30, 100.0),
+        (25.0, every(0.001), None, 40.0),  # nothing gives a thousand a second
+        (25.0, NIGHT_AND_DAY, [0] * 20 + [2] * 30, 40.0),  # by day each is dropped before the next
+        (25.0, every(0.04, 20) + every(0.04, 30, 90.0), None, 40.0),  # held up for a minute and a half
     ],
 )
-def test_a_camera_that_gives_another_rate_than_it_tells_has_the_time_that_its_frames_last(told, step, loses, wanted):
+def test_a_camera_that_gives_another_rate_than_it_tells_has_the_time_that_its_frames_last(told, times, lost, wanted):
+    board = Board(["HOTEL"] * len(times))
+    reads = Looks(board)
+    reads.may.set()
+    reader = VideoReader(reads, board)
+    assert "HOTEL" in [word for word, *_ in ended(list(reader.run(Gives(board, times, told, lost))))]
+    (stream,) = reader._running
+    assert stream.schedule.budget == pytest.approx(wanted, rel=0.02)
+
+
+def test_time_stamps_that_a_decoder_made_up_do_not_tell_how_often_frames_come():
+    """FFmpeg gives pictures over HTTP, which have none, those of 25 a second."""
     board = Board(["HOTEL"] * 30)
     reads = Looks(board)
     reads.may.set()
     reader = VideoReader(reads, board)
-    assert [word for word, *_ in ended(list(reader.run(Gives(board, step, told, loses))))] == ["HOTEL"]
-    (stream,) = reader._running
-    assert stream.schedule.budget == (None if wanted is None else pytest.approx(wanted))
+    bursts = [0.3 * (n // 3) for n in range(30)]  # they come by threes
+    assert len(ended(list(reader.run(Gives(board, every(0.04), None, arrived=bursts))))) == 1
+    assert reader._running[0].schedule.budget == pytest.approx(100.0, rel=0.1)
 
 
 def test_a_camera_that_has_ended_leaves_its_time_to_the_others():
     board = Board(["HOTEL"] * 30)
     reads = Looks(board)
     reads.may.set()
-    short, long = Gives(board, 0.1, 10.0), Gives(board, 0.1, 10.0)
+    short, long = Gives(board, every(0.1), 10.0), Gives(board, every(0.1), 10.0)
     short.left = short.left[:15]
     reader = VideoReader(reads, board)
     assert len(ended(list(reader.run(short, long)))) == 2

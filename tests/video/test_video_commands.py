@@ -19,6 +19,8 @@ cv2 = needed("cv2", "video")
 needed("rapidocr", "video")
 from scenes import SMALL, video  # noqa: E402  (needs cv2)
 
+from clip4str.video.outputs import LiveCsv  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
@@ -113,6 +115,22 @@ def test_a_video_is_read_for_a_page_to_watch(street, monkeypatch, capsys):
     assert len(told["picture"]) > 10_000
 
 
+def test_rows_of_a_live_source_are_written_as_words_end(street, tmp_path, monkeypatch, capsys):
+    path, seen = tmp_path / "words.csv", []
+    write = LiveCsv.write
+
+    def written(self, event):
+        write(self, event)
+        seen.append(len(path.read_text(encoding="utf-8").splitlines()))
+
+    monkeypatch.setattr(LiveCsv, "write", written)
+    assert main(["video", str(street[0]), "--live", "--csv", str(path), "--quiet", "--threads", "1"]) == 0
+    rows = path.read_text(encoding="utf-8").splitlines()
+    assert len(rows) > 1 and seen[-1] == len(rows) and sorted(seen) == seen
+    assert main(["video", str(street[0]), "--csv", str(path), "--quiet", "--threads", "1"]) == 0
+    assert seen[-1] == len(rows)  # a file's are written at the end
+
+
 def test_a_pattern_a_lexicon_and_a_region_narrow_what_is_told(street, tmp_path, capsys):
     _, frames, truth = street
     word = sorted(whole_words(frames, truth))[0]
@@ -155,6 +173,7 @@ BAD = [
     (["video", "{street}", "--lexicon", "missing.txt"], "cannot be read as a lexicon"),
     (["video", "{street}", "--max-latency", "0"], "--max-latency is a time"),
     (["video", "{street}", "--detect-every", "0"], "detect_every is 1 to 120"),
+    (["video", "{street}", "--raw", "640x360@25:rgb24"], "--raw says what comes on standard input"),
     (["video", "{street}", "{street}", "--overlay", "x.mp4"], "--overlay draws one source"),
     (["video", "{street}", "--long-side", "9"], "long_side is 64 to 4096"),
     (["video", "{street}", "--detector-model", "missing.onnx"], "no such file"),

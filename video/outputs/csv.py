@@ -32,8 +32,8 @@ class Csv(Collected):
 
 
 class LiveCsv:
-    """A Sink: the same, a row as each word ends. Live sources go on for months: nothing is kept, nor lost with the
-    process."""
+    """A Sink: the same, a row as each word ends. Live sources go on for months: no word is kept until the end, or lost
+    with the process. Another one of this name begins anew."""
 
     def __init__(self, file: Path, names: Sequence[str] = ()) -> None:
         self.names, self._lines = list(names), Lines(file)

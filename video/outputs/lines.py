@@ -11,11 +11,13 @@ from clip4str.core.output_files import check_output
 
 
 class Lines:
-    """file: a path, or "-" for standard output. Raises UsageError where it cannot be written."""
+    """file: a path, or "-" for standard output; what was in it is replaced. Raises UsageError where it cannot be
+    written."""
 
     def __init__(self, file: Path | str) -> None:
         self.file = str(file)
         self._stream: TextIO | None = None
+        self._begun = False
         if self.file == "-":
             self._stream = sys.stdout
             return
@@ -38,9 +40,12 @@ class Lines:
         try:
             self._stream.write(text)
             self._stream.flush()
+            self._begun = True
         except BrokenPipeError:
             raise
         except OSError as error:
+            if not self._begun and Path(self.file).is_file():
+                Path(self.file).unlink()  # nothing is in it
             raise UsageError(f"{self.file}: cannot be written ({error.strerror})") from None
 
     def close(self) -> None:
