@@ -229,7 +229,7 @@ def test_what_comes_and_goes_all_day_keeps_no_track_that_has_ended():
 @pytest.mark.parametrize(("frames", "told", "unsure"), [(50, ["SALE"], 0), (1, [], 1)])
 def test_a_word_of_a_still_picture_is_told_or_counted(frames, told, unsure):
     """Half sure. The very same picture is not searched again; of one frame nothing confirms it."""
-    reader = VideoReader(Reads(lambda n: ("SALE", 0.4)), Finds(lambda *_: [quad(200, 100)]))
+    reader = VideoReader(Reads(lambda n: ("SALE", 0.5)), Finds(lambda *_: [quad(200, 100)]))
     still, events = wall(0), []
     for i in range(frames):
         events += reader.push(Frame(still.pixels, i / 25, i))
