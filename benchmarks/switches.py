@@ -32,7 +32,8 @@ DEPENDENT = ("Thor", "H100", "H200")  # compute capability 9.0 and newer
 TWO_PROGRAMS = ("H100", "H200")  # whose multiprocessors hold two programs with three loads in flight
 BEFORE = Options(library_residual=False)
 EIGHT_BITS = ("int8", "fp8")  # engines, in one launch
-ALL = Options(dependent_launch=True, split_k=True, three_stages=True, fork=True)  # wide_tiles is against three_stages
+# wide_tiles is against three_stages; fork is a part of verify_beside
+ALL = Options(dependent_launch=True, split_k=True, three_stages=True, verify_beside=True)
 
 
 def switch_predictions(
@@ -79,13 +80,24 @@ def graph_us(device: Device, config: Config, batch: int, options: Options) -> fl
         total -= behind_ours * LAUNCH_SAVED * device.launch_us
     if options.split_k and _is(device, TWO_PROGRAMS):  # whose model split_configuration has
         total -= _split_saves(config, batch)
-    if options.fork:
-        branch = [*kernel_launches.decode_pass(config, batch, 0), stream("tokens", batch * config.steps, size=4)]
-        hidden = sum(part.count * device.us(part) for part in branch) * (
-            1 if batch * config.steps <= SPLIT_ROWS else 0.5
-        )
-        total -= max(0.0, hidden - device.launch_us)
+    if options.fork or options.verify_beside:
+        total -= _hidden(device, config, batch, options)
     return total
+
+
+def _hidden(device: Device, config: Config, batch: int, options: Options) -> float:
+    """By branches of the graph, each of which costs its joining: the refinement, and the last passes of both."""
+    visual = kernel_launches.decode_pass(config, batch, 0)
+    branches = [[*visual, stream("tokens", batch * config.steps, size=4)]]
+    if options.verify_beside:
+        branches += [visual, kernel_launches.decode_pass(config, batch, config.context)]
+    early = LAUNCH_SAVED * device.launch_us if options.dependent_launch and _is(device, DEPENDENT) else 0.0
+    share = 1 if batch * config.steps <= SPLIT_ROWS else 0.5
+    saved = 0.0
+    for branch in branches:
+        hidden = sum(part.count * device.us(part) for part in branch) - len(visual) * early  # which is gone already
+        saved += max(0.0, share * hidden - device.launch_us)
+    return saved
 
 
 def _rated(device: Device, config: Config, batch: int, options: Options, part: Launch) -> Launch:

@@ -30,6 +30,8 @@ class Options:
     three_stages: many rows' tiles keep three loads in flight instead of four: two programs fit a multiprocessor.
     wide_tiles: many rows' tiles are 128 x 256 where there is one for every multiprocessor.
     fork: in a CUDA graph the visual refinement and its caption's tokens run beside the text tower.
+    verify_beside: as fork, and the last pass of each branch, which shows whether the word before it was final, runs
+        beside what follows that word. Where it was not, the row is read further, as always.
     """
 
     dependent_launch: bool = False
@@ -38,6 +40,7 @@ class Options:
     three_stages: bool = False
     wide_tiles: bool = False
     fork: bool = False
+    verify_beside: bool = False
 
 
 NAMES = tuple(field.name for field in fields(Options))

@@ -6,13 +6,14 @@ import contextlib
 
 import pytest
 import torch
-from test_pytorch_program import same
+from test_pytorch_program import MODES, NETWORKS, same
 from torch_networks import backend_of, images
 
 from clip4str.core.reading import Decoding
 from clip4str.kernels.options import Options, using
 from clip4str.runtime.backends.pytorch import beside as module
 from clip4str.runtime.backends.pytorch import program as program_module
+from clip4str.runtime.backends.pytorch.stages import patches_of
 
 
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding("nar"), Decoding(branch="visual")])
@@ -95,3 +96,90 @@ def test_without_a_capture_or_the_switch_all_is_one_stream(asked, capturing, dev
         streams.launch("text tower")
         join()
     assert streams.log == ["text tower on main", "refinement on main"]
+
+
+EARLY = Options(verify_beside=True)
+
+
+@pytest.mark.parametrize("network", range(len(NETWORKS)))
+def test_what_begins_before_the_last_pass_reads_the_same(network, random_model):
+    """Whatever the network and the mode, also where most rows have to be read further."""
+    model = random_model(seed=network, **NETWORKS[network])
+    pixels = images(20, model, seed=network)
+    for decoding in MODES:
+        model.decoding = decoding
+        want = model.read(pixels)
+        for passes in (None, (2, 2), (9, 1)):
+            with using(EARLY):
+                backend, driver = backend_of(model, decoding, passes=passes)
+                same(backend.read(driver, pixels), want)
+
+
+@pytest.mark.parametrize("branch", ["visual", "cross"])
+def test_a_row_whose_last_pass_moves_the_end_alone_is_read_further(branch, random_model):
+    """Its own word is settled, but what follows has begun with a longer one."""
+    model = random_model(seed=3, eos_bias=3.5)
+    pixels, passes = images(200, model), (3, 2) if branch == "visual" else (26, 2)
+    backend, driver = backend_of(model, passes=passes)
+    program, patches = backend.program, patches_of(pixels, backend.weights)
+    flag = program.columns["unsettled" if branch == "visual" else "cross_unsettled"]
+    with torch.inference_mode():
+        usual = program.run(patches)[0][:, flag]
+        with using(EARLY):
+            early = program.run(patches)[0][:, flag]
+    assert (usual <= early).all() and (usual < early).any()
+    with using(EARLY):
+        same(backend.read(driver, pixels), model.read(pixels))
+
+
+FLOW = {
+    "cross": """
+        visual start on main
+        visual causal on main
+        branch 1 waits for main
+        visual causal on branch 1
+        branch 2 waits for main
+        visual cloze on branch 2
+        text tower on main
+        cross causal on main
+        branch 3 waits for main
+        cross causal on branch 3
+        main waits for branch 2
+        cross cloze on main
+        main waits for branch 1
+        main waits for branch 3
+    """,
+    "visual": """
+        visual start on main
+        visual causal on main
+        branch 1 waits for main
+        visual causal on branch 1
+        branch 2 waits for main
+        visual cloze on branch 2
+        main waits for branch 2
+        main waits for branch 1
+    """,
+}
+
+
+@pytest.mark.parametrize("branch", FLOW)
+def test_last_passes_run_beside_what_follows_and_are_joined(branch, random_model, monkeypatch):
+    backend, _ = backend_of(random_model(), Decoding(branch=branch))
+    program, streams = backend.program, Streams(monkeypatch)
+    decode_pass, text_tower = program_module.decode_pass, program_module.text_tower
+
+    def logged_pass(decoder, *args, mode, **kwargs):
+        streams.launch(f"{'visual' if decoder is program.weights.visual else 'cross'} {mode}")
+        return decode_pass(decoder, *args, mode=mode, **kwargs)
+
+    def logged_text(*args):
+        streams.launch("text tower")
+        return text_tower(*args)
+
+    monkeypatch.setattr(program_module, "decode_pass", logged_pass)
+    monkeypatch.setattr(program_module, "text_tower", logged_text)
+    monkeypatch.setattr(program_module, "beside", lambda work, device: module.beside(work, torch.device("cuda")))
+    patches = patches_of(images(3, random_model()), backend.weights)
+    with using(EARLY), torch.inference_mode():
+        program.run(patches)
+    assert streams.log == [line.strip() for line in FLOW[branch].strip().splitlines()]

@@ -18,7 +18,8 @@ def beside(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
     Work may use only what has been launched before, and what is launched meanwhile must not use its result; its inputs
     must be kept until it is joined. Outside a capture, on a CPU, or if options() say so, it runs when it is joined.
     """
-    if device.type != "cuda" or not options().fork or not torch.cuda.is_current_stream_capturing():
+    asked = options().fork or options().verify_beside
+    if device.type != "cuda" or not asked or not torch.cuda.is_current_stream_capturing():
         return work
     branch = torch.cuda.Stream(device)
     branch.wait_stream(torch.cuda.current_stream(device))

@@ -7,6 +7,7 @@ Shapes: N rows, T steps, X text positions, M memory tokens, h heads of size e, d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from clip4str.core.reading import Decoding
 from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
+from clip4str.kernels.options import options
 from clip4str.kernels.tokenize import TokenizerTables, tokenize
 
 from ..fixed_passes import RESUMED, FixedPasses, Passes
@@ -56,11 +58,10 @@ class Program(FixedPasses):
         visual, (visual_kv, _) = self.weights.visual, memory_views(kv, self.weights)
         passes = self.first_passes
         if draft is not None:
-            word = _passes(passes.visual, visual, collapse(draft, self.weights.config.steps), visual_kv)
+            word = _settled(passes.visual, visual, collapse(draft, self.weights.config.steps), visual_kv)
         else:
-            word = decode_pass(visual, None, visual_kv, mode="start")
-            if self.decoding.decode == "ar":
-                word = _passes(passes.visual - 1, visual, word.ids, visual_kv)
+            start = decode_pass(visual, None, visual_kv, mode="start")
+            word = _settled(passes.visual - 1 if self.decoding.decode == "ar" else 0, visual, start, visual_kv)
         return self._after(kv, word, word.ids, passes.cross, out), kv
 
     def resume(self, results: Tensor, kv: Tensor, rows: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class Program(FixedPasses):
         place, chosen = self.columns, results.index_select(0, rows)
         kv = kv.index_select(0, rows)
         visual_kv, _ = memory_views(kv, self.weights)
-        word = _passes(RESUMED.visual, self.weights.visual, chosen[:, place["word"]].contiguous(), visual_kv)
+        word = _settled(RESUMED.visual, self.weights.visual, chosen[:, place["word"]].contiguous(), visual_kv)
         guess = chosen[:, place["cross_word"]].contiguous() if "cross_word" in place else word.ids
         found = self._after(kv, word, guess, RESUMED.cross)
         results.index_copy_(0, rows, found)
@@ -89,36 +90,40 @@ class Program(FixedPasses):
         answer = decode_pass(self._cross, word, *memory, mode="cloze", keep=keep[:, 0])
         return torch.cat(list(_spelled(answer).values()), dim=1, out=out)
 
-    def _after(self, kv: Tensor, word: Answer, guess: Tensor, passes: int, out: Tensor | None = None) -> Tensor:
+    def _after(self, kv: Tensor, word: Word, guess: Tensor, passes: int, out: Tensor | None = None) -> Tensor:
         """All that follows the visual word: results (N, width). guess (N, T) int32: the cross-modal branch's."""
         w, how, cross = self.weights, self.decoding, self.decoding.branch == "cross"
         visual_kv, cross_kv = memory_views(kv, w)
-        found = {"last": word.last[:, None], "unsettled": word.unsettled[:, None], "word": word.ids}
-        found["word_probs"] = word.probs.view(torch.int32)
-        answer = word
+        found: dict[str, Tensor] = {}
 
         def refine() -> tuple[Answer, Tensor | None]:
             refined = decode_pass(w.visual, word.ids, visual_kv, mode="cloze", keep=word.last)
             return refined, self._tokens(refined.ids) if cross else None
 
+        last = word
         refinement = beside(refine, kv.device) if how.refine else None
         if cross:
             found["caption"] = self._tokens(word.ids)
             memory = cross_kv, self._text(found["caption"])
             if how.decode == "ar":
-                answer = _passes(passes, self._cross, guess, *memory, limit=word.last)
+                last = _settled(passes, self._cross, guess, *memory, limit=word.last)
             else:
-                answer = decode_pass(self._cross, None, *memory, mode="start")
-            found |= {"cross_unsettled": answer.unsettled[:, None], "cross_word": answer.ids}
-            found["cross_probs"] = answer.probs.view(torch.int32)
+                start = decode_pass(self._cross, None, *memory, mode="start")
+                last = Word(start, lambda: start)
+        refined = None
         if refinement is not None:
             refined, tokens = refinement()
             if tokens is not None:
-                found |= {"keep": answer.last[:, None], "refined": tokens}
-                found["refined_probs"] = refined.probs.view(torch.int32)
-                refined = decode_pass(self._cross, answer.ids, *memory, mode="cloze", keep=answer.last)
-            answer = refined
-        found |= _spelled(answer)
+                found |= {"refined": tokens, "refined_probs": refined.probs.view(torch.int32)}
+                refined = decode_pass(self._cross, last.ids, *memory, mode="cloze", keep=last.last)
+        visual = answer = word.checked()
+        found |= {"last": visual.last[:, None], "unsettled": visual.unsettled[:, None], "word": visual.ids}
+        found["word_probs"] = visual.probs.view(torch.int32)
+        if cross:
+            answer = last.checked()
+            found |= {"cross_unsettled": answer.unsettled[:, None], "cross_word": answer.ids}
+            found |= {"cross_probs": answer.probs.view(torch.int32), "keep": answer.last[:, None]}
+        found |= _spelled(answer if refined is None else refined)
         return torch.cat([found[name] for name in self.columns], dim=1, out=out)
 
     @property
@@ -135,19 +140,56 @@ class Program(FixedPasses):
         return key_value_view(text_tower(self.weights.text, bpe), self._cross.heads)
 
 
-def _passes(
+@dataclass(frozen=True)
+class Word:
+    """A branch's word. found: what follows begins with it. checked: the last pass's answer, which shows by `unsettled`
+    whether that was the final one; to be asked for once, behind all that follows."""
+
+    found: Answer
+    checked: Callable[[], Answer]
+
+    @property
+    def ids(self) -> Tensor:
+        return self.found.ids
+
+    @property
+    def last(self) -> Tensor:
+        return self.found.last
+
+
+def _settled(
     count: int,
     decoder: DecoderWeights,
-    ids: Tensor,
+    guess: Tensor | Answer,
     memory: Tensor,
     text: Tensor | None = None,
     limit: Tensor | None = None,
-) -> Answer:
-    """`count` passes towards the greedy word, at least one, from a guess (N, T) int32."""
-    for _ in range(count):
-        answer = decode_pass(decoder, ids, memory, text, mode="causal", limit=limit)
-        ids = answer.ids
-    return answer
+) -> Word:
+    """`count` passes towards the greedy word from a guess, ids (N, T) int32 or, of no passes or more, an answer.
+
+    Where options() say so what follows begins with the word of the pass before the last one, which runs beside it.
+    """
+
+    def further(guess: Tensor | Answer) -> Answer:
+        ids = guess.ids if isinstance(guess, Answer) else guess
+        return decode_pass(decoder, ids, memory, text, mode="causal", limit=limit)
+
+    early = options().verify_beside
+    for _ in range(count - 1 if early else count):
+        guess = further(guess)
+    if not early or not isinstance(guess, Answer) or not count:
+        answer = guess if isinstance(guess, Answer) else further(guess)
+        return Word(answer, lambda: answer)
+    found = guess
+
+    def check() -> Answer:
+        """`unsettled` also where the id at `last` alone is another one, an end or not: so the word as it now is may
+        be settled, but what follows has begun with the one before."""
+        answer = further(found)
+        inside = torch.arange(answer.ids.shape[1], device=memory.device) <= answer.last[:, None]
+        return answer._replace(unsettled=((answer.ids != found.ids) & inside).any(1).int())
+
+    return Word(found, beside(check, memory.device))
 
 
 def _spelled(answer: Answer) -> dict[str, Tensor]:
