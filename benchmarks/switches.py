@@ -8,7 +8,7 @@ The shares, savings and conditions are those of kernels/NOTES.md, estimated for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ import torch
 from clip4str.benchmarks import kernel_launches
 from clip4str.benchmarks.devices import MATRIX_SHARE, Device
 from clip4str.benchmarks.figures import digits, markdown
-from clip4str.benchmarks.launches import Launch, stream
+from clip4str.benchmarks.launches import Cut, Launch, attention, linear, stream
 from clip4str.benchmarks.one_launch import predict_one_launch
 from clip4str.benchmarks.predictions import CONFIRM, GRAPH_US
+from clip4str.kernels import short_attention
 from clip4str.kernels.linear.config import MANY_ROWS, SPLIT_ROWS, configuration, predicted_us, split_configuration
 from clip4str.kernels.options import NAMES, Options
+from clip4str.kernels.shared.tiles import power_of_two
 from clip4str.model import Config
 from clip4str.runtime.backends.fixed_passes import DRAFTED, FIRST
 
@@ -30,10 +32,13 @@ OURS, THREE_STAGES, WIDE_TILES = 0.45, 0.52, 0.50
 LAUNCH_SAVED = 0.5  # of a launch that begins while the one ahead still runs: 0.8 of 1.6 us
 DEPENDENT = ("Thor", "H100", "H200")  # compute capability 9.0 and newer
 TWO_PROGRAMS = ("H100", "H200")  # whose multiprocessors hold two programs with three loads in flight
+HEADS_US = 0.4  # a group of heads: three products, a softmax and their barriers, 700 clocks of an H100
+FAST_CLOCK, FEW = 1.83, 32  # GHz of an H100; multiprocessors of a Jetson at most
 BEFORE = Options(library_residual=False)
 EIGHT_BITS = ("int8", "fp8")  # engines, in one launch
 # wide_tiles is against three_stages; fork is a part of verify_beside
-ALL = Options(dependent_launch=True, split_k=True, three_stages=True, verify_beside=True)
+ALL = Options(dependent_launch=True, split_k=True, three_stages=True, short_attention=True,
+              verify_beside=True)  # fmt: skip
 
 
 def switch_predictions(
@@ -43,7 +48,7 @@ def switch_predictions(
     return {
         "status": CONFIRM,
         "assumed": {"library": LIBRARY, "ours": OURS, "three_stages": THREE_STAGES, "wide_tiles": WIDE_TILES,
-                    "launch_saved": LAUNCH_SAVED},
+                    "launch_saved": LAUNCH_SAVED, "heads_us": HEADS_US},
         "devices": {name: asdict(device) for name, device in chosen.items()},
         "rows": [
             {"network": name, "batch": batch, "device": key, **_predict(device, config, batch)}
@@ -76,10 +81,15 @@ def graph_us(device: Device, config: Config, batch: int, options: Options) -> fl
     total = sum(part.count * device.us(part) for part in parts) + device.host * GRAPH_US
     if options.dependent_launch and _is(device, DEPENDENT):
         passes = DRAFTED if config.draft_frames else FIRST
-        behind_ours = 6 * (passes.visual + passes.cross + 2) + 3 * (config.image_layers + config.text_layers)
+        behind_ours = 6 * (passes.visual + passes.cross + 2)
+        for tower in _towers(config):
+            fused = options.short_attention and _fits(device, tower, batch)
+            behind_ours += (4 if fused else 3) * tower.layers
         total -= behind_ours * LAUNCH_SAVED * device.launch_us
     if options.split_k and _is(device, TWO_PROGRAMS):  # whose model split_configuration has
         total -= _split_saves(config, batch)
+    if options.short_attention:
+        total -= _fused_saves(device, config, batch)
     if options.fork or options.verify_beside:
         total -= _hidden(device, config, batch, options)
     return total
@@ -118,15 +128,56 @@ def _rated(device: Device, config: Config, batch: int, options: Options, part: L
 def _split_saves(config: Config, batch: int) -> float:
     """By the towers' `down`, where K is split."""
     saved = 0.0
-    for layers, tokens, width in (
-        (config.image_layers, config.memory_tokens, config.image_width),
-        (config.text_layers, config.context, config.text_width),
-    ):
-        shape = batch * tokens, 4 * width, width
+    for tower in _towers(config):
+        shape = batch * tower.tokens, 4 * tower.width, tower.width
         if shape[0] <= SPLIT_ROWS and (split := split_configuration(*shape, torch.float16)) is not None:
             whole = configuration(*shape, torch.float16)
-            saved += layers * (predicted_us(whole, *shape) - predicted_us(split, *shape))
+            saved += tower.layers * (predicted_us(whole, *shape) - predicted_us(split, *shape))
     return saved
+
+
+def _fused_saves(device: Device, config: Config, batch: int) -> float:
+    """By attention and projection in one launch, in which groups of heads wait for each other's products."""
+    saved = 0.0
+    for tower in _towers(config):
+        if _fits(device, tower, batch):
+            width, e = tower.width, tower.width // tower.heads
+            apart = attention("", batch, tower.heads, tower.tokens, e)
+            out = linear("", batch * tower.tokens, width, width, residual=True)
+            capability = (8, 7) if device.multiprocessors < FEW else (9, 0)
+            tiles = short_attention.configuration(batch, tower.tokens, tower.heads, e, torch.float16, capability)
+            rows, features = power_of_two(tower.tokens, 16), tiles.block_f
+            cut = Cut(
+                short_attention.programs(batch, width, features),
+                2 * width * (3 * tower.tokens + features),
+                2.0 * rows * width * (2 * rows + features),
+            )
+            groups = -(-tower.heads // tiles.heads)
+            us = device.us(Launch("", 0.0, 0.0, (cut,))) + groups * HEADS_US * FAST_CLOCK / device.clock
+            saved += tower.layers * (device.us(apart) + device.us(out) - us)
+    return max(0.0, saved)
+
+
+@dataclass(frozen=True)
+class _Tower:
+    tokens: int
+    width: int
+    layers: int
+    heads: int
+
+
+def _towers(c: Config) -> tuple[_Tower, _Tower]:
+    return (
+        _Tower(c.memory_tokens, c.image_width, c.image_layers, c.image_heads),
+        _Tower(c.context, c.text_width, c.text_layers, c.text_heads),
+    )
+
+
+def _fits(device: Device, tower: _Tower, batch: int) -> bool:
+    """As short_attention.fits."""
+    fewest = short_attention.programs(batch, tower.width, short_attention.FEATURES[-1])
+    short = tower.tokens <= short_attention.MOST_LENGTH and tower.width // tower.heads <= short_attention.MOST_HEAD_DIM
+    return short and fewest <= device.multiprocessors
 
 
 def _is(device: Device, names: Sequence[str]) -> bool:

@@ -29,6 +29,8 @@ class Options:
     split_k: where few rows have a long K, a tower's `down`, several programs share it and add up in the same launch.
     three_stages: many rows' tiles keep three loads in flight instead of four: two programs fit a multiprocessor.
     wide_tiles: many rows' tiles are 128 x 256 where there is one for every multiprocessor.
+    short_attention: towers' attention over at most 64 tokens of few words, the projection after it and the residual
+        are one launch.
     fork: in a CUDA graph the visual refinement and its caption's tokens run beside the text tower.
     verify_beside: as fork, and the last pass of each branch, which shows whether the word before it was final, runs
         beside what follows that word. Where it was not, the row is read further, as always.
@@ -39,6 +41,7 @@ class Options:
     split_k: bool = False
     three_stages: bool = False
     wide_tiles: bool = False
+    short_attention: bool = False
     fork: bool = False
     verify_beside: bool = False
 

@@ -26,13 +26,14 @@ from clip4str.kernels.embed import write_sources
 from clip4str.kernels.linear.aot import split_variants
 from clip4str.kernels.loader import NAME, KernelLibrary
 from clip4str.kernels.shared.variants import Network, Variant
+from clip4str.kernels.short_attention.aot import variants as short_attention_variants
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "tests"
 NETWORK = "small"
 FEW, MANY = 2, 40  # words: queries projected inside and before
 CAPABILITIES = ((8, 7), (9, 0))
-COLLAPSE, SPLIT = "collapse.collapse", "linear.split"  # not in the library
+COLLAPSE, SPLIT, SHORT = BESIDE = "collapse.collapse", "linear.split", "short_attention.short_attention"
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def compiled() -> list[dict[str, Any]]:
 
 def figures() -> list[dict[str, Any]]:
     """Of the library's kernels."""
-    return [row for row in compiled() if row["launch"] not in (COLLAPSE, SPLIT)]
+    return [row for row in compiled() if row["launch"] not in BESIDE]  # which are not in it
 
 
 def collapse_figures() -> list[dict[str, Any]]:
@@ -67,6 +68,11 @@ def collapse_figures() -> list[dict[str, Any]]:
 def split_figures() -> list[dict[str, Any]]:
     """Of the product whose K several programs share."""
     return [row for row in compiled() if row["launch"] == SPLIT]
+
+
+def short_attention_figures() -> list[dict[str, Any]]:
+    """Of towers' attention over few tokens, projected."""
+    return [row for row in compiled() if row["launch"] == SHORT]
 
 
 @functools.cache
@@ -137,6 +143,7 @@ def main() -> None:
         if wanted(entry.variant.launch, dict(entry.variant.where), entry.capability)
     ]
     beside = plan([NETWORK], CAPABILITIES, collapse_variants) + plan(["large"], CAPABILITIES, split_variants)
+    beside += plan([NETWORK], CAPABILITIES, short_attention_variants)
     cubins = compile_all([*entries, *beside], KEPT / "cubins" / "cache", os.cpu_count() or 1)
     write_sources(entries, cubins, [NETWORK], KEPT / "cubins")
     rows = [

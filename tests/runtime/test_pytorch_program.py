@@ -267,3 +267,13 @@ def test_many_words_read_alike_with_residual_products_in_place(network, random_m
     if draft is not None:
         torch.testing.assert_close(draft, wanted_draft, rtol=1e-4, atol=1e-4)
     assert all(block.carried[1].abs().max() > 0.1 for block in blocks)
+
+
+def test_towers_compute_the_same_with_attention_and_projection_in_one(random_model, monkeypatch):
+    model = random_model(seed=3)
+    backend, driver = backend_of(model)
+    before, calls = backend.read(driver, images(5, model)), []
+    monkeypatch.setattr(towers.short_attention, "fits", lambda x, heads: calls.append(x.shape) or True)
+    after = backend.read(driver, images(5, model))
+    assert (before.ids == after.ids).all() and len({shape[1:] for shape in calls}) == 2, "both towers"
+    torch.testing.assert_close(torch.from_numpy(after.probs), torch.from_numpy(before.probs), rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip4str.kernels import short_attention
 from clip4str.kernels.linear import add_product_, adds_in_place, linear, normalize, split_counters
 from clip4str.model.config import Config
 from clip4str.model.network import IMAGE_LAYER_NORM_EPS
@@ -111,7 +112,12 @@ def _memory(w: ImageWeights | TextWeights, x: Tensor, shift: Tensor | None, out:
 
 def _block(block: Block, x: Tensor, heads: int, causal: bool, counters: Tensor | None = None) -> Tensor:
     """A pre-norm residual block: x (N, S, width) -> (N, S, width). counters: see split_counters."""
-    x = apply(block.out, _attend(apply(block.qkv, x, normalize=True), heads, causal), residual=x)
+    qkv = apply(block.qkv, x, normalize=True)
+    if short_attention.fits(x, heads):
+        out = block.out
+        x = short_attention.short_attention(qkv, x, weight=out.weight, bias=out.bias, heads=heads, causal=causal)
+    else:
+        x = apply(block.out, _attend(qkv, heads, causal), residual=x)
     hidden = apply(block.up, x, normalize=True, activation="quick_gelu")
     return apply(block.down, hidden, residual=x, counters=counters)
 
