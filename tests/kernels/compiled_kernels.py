@@ -23,7 +23,7 @@ import pytest
 
 from clip4str.kernels.aot import compile_all, plan
 from clip4str.kernels.embed import write_sources
-from clip4str.kernels.linear.aot import split_variants
+from clip4str.kernels.linear.aot import descriptor_variants, split_variants
 from clip4str.kernels.loader import NAME, KernelLibrary
 from clip4str.kernels.shared.variants import Network, Variant
 
@@ -32,7 +32,7 @@ KEPT = ROOT / "build" / "tests"
 NETWORK = "small"
 FEW, MANY = 2, 40  # words: queries projected inside and before
 CAPABILITIES = ((8, 7), (9, 0))
-COLLAPSE, SPLIT = "collapse.collapse", "linear.split"  # not in the library
+COLLAPSE, SPLIT, DESCRIPTORS = "collapse.collapse", "linear.split", "linear.descriptors"  # not in the library
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def compiled() -> list[dict[str, Any]]:
 
 def figures() -> list[dict[str, Any]]:
     """Of the library's kernels."""
-    return [row for row in compiled() if row["launch"] not in (COLLAPSE, SPLIT)]
+    return [row for row in compiled() if row["launch"] not in (COLLAPSE, SPLIT, DESCRIPTORS)]
 
 
 def collapse_figures() -> list[dict[str, Any]]:
@@ -67,6 +67,11 @@ def collapse_figures() -> list[dict[str, Any]]:
 def split_figures() -> list[dict[str, Any]]:
     """Of the product whose K several programs share."""
     return [row for row in compiled() if row["launch"] == SPLIT]
+
+
+def descriptor_figures() -> list[dict[str, Any]]:
+    """Of the product whose tiles the tensor memory accelerator loads."""
+    return [row for row in compiled() if row["launch"] == DESCRIPTORS]
 
 
 @functools.cache
@@ -137,6 +142,7 @@ def main() -> None:
         if wanted(entry.variant.launch, dict(entry.variant.where), entry.capability)
     ]
     beside = plan([NETWORK], CAPABILITIES, collapse_variants) + plan(["large"], CAPABILITIES, split_variants)
+    beside += plan(["base16"], ((9, 0), (10, 0), (12, 0)), descriptor_variants)
     cubins = compile_all([*entries, *beside], KEPT / "cubins" / "cache", os.cpu_count() or 1)
     write_sources(entries, cubins, [NETWORK], KEPT / "cubins")
     rows = [
