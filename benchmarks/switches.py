@@ -28,7 +28,7 @@ from clip4str.runtime.backends.fixed_passes import DRAFTED, FIRST
 
 # Of the rate of a large matrix product, by more than MANY_ROWS rows: cuBLAS's, and our tiles as they are and switched.
 LIBRARY = MATRIX_SHARE
-OURS, THREE_STAGES, WIDE_TILES = 0.45, 0.52, 0.50
+OURS, THREE_STAGES, WIDE_TILES, DESCRIPTORS = 0.45, 0.52, 0.50, 0.60
 LAUNCH_SAVED = 0.5  # of a launch that begins while the one ahead still runs: 0.8 of 1.6 us
 DEPENDENT = ("Thor", "H100", "H200")  # compute capability 9.0 and newer
 TWO_PROGRAMS = ("H100", "H200")  # whose multiprocessors hold two programs with three loads in flight
@@ -36,8 +36,8 @@ HEADS_US = 0.4  # a group of heads: three products, a softmax and their barriers
 FAST_CLOCK, FEW = 1.83, 32  # GHz of an H100; multiprocessors of a Jetson at most
 BEFORE = Options(library_residual=False)
 EIGHT_BITS = ("int8", "fp8")  # engines, in one launch
-# wide_tiles is against three_stages; fork is a part of verify_beside
-ALL = Options(dependent_launch=True, split_k=True, three_stages=True, short_attention=True,
+# wide_tiles is against three_stages, and where there are descriptors neither is taken; fork is a part of verify_beside
+ALL = Options(dependent_launch=True, split_k=True, three_stages=True, descriptors=True, short_attention=True,
               verify_beside=True)  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def switch_predictions(
     return {
         "status": CONFIRM,
         "assumed": {"library": LIBRARY, "ours": OURS, "three_stages": THREE_STAGES, "wide_tiles": WIDE_TILES,
-                    "launch_saved": LAUNCH_SAVED, "heads_us": HEADS_US},
+                    "descriptors": DESCRIPTORS, "launch_saved": LAUNCH_SAVED, "heads_us": HEADS_US},
         "devices": {name: asdict(device) for name, device in chosen.items()},
         "rows": [
             {"network": name, "batch": batch, "device": key, **_predict(device, config, batch)}
@@ -118,7 +118,9 @@ def _rated(device: Device, config: Config, batch: int, options: Options, part: L
     if rows <= MANY_ROWS or not (residual or product == "up") or (residual and options.library_residual):
         return part
     share = OURS
-    if options.wide_tiles:
+    if options.descriptors and not residual and _is(device, DEPENDENT):
+        share = DESCRIPTORS
+    elif options.wide_tiles:
         share = WIDE_TILES
     elif options.three_stages and _is(device, TWO_PROGRAMS):
         share = THREE_STAGES
@@ -203,7 +205,8 @@ def switch_table(report: Mapping[str, Any]) -> str:
         f"{report['status'].capitalize()}. Half precision; int8 and fp8: engines of 8 bits beside those in one launch. "
         "Words of which nothing is left open. Products of more than "
         f"{MANY_ROWS} rows: cuBLAS {100 * a['library']:.0f} % of a large product's rate, ours {100 * a['ours']:.0f}, "
-        f"three_stages {100 * a['three_stages']:.0f}, wide_tiles {100 * a['wide_tiles']:.0f}; dependent_launch saves "
+        f"three_stages {100 * a['three_stages']:.0f}, wide_tiles {100 * a['wide_tiles']:.0f}, "
+        f"descriptors {100 * a['descriptors']:.0f}; dependent_launch saves "
         f"{100 * a['launch_saved']:.0f} % of a launch behind one of ours. Before: library_residual off.",
         markdown(heads, lines, texts=2),
     ])  # fmt: skip

@@ -29,11 +29,12 @@ from clip4str.core.errors import BackendError, first_line
 from clip4str.kernels.lz4 import pack
 from clip4str.kernels.shared.variants import Variant
 
-FORMAT = 3  # version of the files kept beside a cubin; part of its key
+FORMAT = 4  # version of the files kept beside a cubin; part of its key
 REGISTERS = 65536  # per multiprocessor
 _NEWER = "TRITON_PTXAS_BLACKWELL_PATH"
 _CUDA_12 = ((9, 0), (10, 0), (12, 0))
 _TENSOR_CORES = re.compile(r"^(HMMA|IMMA|QMMA|OMMA|[HIQ]GMMA|UTC[A-Z]*MMA)\b")
+_DESCRIBED = re.compile(r"^(UTMALDG|UTMASTG)$")
 _LOCAL_MEMORY = re.compile(r"^(LDL|STL)\b")
 _WAIT, _LAUNCH_DEPENDENTS = "ACQBULK", "PREEXIT"  # griddepcontrol.wait and .launch_dependents
 _PREFETCH = "CCTL"
@@ -48,9 +49,9 @@ class Cubin:
     shared: bytes of dynamic shared memory. hidden: trailing pointer arguments that Triton adds (passed as null: no
     kernel here uses scratch memory). specific: runs on exactly this compute capability ("sm_90a"), not on later minors.
     local: bytes of stack per thread. spills: instructions that read or write local memory. tensor: tensor-core
-    instructions by name. dependent: it may start before the kernel ahead of it on the stream has ended, for which it
-    waits before it reads or writes memory (shared/dependent.py). prefetches: instructions before it that fetch weights
-    into the L2 cache.
+    instructions by name. described: the tensor memory accelerator's loads and stores, by name. dependent: it may start
+    before the kernel ahead of it on the stream has ended, for which it waits before it reads or writes memory
+    (shared/dependent.py). prefetches: instructions before it that fetch weights into the L2 cache.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Cubin:
     local: int
     spills: int
     tensor: Mapping[str, int]
+    described: Mapping[str, int]
     dependent: bool
     prefetches: int
 
@@ -146,12 +148,13 @@ def _compile(
         specific=specific,
         num_warps=metadata.num_warps,
         shared=metadata.shared,
-        hidden=parameters - len(variant.arguments),
+        hidden=parameters - variant.parameters,
         size=len(code),
         registers=registers,
         local=local,
         spills=sum(n for name, n in counts.items() if _LOCAL_MEMORY.match(name)),
         tensor={name: n for name, n in sorted(counts.items()) if _TENSOR_CORES.match(name)},
+        described={name: n for name, n in sorted(counts.items()) if _DESCRIBED.match(name)},
         dependent=_waits(instructions, bool(variant.constexprs.get("DEPENDENT")), what),
         prefetches=_before_wait(instructions).count(_PREFETCH),
     )

@@ -29,6 +29,8 @@ class Options:
     split_k: where few rows have a long K, a tower's `down`, several programs share it and add up in the same launch.
     three_stages: many rows' tiles keep three loads in flight instead of four: two programs fit a multiprocessor.
     wide_tiles: many rows' tiles are 128 x 256 where there is one for every multiprocessor.
+    descriptors: on compute capability 9.0 and newer the tensor memory accelerator loads and stores many rows' tiles, by
+        programs that each compute several of them. Goes before the two above where all rows begin at 16 bytes.
     short_attention: towers' attention over at most 64 tokens of few words, the projection after it and the residual
         are one launch.
     fork: in a CUDA graph the visual refinement and its caption's tokens run beside the text tower.
@@ -41,6 +43,7 @@ class Options:
     split_k: bool = False
     three_stages: bool = False
     wide_tiles: bool = False
+    descriptors: bool = False
     short_attention: bool = False
     fork: bool = False
     verify_beside: bool = False

@@ -1,13 +1,14 @@
 """The linear kernel ahead of time: the decoder's four layers, each for few, some and many rows.
 
-Beside it, not in the library: two of a tower's products, to see registers and spills (resources.py).
+Beside it, not in the library: products of towers, to see registers and spills (resources.py).
 """
 
 from __future__ import annotations
 
 from ..shared.tiles import DEPENDENT_CAPABILITY
 from ..shared.variants import ACTIVATIONS, MOST, Network, Variant, torch_dtype
-from .config import LinearConfig, configuration, split_configuration
+from .config import LinearConfig, configuration, descriptor_configuration, split_configuration
+from .descriptors import descriptor_blocks, descriptor_constants, descriptor_kernel
 from .kernel import linear_constants, linear_kernel
 from .split import split_constants, split_kernel
 
@@ -77,6 +78,31 @@ def many_rows_variant(network: Network, dtype: str, capability: tuple[int, int])
     config = configuration(rows, K, F, torch_dtype(dtype), capability)
     early = capability >= DEPENDENT_CAPABILITY
     return _variant(K, F, False, "quick_gelu", False, dtype, config, early, (rows, rows))
+
+
+def descriptor_variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:
+    """The same with descriptors, where there are any."""
+    K, F, rows = network.image_width, 4 * network.image_width, 64 * network.memory
+    config = descriptor_configuration(rows, K, F, torch_dtype(dtype), capability)
+    if config is None:
+        return []
+    blocks = descriptor_blocks(config).items()
+    return [
+        Variant(
+            launch="linear.descriptors",
+            kernel=descriptor_kernel,
+            types={
+                **{name: f"tensordesc<{dtype}[{high},{wide}]>" for name, (high, wide) in blocks},
+                "bias": f"*{dtype}",
+                "rows": "i32",
+            },
+            constexprs=descriptor_constants(K, F, "quick_gelu", torch_dtype(dtype), config, True),
+            where={"rows": (rows, rows), "K": K, "F": F},
+            grid=(f"{config.tiles(rows, F)}",),
+            num_warps=config.warps,
+            num_stages=config.stages,
+        )
+    ]
 
 
 def split_variants(network: Network, dtype: str, capability: tuple[int, int]) -> list[Variant]:

@@ -12,6 +12,7 @@ from ..shared.checks import (
     FLOATS,
     MOST_FEATURES,
     as_rows,
+    begin_aligned,
     begin_alike,
     check_contiguous,
     check_dtype,
@@ -22,7 +23,14 @@ from ..shared.checks import (
 from ..shared.launch import capability_of, on_device, on_gpu, use_kernel
 from ..shared.variants import ACTIVATIONS
 from . import reference
-from .config import SPLIT_ROWS, SPLIT_TILES, LinearConfig, configuration, split_configuration
+from .config import (
+    SPLIT_ROWS,
+    SPLIT_TILES,
+    LinearConfig,
+    configuration,
+    descriptor_configuration,
+    split_configuration,
+)
 
 FUSED_ROWS = 2048  # a guess, see `by_library`; benchmarks/gpu_suite.py measures it
 
@@ -50,7 +58,8 @@ def linear(
     `configuration`; above them rows are normalised by a kernel of their own, and `by_library` decides which product. A
     LinearConfig asks for the fused kernel with these tiles, "library" for cuBLAS beside elementwise kernels. A row's
     result depends on the configuration, but on no other row. counters: see `split_counters`; with them K is split where
-    that should take less time. A LinearConfig with parts > 1 splits it in any case, not with `normalize`.
+    that should take less time. A LinearConfig with parts > 1 splits it in any case, not with `normalize`; one with
+    descriptors is for half precision without a residual, all rows beginning at multiples of 16 bytes.
 
     Returns out, or a new (..., F). Raises ShapeError, DtypeError, LayoutError, DeviceError, UsageError.
     """
@@ -75,18 +84,29 @@ def linear(
     assert out is not None and out2 is not None
     if x2.shape[0] == 0:
         return out
+    describable = _describable(x2, weight, residual, out2)
+    described = isinstance(config, LinearConfig) and config.descriptors
+    if described and not describable:
+        raise LayoutError("config: descriptors are for half precision, rows at multiples of 16 bytes, no residual")
     many = config is None and x2.shape[0] > FUSED_ROWS
     if config == "library" or (many and by_library(activation, residual is not None)):
         _library(x2, weight, bias, normalize, activation, residual2, out2)
         return out
     from .kernel import launch_linear
 
-    if many and normalize:  # each of many tiles in a row would recompute the statistics
+    if (many or described) and normalize:  # each of many tiles in a row would recompute the statistics
         x2, normalize = _normalized(x2), False
     if not isinstance(config, LinearConfig):
         problem = x2.shape[0], x2.shape[1], weight.shape[0], x.dtype, capability_of(x.device)
         split = None if counters is None or normalize else split_configuration(*problem)
-        config = split or configuration(*problem)
+        loaded = descriptor_configuration(*problem) if many and describable and options().descriptors else None
+        config = split or loaded or configuration(*problem)
+    if config.descriptors:
+        from .descriptors import launch_descriptors
+
+        with on_device(x.device):
+            launch_descriptors(x2, weight, bias, out2, activation, config)
+        return out
     if config.parts > 1:
         from .split import launch_split
 
@@ -248,6 +268,11 @@ def _check_linear(
     if begin_alike(x, out):
         raise LayoutError("out: expected memory other than x's: every output needs a whole row of x")
     return x2, residual2, _written_rows("out", out)
+
+
+def _describable(x: Tensor, weight: Tensor, residual: Tensor | None, out: Tensor) -> bool:
+    """Can the tensor memory accelerator load and store these rows?"""
+    return residual is None and x.dtype.itemsize == 2 and all(begin_aligned(rows) for rows in (x, weight, out))
 
 
 def _check_parts(config: LinearConfig, K: int, normalize: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..options import options
-from ..shared.tiles import MULTIPROCESSORS, block_of, power_of_two, shared_limit
+from ..shared.tiles import DEPENDENT_CAPABILITY, MULTIPROCESSORS, block_of, power_of_two, shared_limit
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class LinearConfig:
 
     group: rows of tiles that are walked column by column, so that their part of x stays in the L2 cache. defer:
     normalise after the product (one pass: lower latency with few rows) instead of before. parts: programs that share a
-    tile's K and add up in the same launch, see split.py; without normalisation only.
+    tile's K and add up in the same launch, see split.py; without normalisation only. descriptors: persistent programs
+    and the tensor memory accelerator, see descriptors.py; no residual, rows are normalised before.
     """
 
     block_m: int
@@ -27,10 +28,13 @@ class LinearConfig:
     group: int = 8
     defer: bool = False
     parts: int = 1
+    descriptors: bool = False
 
     def shared_bytes(self, dtype: torch.dtype) -> int:
-        """Shared memory for the loads in flight (the compiler may add a little for the epilogue)."""
-        return (self.block_m + self.block_f) * self.block_k * dtype.itemsize * self.stages
+        """Shared memory for the loads in flight (the compiler may add a little for the epilogue), with descriptors also
+        for the half tile that is being stored."""
+        loads = (self.block_m + self.block_f) * self.block_k * self.stages
+        return (loads + self.block_m * self.block_f // 2 * self.descriptors) * dtype.itemsize
 
     def tiles(self, rows: int, F: int) -> int:
         return -(-rows // self.block_m) * -(-F // self.block_f)
@@ -38,7 +42,7 @@ class LinearConfig:
 
 TILES = ((128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 32, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4))
 WIDE = (128, 256, 8)
-MANY_ROWS = 2048  # from here on options() may ask for WIDE tiles, and for three loads in flight
+MANY_ROWS = 2048  # above, options() may ask for WIDE tiles, for three loads in flight, for descriptors
 DEFERRED_ROWS = 64
 PARTS = (2, 3, 4, 6, 8)
 SPLIT_ROWS = 512  # past that there are tiles enough
@@ -91,6 +95,23 @@ def split_configuration(
     return best if time(best) < time(whole) else None
 
 
+def descriptor_configuration(
+    rows: int, K: int, F: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
+) -> LinearConfig | None:
+    """Tiles of which two programs with descriptors fit a multiprocessor; None where rows are few, the GPU has no tensor
+    memory accelerator, or rows of W or y do not all begin at multiples of 16 bytes."""
+    if rows <= MANY_ROWS or capability < DEPENDENT_CAPABILITY or dtype == torch.float32 or K % 8 or F % 8:
+        return None
+    return LinearConfig(128, 128, 64 if shared_limit(capability) > 128 * 1024 else 32, 8, 3, descriptors=True)
+
+
+def programs_at_once(config: LinearConfig, dtype: torch.dtype, capability: tuple[int, int]) -> int:
+    """Programs with descriptors that a multiprocessor holds, 1 or 2. From 12.0 on products read registers, so
+    shared memory holds one load fewer; about 1 KB of each program's is the driver's and the barriers'."""
+    held = replace(config, stages=config.stages - (capability >= (12, 0))).shared_bytes(dtype) + 1280
+    return 2 if config.block_m * config.block_f <= 128 * 128 and 2 * held <= shared_limit(capability) + 1024 else 1
+
+
 def predicted_us(config: LinearConfig, rows: int, K: int, F: int, capability: tuple[int, int] = (9, 0)) -> float:
     """Microseconds of an H100: the model of `configuration`, and for parts of K 1.5 for a round through the L2 cache
     (write, count, read) and the last program's reading of the others' float32 sums at 110 GB/s."""
@@ -114,6 +135,8 @@ def candidates(
     if 16 < rows <= SPLIT_ROWS and K >= 4 * F and dtype != torch.float32:
         split = [replace(c, parts=p, defer=False) for c in found[:8] for p in (2, 4) if K % (p * c.block_k) == 0]
         found += [c for c in split if c.tiles(rows, F) <= SPLIT_TILES]
+    if described := descriptor_configuration(rows, K, F, dtype, capability):
+        found += [described, replace(described, stages=4), *(replace(described, block_f=256, stages=s) for s in (3, 4))]
     return [c for c in dict.fromkeys(found) if c.shared_bytes(dtype) <= shared_limit(capability)]
 
 

@@ -23,6 +23,24 @@ def activate(y, ACTIVATION: tl.constexpr):
     return y
 
 
+@triton.jit
+def biased(y, bias, feature, F: tl.constexpr, ACTIVATION: tl.constexpr):
+    """act(y + bias): y [rows, features] float32, bias (F,) or None."""
+    if bias is not None:
+        y += tl.load(bias + feature, mask=feature < F, other=0.0).to(tl.float32)[None, :]
+    return activate(y, ACTIVATION)
+
+
+@triton.jit
+def tile_of(number, tiles_m, tiles_f, GROUP: tl.constexpr):
+    """(row of tiles, column of tiles): columns one after another within GROUP rows of tiles, so that tiles computed at
+    the same time share x and W in the L2 cache."""
+    first_m = number // (GROUP * tiles_f) * GROUP
+    group = tl.minimum(tiles_m - first_m, GROUP)
+    within = number % (GROUP * tiles_f)
+    return first_m + within % group, within // group
+
+
 @triton.jit(do_not_specialize=["rows"])  # one kernel for 1 row, 16 rows and all others
 def linear_kernel(
     x,
@@ -55,22 +73,18 @@ def linear_kernel(
 
     Few rows (one word: 26): the time is that of streaming W once, 2 F K bytes, and of the launch; so BLOCK_F is as
     small as a tensor core's tile, and many programs load at once, each with `stages` chunks in flight.
-    Many rows: 2 rows F K operations; tiles of 128 x 128 and more, walked in groups of GROUP rows of tiles so that
-    neighbouring programs share x and W in the L2 cache.
+    Many rows: 2 rows F K operations; tiles of 128 x 128 and more, in the order of `tile_of`.
 
     Rows and features past the end are clamped to the last one (no masks in the loop) and not stored.
     """
     launch_dependents(DEPENDENT)
     tiles_m = tl.cdiv(rows, BLOCK_M)
     tiles_f: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
-    program = tl.program_id(0)
-    first_m = program // (GROUP * tiles_f) * GROUP
-    group = tl.minimum(tiles_m - first_m, GROUP)
-    within = program % (GROUP * tiles_f)
-    row = (first_m + within % group) * BLOCK_M + tl.arange(0, BLOCK_M)
-    feature = within // group * BLOCK_F + tl.arange(0, BLOCK_F)
+    tile_m, tile_f = tile_of(tl.program_id(0), tiles_m, tiles_f, GROUP)
+    row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    feature = tile_f * BLOCK_F + tl.arange(0, BLOCK_F)
     if DEFER:  # few rows: every program has weights of its own
-        prefetch_rows(weight, within // group * BLOCK_F, F, K, BLOCK_F, DEPENDENT)
+        prefetch_rows(weight, tile_f * BLOCK_F, F, K, BLOCK_F, DEPENDENT)
     wait(DEPENDENT)
     row_x = tl.minimum(row, rows - 1).to(tl.int64) * stride_x
     row_w = tl.minimum(feature, F - 1).to(tl.int64) * K if F % BLOCK_F else feature.to(tl.int64) * K
@@ -79,9 +93,7 @@ def linear_kernel(
         y = product_deferred(x, row_x, weight, row_w, K, UPCAST, BLOCK_M, BLOCK_F, BLOCK_K, STATISTICS_K)
     else:
         y = product(x, row_x, weight, row_w, K, NORMALIZE, UPCAST, BLOCK_M, BLOCK_F, BLOCK_K, STATISTICS_K)
-    if bias is not None:
-        y += tl.load(bias + feature, mask=feature < F, other=0.0).to(tl.float32)[None, :]
-    y = activate(y, ACTIVATION)
+    y = biased(y, bias, feature, F, ACTIVATION)
     row64 = row.to(tl.int64)
     inside = (row < rows)[:, None] & (feature < F)[None, :]
     if residual is not None:

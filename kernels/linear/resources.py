@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from clip4str.kernels.cubin import compile_variant
-from clip4str.kernels.linear.aot import many_rows_variant, split_variants
+from clip4str.kernels.linear.aot import descriptor_variants, many_rows_variant, split_variants
 from clip4str.kernels.options import Options, using
 from clip4str.kernels.shared.variants import NETWORKS, Variant
 
@@ -16,6 +16,7 @@ CASES = {
     "as it is": Options(),
     "three_stages": Options(three_stages=True),
     "wide_tiles": Options(wide_tiles=True),
+    "descriptors": Options(descriptors=True),
     "split_k": Options(split_k=True),
 }
 
@@ -24,6 +25,8 @@ def variants(options: Options, capability: tuple[int, int]) -> list[Variant]:
     with using(options):
         if options.split_k:
             return split_variants(NETWORKS["large"], "fp16", capability)
+        if options.descriptors:
+            return descriptor_variants(NETWORKS["base16"], "fp16", capability)
         return [many_rows_variant(NETWORKS["base16"], "fp16", capability)]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..shared.dependent import dependent, launch_dependents, prefetch_rows, wait
 from ..shared.product import product, upcast
 from .config import LinearConfig
-from .kernel import activate
+from .kernel import biased
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -65,9 +65,7 @@ def split_kernel(
         y = tl.zeros([BLOCK_M, BLOCK_F], tl.float32)
         for other in range(PARTS):
             y += tl.load(first + other * (BLOCK_M * BLOCK_F), cache_modifier=".cg")
-        if bias is not None:
-            y += tl.load(bias + feature, mask=feature < F, other=0.0).to(tl.float32)[None, :]
-        y = activate(y, ACTIVATION)
+        y = biased(y, bias, feature, F, ACTIVATION)
         row64 = row.to(tl.int64)
         inside = (row < rows)[:, None] & (feature < F)[None, :]
         if residual is not None:

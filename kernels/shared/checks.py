@@ -82,6 +82,13 @@ def begin_alike(a: Tensor, b: Tensor) -> bool:
     return a.numel() > 0 and a.data_ptr() == b.data_ptr() != 0
 
 
+def begin_aligned(x: Tensor, size: int = 16) -> bool:
+    """Do all rows of x (rows, K) begin at multiples of `size` bytes, without overlap? So the tensor memory accelerator
+    wants them."""
+    stride = x.stride(0)
+    return x.data_ptr() % size == 0 and stride * x.dtype.itemsize % size == 0 and stride >= x.shape[1]
+
+
 def as_rows(name: str, x: Tensor) -> Tensor:
     """x (..., K) as a view (rows, K). Raises ShapeError, LayoutError if it cannot be one."""
     if x.dim() < 1:

@@ -11,6 +11,8 @@ import torch
 
 from clip4str.core.errors import DeviceError, UsageError
 
+from .tiles import MULTIPROCESSORS
+
 LEAST_CAPABILITY = (8, 0)  # tensor cores with bfloat16 and asynchronous copies: Ampere
 _compiled_for: tuple[int, int] | None = None
 
@@ -56,6 +58,14 @@ def capability_of(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         return check_capability(device)
     return _compiled_for or (9, 0)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many a GPU has; of the largest of its kind where the device only stands for one."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    major, minor = capability_of(device)
+    return MULTIPROCESSORS.get(10 * major + minor, 132)
 
 
 def interpreted() -> bool:

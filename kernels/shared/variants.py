@@ -73,7 +73,8 @@ class Variant:
     launch: which launch of which operator it serves, "decode_pass.head". The first variant of a launch whose `where`
         holds is taken, so several may serve overlapping ranges.
     kernel: the @triton.jit function.
-    types: Triton type of every argument that is not a constexpr, in any order: "*fp16", "*i32", "*u8", "i32", "i64".
+    types: Triton type of every argument that is not a constexpr, in any order: "*fp16", "*i32", "*u8", "i32", "i64";
+        of a descriptor with what it loads at a time, "tensordesc<fp16[128,64]>".
     constexprs: value of every tl.constexpr argument; None for a pointer that this variant is compiled without.
     where: conditions on the launch's values; a number must be equal, (least, most) is inclusive.
     grid: up to three expressions, the number of programs along x, y, z: products of names, numbers and ceilings,
@@ -99,6 +100,12 @@ class Variant:
     def arguments(self) -> list[str]:
         """The kernel's arguments in order, constexprs left out: what a launch passes."""
         return [name for name in self.kernel.arg_names if name not in self.constexprs]
+
+    @property
+    def parameters(self) -> int:
+        """How many the compiled kernel has for them: a descriptor's shape and strides, too."""
+        types = [self.types[name] for name in self.arguments]
+        return sum(3 + 2 * t.count(",") if t.startswith("tensordesc") else 1 for t in types)
 
     @property
     def multiples_of_16(self) -> list[str]:

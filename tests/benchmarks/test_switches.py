@@ -40,10 +40,13 @@ def test_launches_that_overlap_are_counted():
 
 
 def test_what_many_rows_gain_few_do_not():
-    for name in ("library_residual", "three_stages", "wide_tiles"):
+    for name in ("library_residual", "three_stages", "wide_tiles", "descriptors"):
         assert gain(H100, "base16", 1, name) == 0
     assert gain(H100, "base16", 64, "library_residual") < 0, "turned off"
     assert gain(H100, "base16", 64, "three_stages") > gain(H100, "base16", 64, "wide_tiles") > 0
+    assert gain(H100, "base16", 64, "descriptors") > gain(H100, "base16", 64, "three_stages")
+    assert gain(L4, "base16", 64, "descriptors") == 0, "8.9"
+    assert gain(DEVICES["thor"], "base16", 64, "descriptors") == 0, "it waits for its memory"
     assert gain(L4, "base16", 64, "three_stages") == 0 < gain(L4, "base16", 64, "wide_tiles")
 
 
@@ -91,7 +94,7 @@ def test_the_table(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Predicted, to be confirmed") and len(lines) == 2 + 2 + 2
     one, many = lines[-2:]
-    assert "-14." in one and one.count("%") == 4 + 2 and many.count("%") == 5 + 2
+    assert "-14." in one and one.count("%") == 4 + 2 and many.count("%") == 6 + 2
 
 
 def test_engines_of_eight_bits_stand_beside_those_in_one_launch():

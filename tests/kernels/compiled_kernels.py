@@ -23,7 +23,7 @@ import pytest
 
 from clip4str.kernels.aot import compile_all, plan
 from clip4str.kernels.embed import write_sources
-from clip4str.kernels.linear.aot import split_variants
+from clip4str.kernels.linear.aot import descriptor_variants, split_variants
 from clip4str.kernels.loader import NAME, KernelLibrary
 from clip4str.kernels.shared.variants import Network, Variant
 from clip4str.kernels.short_attention.aot import variants as short_attention_variants
@@ -33,7 +33,9 @@ KEPT = ROOT / "build" / "tests"
 NETWORK = "small"
 FEW, MANY = 2, 40  # words: queries projected inside and before
 CAPABILITIES = ((8, 7), (9, 0))
-COLLAPSE, SPLIT, SHORT = BESIDE = "collapse.collapse", "linear.split", "short_attention.short_attention"
+BESIDE = COLLAPSE, SPLIT, DESCRIPTORS, SHORT = (
+    "collapse.collapse", "linear.split", "linear.descriptors", "short_attention.short_attention",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -73,6 +75,11 @@ def split_figures() -> list[dict[str, Any]]:
 def short_attention_figures() -> list[dict[str, Any]]:
     """Of towers' attention over few tokens, projected."""
     return [row for row in compiled() if row["launch"] == SHORT]
+
+
+def descriptor_figures() -> list[dict[str, Any]]:
+    """Of the product whose tiles the tensor memory accelerator loads."""
+    return [row for row in compiled() if row["launch"] == DESCRIPTORS]
 
 
 @functools.cache
@@ -144,6 +151,7 @@ def main() -> None:
     ]
     beside = plan([NETWORK], CAPABILITIES, collapse_variants) + plan(["large"], CAPABILITIES, split_variants)
     beside += plan([NETWORK], CAPABILITIES, short_attention_variants)
+    beside += plan(["base16"], ((9, 0), (10, 0), (12, 0)), descriptor_variants)
     cubins = compile_all([*entries, *beside], KEPT / "cubins" / "cache", os.cpu_count() or 1)
     write_sources(entries, cubins, [NETWORK], KEPT / "cubins")
     rows = [

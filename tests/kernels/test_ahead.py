@@ -28,6 +28,12 @@ def products(rows: list[int], dtype: torch.dtype) -> None:
         assert linear(x, weight, residual=x, out=x.new_empty(count, 64)).shape == (count, 64)
 
 
+def described(rows: list[int]) -> None:
+    weight = torch.empty(64, 64, dtype=torch.float16, device=META)
+    for count in rows:
+        linear(torch.empty(count, 64, dtype=torch.float16, device=META), weight, activation="quick_gelu")
+
+
 def switches() -> None:
     raise ValueError(", ".join(name for name in NAMES if getattr(options(), name)))
 
@@ -73,6 +79,14 @@ def test_processes_share_the_kernels_and_leave_them_in_tritons_cache(cache, asse
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")} == found, "another process finds them"
     assert compile_ahead(products, ([1], torch.float16), (8, 7), 1) == []
     assert len([*cache.rglob("*.cubin")]) == 3, "for another GPU another one"
+
+
+def test_what_takes_descriptors_is_compiled_too(cache):
+    """One kernel for any number of rows; below 9.0 the one without."""
+    with using(Options(descriptors=True, dependent_launch=True)):
+        for capability in ((9, 0), (8, 9)):
+            assert compile_ahead(described, ([3000, 3001, 2049],), capability, 1) == []
+    assert sorted(path.name for path in cache.rglob("*.cubin")) == ["descriptor_kernel.cubin", "linear_kernel.cubin"]
 
 
 def test_a_failure_is_told_in_a_line(cache):

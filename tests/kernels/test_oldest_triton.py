@@ -20,11 +20,14 @@ NETWORK, CAPABILITIES = "base16", ((8, 7), (9, 0))
 
 
 def one_of_each() -> list:
-    """The first kernel of every launch, and all of crop_resize, whose registers are limited."""
+    """The first kernel of every launch, and all of crop_resize, whose registers are limited; of a switch, that loads by
+    descriptors."""
     from clip4str.kernels import aot
+    from clip4str.kernels.linear.aot import descriptor_variants
 
     found = {}
-    for entry in aot.plan([NETWORK], CAPABILITIES):
+    described = aot.plan([NETWORK], ((9, 0), (10, 0)), descriptor_variants)
+    for entry in (*aot.plan([NETWORK], CAPABILITIES), *described):
         launch = entry.variant.launch
         every = launch == "crop_resize.crop_resize" and entry.variant.where["normalization"] == 0
         found.setdefault((launch, entry.capability, entry.key if every else ""), entry)
@@ -62,6 +65,8 @@ def test_every_kernel_compiles_without_spills_onto_tensor_cores(compiled):
     limited = ("crop_resize.crop_resize", 9, 0)  # see its config.py
     assert spilling.keys() <= {limited} and spilling.get(limited, 0) <= 12
     assert all(row["tensor"] for row in compiled["rows"] if row["matrix"])
+    described = [row for row in compiled["rows"] if row["launch"] == "linear.descriptors"]
+    assert len(described) == 2 and all(row["described"].keys() == {"UTMALDG", "UTMASTG"} for row in described)
 
 
 if __name__ == "__main__":
