@@ -157,7 +157,7 @@ def _fused_saves(device: Device, config: Config, batch: int) -> float:
             groups = -(-tower.heads // tiles.heads)
             us = device.us(Launch("", 0.0, 0.0, (cut,))) + groups * HEADS_US * FAST_CLOCK / device.clock
             saved += tower.layers * (device.us(apart) + device.us(out) - us)
-    return max(0.0, saved)
+    return saved
 
 
 @dataclass(frozen=True)
