@@ -180,10 +180,10 @@ def _sections(device: _Device, on_cpu: bool) -> list[Section]:
     def tests(which: Sequence[Path]) -> Callable[[Reporter], None]:
         return partial(correctness, tests=which, rehearsal=on_cpu)
 
-    others_than_attention = ("decode_pass", "linear", "crop_resize", "resize", "thumbnail", "tokenize", "collapse")
-    operators: dict[str, Any] = {"operators": others_than_attention, "device": _as_measured}
+    rest = "decode_pass", "linear", "short_attention", "crop_resize", "resize", "thumbnail", "tokenize", "collapse"
+    operators: dict[str, Any] = {"operators": rest, "device": _as_measured}
     attention: dict[str, Any] = {"operators": ("cross_attention",), "device": _as_measured}
-    every = ("cross_attention", *others_than_attention)
+    every = ("cross_attention", *rest)
     return [
         Section("environment", 6, call("ceilings", "environment")),
         Section("first", 25, call("first", "each_kind")),

@@ -19,7 +19,10 @@ from clip4str.runtime.backends.pytorch.prepared import launch_buckets
 from clip4str.runtime.backends.pytorch.program import Program
 
 META = torch.device("meta")
-OPERATORS = ("cross_attention", "decode_pass", "linear", "crop_resize", "resize", "thumbnail", "tokenize", "collapse")
+OPERATORS = (
+    "cross_attention", "decode_pass", "linear", "short_attention", "crop_resize", "resize", "thumbnail", "tokenize",
+    "collapse",
+)  # fmt: skip
 TIMED = (1, 64, 8, 256)  # rows that are timed
 # Rows by network and type; None: half precision. What is not timed is read by tests/runtime/test_network_on_device.py.
 NETWORKS: dict[str, dict[torch.dtype | None, Sequence[int]]] = {

@@ -106,7 +106,7 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
     assert sorted(p.suffix for p in dry_run.path.parent.iterdir()) == [".json", ".txt"]
     assert dry_run.path.with_suffix(".txt").read_text() == summary(results) + "\n"
     assert set(results["first"]) == {"linear", "cross_attention", "decode_pass", "tokenize", "crop_resize", "resize",
-                                     "thumbnail", "collapse"}  # fmt: skip
+                                     "thumbnail", "collapse", "short_attention"}  # fmt: skip
     assert results["sanitizer"]["exit_code"] == 0 and results["sanitizer"]["last"][0].startswith("3 words: ")
     for batch in ("batch 1", "batch 2"):
         assert results["timeline"][batch]["busy_us"] > 0 and results["timeline"][batch]["kernels"]
