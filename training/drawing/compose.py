@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dice import Dice, plane
+from .frames import Frames, frame
 from .layout import EM
 from .paint import (
     Grounds,
@@ -40,7 +41,7 @@ def strokes(dice: Dice, weight: Tensor) -> Tensor:
 
 
 def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], aspect: Tensor,
-            weight: Tensor, grounds: Grounds) -> Tensor:  # fmt: skip
+            weight: Tensor, grounds: Grounds, frames: Frames) -> Tensor:  # fmt: skip
     """float32 [n, 3, H, W], 0..255.
 
     field: distances [n, H, fine * W], texels. unit: pixels per texel, across and down, [n] each. aspect: of the crop.
@@ -69,6 +70,8 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
     if grounds.places is not None:
         rows = dice.subset(PLACED)
         picture.index_copy_(0, rows, grounds.place(dice, rows, shape))
+    part = frame(Dice(len(frames.rows), dice.generator), picture[frames.rows], text[frames.rows], frames)
+    picture.index_copy_(0, frames.rows, part)
     text = _readable(dice, text, picture, mask)
     some = Dice(len(filled), dice.generator)
     part = surface(some, shape, text[filled], some.uniform(0.1, 0.8), torch.arange(both, device=order.device),
