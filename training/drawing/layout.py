@@ -19,9 +19,9 @@ FAR = 8192.0  # between the lines' ranges in the sorted list of boundaries; long
 # Distance where there is no glyph at all: farther than any outline or shadow reaches, but so near that where two parts
 # of the text plane meet, no step of the distance looks like an edge.
 NOTHING = -10.0
-# Least and most that a crop cuts off: of the width of the outer letters, by which an O is no C yet; of the height, by
+# Most that a crop cuts off: of the width of the outer letters, by which an O is no C yet; of the height, by
 # which E keeps its lower bar; and where five letters and more tell what the others are.
-ENDS, BARS, TOLD, TELLING = 0.13, 0.09, 0.18, 5
+ENDS, BARS, TOLD, TELLING = 0.13, 0.05, 0.18, 5
 
 
 class Layout(NamedTuple):
