@@ -21,6 +21,8 @@ PUNCTUATED = (
     "{}/", "{};", "[{}]", "{}+", "{}_{}", "{}-{}", "{}/{}", "{}&{}", "{}.{}",
 )
 PRICES = ("${}", "${}.{}", "${}.{}", "${},{}", "{}.{}", "{}-", "{}.{}", "${}-", "{}$", "Rs{}", "S${}", "{}%")
+# By themselves: small letters that do not look like a capital or a digit of another size, and signs.
+LOWER_ALONE, SIGNS_ALONE = "abdefghijkmnqrtuy", "&&&&!!?$%+-#@*"
 # Makes long words of short ones.
 BEGINNINGS = (
     "inter", "counter", "electro", "micro", "over", "under", "hyper", "trans", "multi", "photo", "super",

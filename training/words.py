@@ -9,7 +9,18 @@ from pathlib import Path
 from .long_words import long_text
 from .receipts import receipt_text
 from .vocabulary import CHARSET, DIGITS, LOWER, MAX_LENGTH, UPPER, Vocabulary, clean
-from .word_parts import AROUND, BEFORE, MONTHS, PRICES, PUNCTUATED, STREETS, TOP_DOMAINS, UNITS
+from .word_parts import (
+    AROUND,
+    BEFORE,
+    LOWER_ALONE,
+    MONTHS,
+    PRICES,
+    PUNCTUATED,
+    SIGNS_ALONE,
+    STREETS,
+    TOP_DOMAINS,
+    UNITS,
+)
 
 DICTIONARIES = ("/usr/share/dict/american-english", "/usr/share/dict/words")
 
@@ -25,11 +36,12 @@ class WordSampler(Vocabulary):
         super().__init__(words, rng, extra, labels)
         # In percent. Ordinary words, three quarters with their punctuation and pairs, are what the test sets hold. Real
         # training sets of scenes have 2 to 16 % with punctuation, up to 12 % with digits, 1 to 3 % in mixed case, 2 to
-        # 8 % over 10 characters and up to 1 % over 15. Long texts, plates, mixed case and characters at random exceed
-        # that because the network read them badly, but not so far that ordinary words would become rare.
+        # 8 % over 10 characters and up to 1 % over 15, and 3 to 6 % of one character where sets keep those. Long texts,
+        # plates, mixed case and characters at random exceed that because the network read them badly, but not so far
+        # that ordinary words would become rare.
         # fmt: off
         kinds: list[tuple[float, Callable[[], str]]] = [
-            (67.5, self.word), (4.5, self.punctuated), (2.0, self.pair), (1.3, self.initials),
+            (65.3, self.word), (4.5, self.punctuated), (2.0, self.pair), (1.3, self.initials), (2.2, self.single),
             (5.0, self.number), (1.5, self.price), (0.7, self.phone), (0.8, self.date), (1.7, self.plate),
             (1.0, self.domain), (4.5, self.long_text), (1.5, self.mixed_case), (1.0, self.receipt),
             (3.5, self.random_letters), (2.0, self.random_alnum), (1.5, self.random_any),
@@ -76,6 +88,16 @@ class WordSampler(Vocabulary):
         letters = self.letters(r.choice((1, 1, 2, 2, 3)))
         dotted = ".".join(letters)
         return r.choice((letters, dotted, dotted + ".", "&".join(letters), letters.lower()))
+
+    def single(self) -> str:
+        """One character, as on doors, floors and logos. Small letters only where their shape tells the case."""
+        r = self.rng
+        u = r.random()
+        if u < 0.45:
+            return r.choice(UPPER)
+        if u < 0.80:
+            return r.choice(DIGITS)
+        return r.choice(LOWER_ALONE if u < 0.94 else SIGNS_ALONE)
 
     def number(self) -> str:
         r = self.rng

@@ -50,6 +50,16 @@ def test_ordinary_words_are_the_large_majority_and_long_ones_no_rarity(drawn: li
     assert 0.6 < np.mean([text.lower() in known for text in drawn]) < 0.75
 
 
+def test_characters_by_themselves_are_about_one_word_in_thirty(drawn: list[str]):
+    alone = [text for text in drawn if len(text) == 1]
+    assert 0.024 < len(alone) / len(drawn) < 0.042
+    kinds = [np.mean([test(text) for text in alone]) for test in (str.isupper, str.isdigit, str.islower)]
+    assert 0.3 < kinds[0] < 0.6 and 0.25 < kinds[1] < 0.55 and 0.05 < kinds[2] < 0.3
+    sampler = WordSampler(WORDS, random.Random(4))
+    small = {text for text in (sampler.single() for _ in range(3000)) if text.islower()}
+    assert len(small) > 12 and not small & set("clopsvwxz")  # by itself, nothing tells s from S, l from I
+
+
 def test_case_digits_and_punctuation_have_their_shares(drawn: list[str]):
     mixed = [text for text in drawn if re.search("[a-z]+[A-Z]", text)]
     assert 0.02 < len(mixed) / len(drawn) < 0.08

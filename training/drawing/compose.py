@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dice import Dice, plane
+from .frames import Frames, frame
 from .layout import EM
 from .paint import (
     Grounds,
@@ -26,7 +27,8 @@ from .paint import (
 )
 
 # Shares of words; costly things are computed for these only.
-CLUTTERED, PLACED, CAST, WORN, RELIEF = 0.24, 0.1, 0.26, 0.06, 0.1
+CLUTTERED, PLACED, CAST, WORN, RELIEF = 0.24, 0.1, 0.26, 0.06, 0.12
+EMBOSSED = 0.03  # of the ground's own colour, or nearly, in relief: cast metal, stone, moulded plastic
 TEXTURED, FILLED, FILLED_ALONE = 0.4, 0.4, 0.2
 TITLED = 0.05  # as on the covers of games and books: outlined, deep, in two colours; they are part of CAST
 
@@ -40,7 +42,7 @@ def strokes(dice: Dice, weight: Tensor) -> Tensor:
 
 
 def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], aspect: Tensor,
-            weight: Tensor, grounds: Grounds) -> Tensor:  # fmt: skip
+            weight: Tensor, grounds: Grounds, frames: Frames) -> Tensor:  # fmt: skip
     """float32 [n, 3, H, W], 0..255.
 
     field: distances [n, H, fine * W], texels. unit: pixels per texel, across and down, [n] each. aspect: of the crop.
@@ -69,6 +71,8 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
     if grounds.places is not None:
         rows = dice.subset(PLACED)
         picture.index_copy_(0, rows, grounds.place(dice, rows, shape))
+    part = frame(Dice(len(frames.rows), dice.generator), picture[frames.rows], text[frames.rows], frames)
+    picture.index_copy_(0, frames.rows, part)
     text = _readable(dice, text, picture, mask)
     some = Dice(len(filled), dice.generator)
     part = surface(some, shape, text[filled], some.uniform(0.1, 0.8), torch.arange(both, device=order.device),
@@ -91,9 +95,12 @@ def compose(dice: Dice, field: Tensor, fine: int, unit: tuple[Tensor, Tensor], a
     rows = dice.subset(WORN)
     wear = smooth(Dice(len(rows), dice.generator), (shape[0] // 3, shape[1] // 4), shape)
     cover.index_copy_(0, rows, cover[rows] * (wear * 0.9 + 0.85).clamp(0.25, 1))
-    picture = over(picture, fill, cover)
     rows = dice.subset(RELIEF)
-    part = _relief(Dice(len(rows), dice.generator), picture[rows], coarse[rows], mask[rows])
+    embossed = rows[: max(1, round(EMBOSSED * len(weight)))]
+    some = Dice(len(embossed), dice.generator)
+    cover.index_copy_(0, embossed, cover[embossed] * plane(some.uniform(0, 0.35)))
+    picture = over(picture, fill, cover)
+    part = _relief(Dice(len(rows), dice.generator), picture[rows], coarse[rows], mask[rows], len(embossed))
     return picture.index_copy_(0, rows, part).clamp_(0, 255)
 
 
@@ -136,12 +143,15 @@ def _graded(dice: Dice, fill: Tensor) -> Tensor:
     return over(fill, other, (where / 2 + 0.5).clamp(0, 1))
 
 
-def _relief(dice: Dice, picture: Tensor, field: Tensor, mask: Tensor) -> Tensor:
-    """One edge of each stroke catches the light, the other lies in the shade."""
+def _relief(dice: Dice, picture: Tensor, field: Tensor, mask: Tensor, strong: int) -> Tensor:
+    """One edge of each stroke catches the light, the other lies in the shade. strong: how many of the first words can
+    be read by that alone."""
     bevel = field.clamp(-1, 2.5)
     across, down = bevel.diff(dim=2), bevel.diff(dim=1)
     light = plane(dice.sign()) * F.pad(across, (1, 0)) + plane(dice.sign()) * F.pad(down, (0, 0, 1, 0))
-    light = light * plane(dice.uniform(20, 70))
+    amount = dice.uniform(20, 70)
+    amount[:strong] += 50
+    light = light * plane(amount)
     return picture + (light * mask)[:, None]
 
 

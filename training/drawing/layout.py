@@ -10,14 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .atlas import CAP, PAD, SPACE, STEP, Atlas
+from .atlas import CAP, PAD, SPACE, STEP, ZERO, Atlas, bearings
 from .dice import Dice, plane
 from .order import BLANK, MAIN, SIDE
 
 EM = CAP / 0.7
 FAR = 8192.0  # between the lines' ranges in the sorted list of boundaries; longer than any line
-NOTHING = -64.0  # distance where there is no glyph at all
-ZERO = 64  # the stored value on the outline
+# Distance where there is no glyph at all: farther than any outline or shadow reaches, but so near that where two parts
+# of the text plane meet, no step of the distance looks like an edge.
+NOTHING = -10.0
+# Most that a crop cuts off: of the width of the outer letters, by which an O is no C yet; of the height, by
+# which E keeps its lower bar; and where five letters and more tell what the others are.
+ENDS, BARS, TOLD, TELLING = 0.13, 0.05, 0.18, 5
 
 
 class Layout(NamedTuple):
@@ -25,7 +29,10 @@ class Layout(NamedTuple):
     texel in shrunk texels, then the tile's width and height less a little; a point (u, v) is texel (shrink * u - x,
     shrink * v - y). tiles int32 [2, n * S]: where each tile begins, and its width. middle [n * S]: of the ink, along u.
     bounds [n, S]: right ends of the slots' ranges, line after line. before, after int32 [n * S]: the nearest
-    drawn slots. splits [n, 2]: between the lines. size: width and height of the word's ink, [n] each."""
+    drawn slots. splits [n, 2]: between the lines. size: width and height of the word's ink, [n] each. others [n, 2, 4]:
+    of the lines above and below the middle of the ink, u and v, and its width and height; a width of 0 where there is
+    none. spare [n, 3]: how far inside of the word's width a crop may begin or end, and how much of its height it may
+    leave out, so that one still reads the word; 0 for none."""
 
     place: Tensor
     tiles: Tensor
@@ -35,6 +42,8 @@ class Layout(NamedTuple):
     after: Tensor
     splits: Tensor
     size: tuple[Tensor, Tensor]
+    others: Tensor
+    spare: Tensor
 
 
 class Glyphs:
@@ -48,24 +57,31 @@ class Glyphs:
         tiles = torch.zeros(count, blank + 1, dtype=torch.int32)
         tiles[:, :blank] = torch.from_numpy(atlas.offsets)  # below atlas.MOST_TEXELS
         self.table, self.tiles = table.view(-1, 5).to(device), tiles.view(-1).to(device)
+        empty = torch.zeros(count, blank + 1, 2)
+        empty[:, :blank] = torch.from_numpy(bearings(atlas)) - PAD
+        self.bearings = empty.view(-1, 2).to(device)
         self.texels = torch.from_numpy(atlas.texels.copy()).to(device)
         kerning = torch.zeros(count, blank + 1, blank + 1, dtype=torch.int8)
         kerning[:, :SPACE, :SPACE] = torch.from_numpy(atlas.kerning.copy())
         self.kerning = kerning.view(-1).to(device)
         self.weight = torch.tensor([face.weight for face in atlas.faces], device=device)
 
-    def lay_out(self, codes: Tensor, faces: Tensor, dice: Dice | None = None) -> Layout:
-        """codes int64 [n, 3, SLOTS], faces int64 [n]; without dice the letters stand as the face's maker set them."""
+    def lay_out(self, codes: Tensor, faces: Tensor, dice: Dice | None = None, arched: Tensor | None = None) -> Layout:
+        """codes int64 [n, 3, SLOTS], faces int64 [n]; without dice the letters stand as the face's maker set them.
+        arched, bool [n]: to be bent, with more room between letters and lines."""
         glyph = plane(faces) * (BLANK + 1) + codes
         wide, high, left, top, advance = self.table[glyph].unbind(-1)
         pair = glyph[..., :-1] * (BLANK + 1) + codes[..., 1:]
         advance[..., :-1] += self.kerning[pair].float() / STEP
         drawn, filled = wide > 0, codes != BLANK
+        letters = filled[:, 1, SIDE : SIDE + MAIN].sum(-1)
         jitter = torch.zeros_like(wide)
         scale = torch.ones_like(wide[:, :, :1])
         if dice is not None:
             extra = dice.mixture(((0.66, 0.0, 0.0), (0.1, -0.05, 0.0), (0.19, 0.0, 0.2), (0.05, 0.2, 0.6))) * EM
-            letters = filled[:, 1, SIDE : SIDE + MAIN].sum(-1)
+            if arched is not None:  # round badges, letters are spread until they fill the arc
+                spread = dice.uniform(0.05, 0.5) * EM
+                extra = torch.where(arched & dice.chance(0.4), spread, extra)
             extra = extra * (12 / letters).clamp_max(1) ** 2  # in long words gaps would take the letters' pixels
             advance = advance + plane(extra)
             jumpy = dice.uniform(0.02, 0.09) * EM * dice.chance(0.05)
@@ -91,6 +107,8 @@ class Glyphs:
         above, below = extreme(y0, word, False), extreme(y1, word, True)
         width, height = (end - begin)[:, 1, 0], (below - above)[:, 1, 0]
         gap = height * (dice.uniform(0.06, 0.4) if dice is not None else 0.3)
+        if arched is not None:
+            gap = torch.where(arched, gap + 0.4 * height, gap)
         shift = -(begin + end) / 2
         lower = torch.stack((-height / 2 - gap - below[:, 0, 0], -(above + below)[:, 1, 0] / 2,
                              height / 2 + gap - above[:, 2, 0]), dim=1)[..., None]  # fmt: skip
@@ -100,6 +118,8 @@ class Glyphs:
         some = word.any(-1)
         splits = torch.stack((torch.where(some[:, 0], -height / 2 - gap / 2, -1e6),
                               torch.where(some[:, 2], height / 2 + gap / 2, 1e6)), dim=1)  # fmt: skip
+        others = torch.cat(((begin + end) / 2 + shift, (above + below) / 2 + lower, end - begin, below - above), dim=-1)
+        others = torch.where(some[..., None], others, 0.0)[:, ::2]
         x0, x1 = (x0 + shift).clamp(-3900, 3900), (x1 + shift).clamp(-3900, 3900)
         shrink = (1 / scale).expand_as(pen)
         # What is not drawn is a tile of 2 x 2 texels, very far away.
@@ -110,7 +130,20 @@ class Glyphs:
         )).flatten(1)  # fmt: skip
         tiles = torch.stack((self.tiles[glyph], wide.int())).flatten(1)
         bounds, before, after = _ranges(x0, x1, drawn)
-        return Layout(place, tiles, ((x0 + x1) / 2).flatten(), bounds, before, after, splits, (width, height))
+        return Layout(place, tiles, ((x0 + x1) / 2).flatten(), bounds, before, after, splits, (width, height),
+                      others, self._spare(codes, glyph, letters, height))  # fmt: skip
+
+    def _spare(self, codes: Tensor, glyph: Tensor, letters: Tensor, height: Tensor) -> Tensor:
+        """See Layout. codes, glyph (rows of the table) [n, lines, SLOTS]; letters, height [n]."""
+        word = codes[:, 1, SIDE : SIDE + MAIN]
+        ends = torch.stack((torch.zeros_like(letters), (letters - 1).clamp_min(0)), dim=1)
+        outer = glyph[:, 1, SIDE : SIDE + MAIN].gather(1, ends)
+        empty = self.bearings[outer]
+        ink = (self.table[outer][..., 0] - 2 * PAD - empty.sum(-1)).clamp_min(0)
+        cut = ENDS * ink + torch.stack((empty[:, 0, 0], empty[:, 1, 1]), dim=1)
+        told = (letters >= TELLING) & (((word >= 10) & (word < 62)) | (word == BLANK)).all(1)
+        share = torch.where(told, TOLD, BARS) * (letters > 2)
+        return torch.cat((cut, (share * height)[:, None]), dim=1) * (letters > 1)[:, None]
 
     def field(self, layout: Layout, u: Tensor, v: Tensor) -> Tensor:
         """Distance to the outlines at the points (u, v), [n, H, W]: positive inside, -4 and less far off.

@@ -17,12 +17,13 @@ from torch import Tensor
 from .atlas import Atlas
 from .camera import light, photograph
 from .compose import compose
-from .dice import Dice, constant
+from .dice import Dice
+from .frames import choose, fill_arcs
 from .layout import Glyphs, Layout
 from .order import BLANK, MAIN, PAPER, SIDE, Order, Orders
 from .paint import Grounds, coverage, slopes
 from .prints import printed
-from .warp import Warp, plain_warp, random_warp, text_points
+from .warp import BENT, Warp, plain_warp, random_warp, text_points
 
 FINE, SQUEEZED = 2, 10  # samples of the letters per pixel, across, for words of more letters: long ones are squeezed
 PART = 64  # words drawn at once by a CPU: what belongs to more would not stay in its caches
@@ -85,17 +86,18 @@ class Renderer:
         rows = small.nonzero()[:, 0].to(self.device, non_blocking=True)
         small, faces = small.to(self.device, non_blocking=True), faces % PAPER
         codes, faces = codes.to(self.device, non_blocking=True).long(), faces.to(self.device, non_blocking=True)
-        layout = self.glyphs.lay_out(codes, faces, dice)
-        warp = random_warp(*layout.size, dice, small)
-        # On the inner side of an arc a second line would stand in full view, and be read.
-        curved = (warp.bend.abs() > 0.7)[:, None]
-        layout = layout._replace(splits=torch.where(curved, constant((-1e6, 1e6), self.device), layout.splits))
+        arched = dice.chance(BENT) & ~small
+        layout = self.glyphs.lay_out(codes, faces, dice, arched)
+        warp = random_warp(*layout.size, dice, small, arched, layout.spare)
         high, wide = self.size
-        u, v = text_points(warp, high, fine * wide)
+        u, v = along, across = text_points(warp, high, fine * wide)
+        layout, u, v, filled = fill_arcs(dice, layout, warp, u, v)
+        frames = choose(dice, layout, warp, along[..., ::fine], across[..., ::fine], filled)
         field = self.glyphs.field(layout, u, v)
-        down = high * warp.share / layout.size[1]
-        unit = (down * wide / (high * warp.aspect), down)
-        scene = light(dice, compose(dice, field, fine, unit, warp.aspect, self.glyphs.weight[faces], self.grounds))
+        scale = high * warp.share / layout.size[1]
+        unit = (scale * wide / (high * warp.aspect), scale)
+        scene = light(dice, compose(dice, field, fine, unit, warp.aspect, self.glyphs.weight[faces], self.grounds,
+                                    frames))  # fmt: skip
         part = printed(Dice(len(rows), dice.generator), field[rows], u[rows], v[rows], fine)
         scene.index_copy_(0, rows, part)
         taken = photograph(dice, scene, warp.aspect, warp.share.clamp(0.15, 1), self.size)

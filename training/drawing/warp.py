@@ -19,7 +19,10 @@ from .dice import Dice
 TILTED, TURNED = 0.1, 0.055  # 8 to 30 degrees, 30 to 50
 # Hardly any in IC15's photos, but never read so far.
 UPRIGHT, OVER = 0.024, 0.012  # of words short enough; up and down alike
-BENT, SAGGING, WAVING = 0.125, 0.05, 0.02
+BENT, SAGGING, WAVING = 0.16, 0.05, 0.03
+ROUND = 0.3  # of bent words: those not at the top or bottom of their circle
+ALONE = 1.3  # of ink, width to height: single characters; turned far, N is Z, and 6 is 9
+CUT = 0.12  # crops cut so narrow that a part of the outer letters, or of their height, is outside
 SHORT = 4.0  # of ink, width to height: longer words turned upright have less than 5 pixels a letter
 MARGINS = ((0.24, -0.05, 0.03), (0.56, 0.02, 0.14), (0.2, 0.1, 0.3))  # in text heights: share, low, high
 _POINTS = 9  # per edge, to find how far a bent box reaches
@@ -48,15 +51,19 @@ def plain_warp(width: Tensor, height: Tensor, margin: float = 0.1) -> Warp:
     return Warp(matrix, zero, zero + 1, zero, zero, zero + 1, width / 2, w / h, height / h)
 
 
-def random_warp(width: Tensor, height: Tensor, dice: Dice, calm: Tensor | None = None) -> Warp:
-    """For words whose ink is width x height texels. calm, bool [n]: those that lie straight, or nearly."""
+def random_warp(width: Tensor, height: Tensor, dice: Dice, calm: Tensor | None = None, arched: Tensor | None = None,
+                spare: Tensor | None = None) -> Warp:  # fmt: skip
+    """For words whose ink is width x height texels. calm, bool [n]: those that lie straight, or nearly. arched, bool
+    [n]: to be bent, if long enough. spare [n, 3]: what may be cut off, see layout.Layout; by default nothing is."""
     aspect = width / height
     if calm is None:
         calm = torch.zeros_like(aspect, dtype=torch.bool)
-    bend, sag, wave = (depth * ~calm for depth in _bends(aspect, height, dice))
-    radius = torch.where(bend != 0, width / bend.abs().clamp_min(1e-3), 1.0)
+    if arched is None:
+        arched = dice.chance(BENT)
     period = width / dice.uniform(0.6, 1.8)
-    matrix = _projection(width, height, dice, calm)
+    bend, sag, wave = (depth * ~calm for depth in _bends(aspect, height, period, arched, dice))
+    radius = torch.where(bend != 0, width / bend.abs().clamp_min(1e-3), 1.0)
+    matrix = _projection(width, height, bend, dice, calm)
 
     # Where the box's edges go tells what the crop must show.
     along = torch.linspace(-0.5, 0.5, _POINTS, device=width.device)
@@ -73,11 +80,16 @@ def random_warp(width: Tensor, height: Tensor, dice: Dice, calm: Tensor | None =
     px, py = points[:, 0] / points[:, 2], points[:, 1] / points[:, 2]
     x0, x1, y0, y1 = px.amin(1), px.amax(1), py.amin(1), py.amax(1)
     unit = torch.minimum(y1 - y0, 2 * height)
-    left, top, right, bottom = (dice.mixture(MARGINS) * unit for _ in range(4))
+    # On an arc the box meets single corners of letters, so there it is cut by no more than on a line.
+    margins = [dice.mixture(MARGINS) for _ in range(4)]
+    left, top, right, bottom = (m * torch.where(m < 0, torch.minimum(unit, height), unit) for m in margins)
+    if spare is not None:
+        able = (bend == 0) & (sag == 0) & (wave == 0) & dice.chance(CUT)
+        left, right, top, bottom = _cuts(dice, able, spare, px, width, (left, right, top, bottom))
     x0, y0, x1, y1 = x0 - left, y0 - top, x1 + right, y1 + bottom
     zero = torch.zeros_like(x0)
     crop = _matrix(x1 - x0, zero, x0, zero, y1 - y0, y0, zero, zero, zero + 1)
-    turned = _turns(dice, ~calm, aspect < SHORT)
+    turned = _turns(dice, ~calm & (aspect > ALONE), aspect < SHORT)
     to_plane = inverse(matrix) @ crop @ turned[0]
     seen = (x1 - x0) / (y1 - y0)
     seen = torch.where(turned[1], 1 / seen, seen)
@@ -85,15 +97,34 @@ def random_warp(width: Tensor, height: Tensor, dice: Dice, calm: Tensor | None =
     return Warp(to_plane, bend, radius, sag, wave, period, width / 2, seen, share)
 
 
-def _bends(aspect: Tensor, height: Tensor, dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
+def _cuts(dice: Dice, able: Tensor, spare: Tensor, px: Tensor, width: Tensor, margins: tuple[Tensor, ...]
+          ) -> list[Tensor]:  # fmt: skip
+    """Margins at left, right, top and bottom, those of some `able` words as far inside of the ink as is to spare:
+    of the outer letters at the middle of their height. px [n, 2 * _POINTS]: where the lower and the upper edge go."""
+    u, share = dice.uniform(), dice.uniform(0.6, 1)
+    sides = ((u < 0.4), (u > 0.3) & (u < 0.7), (u > 0.7) & (u < 0.8), u > 0.8)
+    first, last, tall = spare.unbind(1)
+    edges = px.unflatten(1, (2, _POINTS))
+    scale = edges.diff(dim=2).mean(1).clamp_min(0) * ((_POINTS - 1) / width[:, None])  # near ends are larger
+    lean = (edges[:, 0] - edges[:, 1]).abs() / 2
+    ends = [share * part * scale[:, at] for part, at in ((first, 0), (last, -1))]
+    ends = [end + torch.minimum(lean[:, at], end) for end, at in zip(ends, (0, -1))]
+    cuts = (*ends, share * tall, share * tall)
+    return [torch.where(able & side & (cut > 0), -cut, margin) for side, cut, margin in zip(sides, cuts, margins)]
+
+
+def _bends(aspect: Tensor, height: Tensor, period: Tensor, arched: Tensor, dice: Dice
+           ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     u, wide = dice.uniform(), aspect > 1.6
     # The inner side of the arc must not shrink to a point, nor long words to less than can be read.
-    most = torch.minimum(aspect.clamp_max(2.9), 22 / aspect)
+    most = torch.minimum(aspect.clamp_max(3.2), 22 / aspect)
     bend = dice.mixture(((0.6, 0.2, 0.7), (0.4, 0.7, 1.0))) * most * torch.where(dice.chance(0.67), 1.0, -1.0)
-    bend = bend * (wide & (u < BENT))
+    bend = bend * (wide & arched)
     sag = dice.uniform(-0.4, 0.4) * height * (aspect / 3).clamp_max(1.5)
-    sag = sag * (wide & (u > BENT) & (u < BENT + SAGGING))
-    wave = dice.uniform(0.08, 0.3) * height * dice.sign() * (wide & (u > 1 - WAVING))
+    sag = sag * (wide & ~arched & (u < SAGGING / (1 - BENT)))
+    # Steeper, its letters would lean beyond reading: they are moved up and down, not turned.
+    wave = torch.minimum(dice.uniform(0.1, 0.5) * height, 0.1 * period)
+    wave = wave * dice.sign() * (wide & ~arched & (u > 1 - WAVING / (1 - BENT)))
     return bend, sag, wave
 
 
@@ -103,7 +134,7 @@ def _steepest(aspect: Tensor) -> Tensor:
     return ((38 / aspect - 1) / aspect).clamp(0.02, 1)
 
 
-def _projection(width: Tensor, height: Tensor, dice: Dice, calm: Tensor) -> Tensor:
+def _projection(width: Tensor, height: Tensor, bend: Tensor, dice: Dice, calm: Tensor) -> Tensor:
     """Stretch, slant, rotation, a climbing line, one end nearer than the other: [n, 3, 3]."""
     zero, one = torch.zeros_like(width), torch.ones_like(width)
     stretch = (dice.normal() * torch.where(dice.chance(0.7), 0.12, 0.3)).clamp(-0.8, 0.8).exp()
@@ -111,7 +142,10 @@ def _projection(width: Tensor, height: Tensor, dice: Dice, calm: Tensor) -> Tens
     v = dice.uniform()
     spread = torch.where(v < 0.28, 0.0, torch.where(v < 0.66, 2.5, 6.0))
     far = torch.where(v > 1 - TURNED, dice.uniform(30, 50), dice.uniform(8, 30)) * dice.sign()
+    far = far * torch.where(width / height > ALONE, 1.0, 0.4)
     angle = torch.where(v < 1 - TILTED - TURNED, dice.normal() * spread, far) * torch.where(calm, 0.1, 1.0)
+    aside = dice.uniform(-45, 45)  # along the circle: a seal's first or last word
+    angle = torch.where((bend != 0) & dice.chance(ROUND), aside, angle)
     steepest = _steepest(width / height)
     s = (angle * (math.pi / 180)).sin().clamp(-steepest, steepest)
     c = (1 - s * s).sqrt()
