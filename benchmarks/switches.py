@@ -22,7 +22,7 @@ from clip4str.benchmarks.predictions import CONFIRM, GRAPH_US
 from clip4str.kernels import short_attention
 from clip4str.kernels.linear.config import MANY_ROWS, SPLIT_ROWS, configuration, predicted_us, split_configuration
 from clip4str.kernels.options import NAMES, Options
-from clip4str.kernels.shared.tiles import power_of_two
+from clip4str.kernels.shared.tiles import most_multiprocessors, power_of_two
 from clip4str.model import Config
 from clip4str.runtime.backends.fixed_passes import DRAFTED, FIRST
 
@@ -33,7 +33,8 @@ LAUNCH_SAVED = 0.5  # of a launch that begins while the one ahead still runs: 0.
 DEPENDENT = ("Thor", "H100", "H200")  # compute capability 9.0 and newer
 TWO_PROGRAMS = ("H100", "H200")  # whose multiprocessors hold two programs with three loads in flight
 HEADS_US = 0.4  # a group of heads: three products, a softmax and their barriers, 700 clocks of an H100
-FAST_CLOCK, FEW = 1.83, 32  # GHz of an H100; multiprocessors of a Jetson at most
+FAST_CLOCK = 1.83  # GHz of an H100
+CAPABILITIES = {"Orin": (8, 7), "Thor": (11, 0), "T4": (7, 5), "A10": (8, 6), "L4": (8, 9)}  # else 9.0
 BEFORE = Options(library_residual=False)
 EIGHT_BITS = ("int8", "fp8")  # engines, in one launch
 # wide_tiles is against three_stages, and where there are descriptors neither is taken; fork is a part of verify_beside
@@ -146,8 +147,8 @@ def _fused_saves(device: Device, config: Config, batch: int) -> float:
             width, e = tower.width, tower.width // tower.heads
             apart = attention("", batch, tower.heads, tower.tokens, e)
             out = linear("", batch * tower.tokens, width, width, residual=True)
-            capability = (8, 7) if device.multiprocessors < FEW else (9, 0)
-            tiles = short_attention.configuration(batch, tower.tokens, tower.heads, e, torch.float16, capability)
+            sizes = batch, tower.tokens, tower.heads, e
+            tiles = short_attention.configuration(*sizes, torch.float16, _capability(device))
             rows, features = power_of_two(tower.tokens, 16), tiles.block_f
             cut = Cut(
                 short_attention.programs(batch, width, features),
@@ -179,7 +180,11 @@ def _fits(device: Device, tower: _Tower, batch: int) -> bool:
     """As short_attention.fits."""
     fewest = short_attention.programs(batch, tower.width, short_attention.FEATURES[-1])
     short = tower.tokens <= short_attention.MOST_LENGTH and tower.width // tower.heads <= short_attention.MOST_HEAD_DIM
-    return short and fewest <= device.multiprocessors
+    return short and fewest <= most_multiprocessors(_capability(device))
+
+
+def _capability(device: Device) -> tuple[int, int]:
+    return next((found for name, found in CAPABILITIES.items() if name in device.name), (9, 0))
 
 
 def _is(device: Device, names: Sequence[str]) -> bool:

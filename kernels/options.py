@@ -31,8 +31,8 @@ class Options:
     wide_tiles: many rows' tiles are 128 x 256 where there is one for every multiprocessor.
     descriptors: on compute capability 9.0 and newer the tensor memory accelerator loads and stores many rows' tiles, by
         programs that each compute several of them. Goes before the two above where all rows begin at 16 bytes.
-    short_attention: towers' attention over at most 64 tokens of few words, the projection after it and the residual
-        are one launch.
+    short_attention: towers' attention over at most 64 tokens of few words in half precision, the projection after it
+        and the residual are one launch.
     fork: in a CUDA graph the visual refinement and its caption's tokens run beside the text tower.
     verify_beside: as fork, and the last pass of each branch, which shows whether the word before it was final, runs
         beside what follows that word. Where it was not, the row is read further, as always.

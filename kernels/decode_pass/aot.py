@@ -59,7 +59,7 @@ def _head(network: Network, dtype: str, before: bool, logits: bool, early: bool)
         kernel=head_kernel,
         types={name: kind for name, kind in types.items() if name not in absent},
         constexprs={
-            **head_constexprs(network.steps, network.d, network.classes, config, False, early),
+            **head_constexprs(network.steps, network.d, network.classes, config, False, False, early),
             **dict.fromkeys(absent, None),
         },
         where={

@@ -53,6 +53,7 @@ def decode_pass(
     keep: Tensor | None = None,
     limit: Tensor | None = None,
     logits: bool = False,
+    through_last: bool = False,
     out: Answer | None = None,
     implementation: str = "auto",
 ) -> Answer:
@@ -70,7 +71,9 @@ def decode_pass(
     keep (N,) int32: for "cloze" and only there, the last content position that counts.
     memory (N, 2, h, M, e), text (N, 2, h, X, e) or None: as cross_attention takes them.
     limit (N,) int32: index of the last position that may belong to the word; None: T - 1.
-    logits: return them, too. out: an Answer to write to (Answer.empty), its ids not the ids given.
+    logits: return them, too. through_last: `unsettled` also where the id at `last` alone is another one: the answer is
+    settled, but the word that the pass was given is longer or shorter. out: an Answer to write to (Answer.empty), its
+    ids not the ids given.
 
     In "causal" mode the answer is the greedy word, exactly, once `unsettled` is 0: position i came from the tokens
     before it, which no longer change. `last` is what a cloze pass over this answer takes as `keep`, and what a
@@ -90,7 +93,7 @@ def decode_pass(
     if not fused:
         x = reference.self_attention(weights, ids, mode, keep, n)
         x = _between(weights, x, memory, text, implementation)
-        for place, answer in zip(out, reference.head(weights, x, before, limit)):
+        for place, answer in zip(out, reference.head(weights, x, before, limit, through_last)):
             if place is not None:
                 place.copy_(answer)
         return out
@@ -99,7 +102,7 @@ def decode_pass(
     with on_device(weights.device):
         x = kernel.self_attention(weights, ids, mode, keep, n)
         x = _between(weights, x, memory, text, implementation)
-        kernel.head(weights, x, before, limit, out if logits else out._replace(logits=None))
+        kernel.head(weights, x, before, limit, out if logits else out._replace(logits=None), through_last=through_last)
     return out
 
 

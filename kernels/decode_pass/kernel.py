@@ -107,11 +107,13 @@ def head_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
     STATISTICS_K: tl.constexpr,
+    THROUGH_LAST: tl.constexpr,
     UPCAST: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """logits[i] = n(x[n, i]) weight^T + bias; ids = argmax (the lowest of equals), probs = its softmax probability;
-    last[n] = min(first i with ids[i] = 0, or STEPS; limit[n]); unsettled[n] = any i < last[n] with ids[i] != before[i].
+    last[n] = min(first i with ids[i] = 0, or STEPS; limit[n]); unsettled[n] = any i < last[n] with ids[i] != before[i],
+    or i <= last[n] if THROUGH_LAST.
 
     before, limit, logits may be None: unsettled is 0, the limit STEPS - 1, no logits are written. The probability of
     the largest logit is 1 / sum exp(logit - largest).
@@ -156,7 +158,7 @@ def head_kernel(
     changed = 0
     if before is not None:
         given = tl.load(before + n * STEPS + i, mask=written, other=0)
-        changed = tl.max(((given != answer) & (i < needed)).to(tl.int32), 0)
+        changed = tl.max(((given != answer) & (i < needed + THROUGH_LAST)).to(tl.int32), 0)
     tl.store(unsettled + n, changed)
 
 
@@ -195,6 +197,7 @@ def head(
     limit: Tensor | None,
     out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None],
     config: HeadConfig | None = None,
+    through_last: bool = False,
 ) -> None:
     """Writes ids, probs, last, unsettled and, unless None, logits to `out`. Arguments as reference.head."""
     w = weights
@@ -207,7 +210,7 @@ def head(
         before,
         limit,
         *out,
-        **head_constexprs(w.steps, w.width, w.classes, config, upcast(w.dtype), early),
+        **head_constexprs(w.steps, w.width, w.classes, config, through_last, upcast(w.dtype), early),
         num_warps=config.warps,
         num_stages=config.stages,
         launch_pdl=early,
@@ -232,10 +235,16 @@ def table_constexprs(
 
 
 def head_constexprs(
-    steps: int, d: int, classes: int, config: HeadConfig, upcast: bool = False, dependent: bool = False
+    steps: int,
+    d: int,
+    classes: int,
+    config: HeadConfig,
+    through_last: bool = False,
+    upcast: bool = False,
+    dependent: bool = False,
 ) -> dict[str, int]:
     statistics = min(power_of_two(d, 16), 64 * config.warps)  # 64 elements of x per thread
     return {
         "STEPS": steps, "D": d, "CLASSES": classes, "BLOCK_C": power_of_two(classes, 16), "BLOCK_K": config.block_k,
-        "STATISTICS_K": statistics, "UPCAST": upcast, "DEPENDENT": dependent,
+        "STATISTICS_K": statistics, "THROUGH_LAST": int(through_last), "UPCAST": upcast, "DEPENDENT": dependent,
     }  # fmt: skip

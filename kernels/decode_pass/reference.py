@@ -40,11 +40,11 @@ def visible(mode: str, keep: Tensor | None, n: int, steps: int, device: torch.de
 
 
 def head(
-    weights: DecoderWeights, x: Tensor, before: Tensor | None, limit: Tensor | None
+    weights: DecoderWeights, x: Tensor, before: Tensor | None, limit: Tensor | None, through_last: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """ids (N, T) int32, probs (N, T), last (N,) int32, unsettled (N,) int32 and logits (N, T, C) of x (N, T, d).
 
-    before: the ids that the pass was given, where `unsettled` is wanted.
+    before: the ids that the pass was given, where `unsettled` is wanted. through_last: is the id at `last` compared?
     """
     logits = F.linear(normalize_rows(x).float(), weights.head_weight.float(), weights.head_bias)
     ids = logits.argmax(-1).int()
@@ -55,5 +55,5 @@ def head(
     if before is None:
         unsettled = torch.zeros_like(last)
     else:
-        unsettled = ((ids != before) & (position < last[:, None])).any(1).int()
+        unsettled = ((ids != before) & (position < last[:, None] + through_last)).any(1).int()
     return ids, probs, last, unsettled, logits

@@ -1,6 +1,6 @@
 """The linear kernel ahead of time: the decoder's four layers, each for few, some and many rows.
 
-Beside it, not in the library: products of towers, to see registers and spills (resources.py).
+Beside it, not in the library: products of towers, to see registers and spills (kernels/resources.py).
 """
 
 from __future__ import annotations

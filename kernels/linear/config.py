@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..options import options
-from ..shared.tiles import DEPENDENT_CAPABILITY, MULTIPROCESSORS, block_of, power_of_two, shared_limit
+from ..shared.tiles import DEPENDENT_CAPABILITY, block_of, most_multiprocessors, power_of_two, shared_limit
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def configuration(rows: int, K: int, F: int, dtype: torch.dtype, capability: tup
     block_m block_f / 54, whichever is more, and tiles come in rounds of one per multiprocessor.
     """
     rows = power_of_two(rows, 16)
-    multiprocessors = MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+    multiprocessors = most_multiprocessors(capability)
 
     def time(tile: tuple[int, int, int]) -> float:
         block_m, block_f, _ = tile
@@ -115,7 +115,7 @@ def programs_at_once(config: LinearConfig, dtype: torch.dtype, capability: tuple
 def predicted_us(config: LinearConfig, rows: int, K: int, F: int, capability: tuple[int, int] = (9, 0)) -> float:
     """Microseconds of an H100: the model of `configuration`, and for parts of K 1.5 for a round through the L2 cache
     (write, count, read) and the last program's reading of the others' float32 sums at 110 GB/s."""
-    multiprocessors = MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+    multiprocessors = most_multiprocessors(capability)
     area, parts = config.block_m * config.block_f, config.parts
     rounds = -(-config.tiles(rows, F) * parts // multiprocessors)
     loop = 2 * K / parts * max(config.block_m + config.block_f, area / 54) / 110e3

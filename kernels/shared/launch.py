@@ -11,7 +11,7 @@ import torch
 
 from clip4str.core.errors import DeviceError, UsageError
 
-from .tiles import MULTIPROCESSORS
+from .tiles import most_multiprocessors
 
 LEAST_CAPABILITY = (8, 0)  # tensor cores with bfloat16 and asynchronous copies: Ampere
 _compiled_for: tuple[int, int] | None = None
@@ -64,8 +64,7 @@ def multiprocessors(device: torch.device) -> int:
     """How many a GPU has; of the largest of its kind where the device only stands for one."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
-    major, minor = capability_of(device)
-    return MULTIPROCESSORS.get(10 * major + minor, 132)
+    return most_multiprocessors(capability_of(device))
 
 
 def interpreted() -> bool:

@@ -7,6 +7,12 @@ DEPENDENT_CAPABILITY = (9, 0)  # from here on kernels may start before the one a
 MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # of the largest GPU each
 
 
+def most_multiprocessors(capability: tuple[int, int]) -> int:
+    """Of the largest GPU of this compute capability: tiles are chosen by it, so that what is compiled ahead of time is
+    what is launched on any of them."""
+    return MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
+
+
 def shared_limit(capability: tuple[int, int]) -> int:
     """Bytes of shared memory that one program may use."""
     return 1024 * SHARED_LIMIT.get(10 * capability[0] + capability[1], 99)

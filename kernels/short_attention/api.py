@@ -18,8 +18,9 @@ from ..shared.checks import (
     check_shape,
 )
 from ..shared.launch import capability_of, on_device, on_gpu, use_kernel
+from ..shared.tiles import most_multiprocessors
 from . import reference
-from .config import FEATURES, ShortAttentionConfig, configuration, multiprocessors, programs
+from .config import FEATURES, ShortAttentionConfig, configuration, programs
 
 MOST_LENGTH = 64
 MOST_HEAD_DIM = 64
@@ -64,15 +65,13 @@ def short_attention(
 
 
 def fits(x: Tensor, heads: int) -> bool:
-    """Is a tower's attention over x (N, S, d) to be `short_attention`'s? On a GPU, if options() say so and all of its
-    programs run at once."""
+    """Is a tower's attention over x (N, S, d) to be `short_attention`'s? On a GPU, in half precision, if options() say
+    so and all of its programs run at once on the largest GPU of that compute capability, as `configuration` has it."""
     n, length, width = x.shape
-    if not (on_gpu(x.device) and options().short_attention):
+    if not (on_gpu(x.device) and options().short_attention and x.dtype != torch.float32):
         return False
-    fewest = programs(n, width, FEATURES[-1])
-    return (
-        length <= MOST_LENGTH and width // heads <= MOST_HEAD_DIM and fewest <= multiprocessors(capability_of(x.device))
-    )
+    at_once = programs(n, width, FEATURES[-1]) <= most_multiprocessors(capability_of(x.device))
+    return length <= MOST_LENGTH and width // heads <= MOST_HEAD_DIM and at_once
 
 
 def _check(tensors: dict[str, Tensor | None], bias: Tensor | None, heads: int) -> tuple[int, int, int]:

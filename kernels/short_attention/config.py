@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..shared.tiles import MULTIPROCESSORS, SHARED_LIMIT, power_of_two
+from ..shared.tiles import SHARED_LIMIT, most_multiprocessors, power_of_two
 
 FEATURES = (16, 32, 64)  # of a program
 SCORES = 256  # a warp's at most where it has a head to itself: 16 tokens' by themselves
@@ -31,10 +31,10 @@ class ShortAttentionConfig:
 def configuration(
     samples: int, length: int, heads: int, head_dim: int, dtype: torch.dtype, capability: tuple[int, int] = (9, 0)
 ) -> ShortAttentionConfig:
-    """The fewest features a program with which all programs run at once: each computes the attention anew, so more
-    programs are quicker only while multiprocessors are free. All heads at a time where a warp can have one or two to
-    itself, for one waits while others multiply."""
-    free = [f for f in FEATURES if programs(samples, heads * head_dim, f) <= multiprocessors(capability)]
+    """The fewest features a program with which all programs run at once on the largest GPU of its kind: each computes
+    the attention anew, so more programs are quicker only while multiprocessors are free. All heads at a time where a
+    warp can have one or two to itself, for one waits while others multiply."""
+    free = [f for f in FEATURES if programs(samples, heads * head_dim, f) <= most_multiprocessors(capability)]
     block_f = (free or FEATURES[-1:])[0] if dtype != torch.float32 else FEATURES[0]
     config = ShortAttentionConfig(block_f, power_of_two(heads) if power_of_two(length, 16) ** 2 <= SCORES else 1, 4)
     while config.heads > 1 and config.shared_bytes(length, head_dim, dtype) > SHARED:
@@ -44,10 +44,6 @@ def configuration(
 
 def programs(samples: int, width: int, block_f: int) -> int:
     return samples * -(-width // block_f)
-
-
-def multiprocessors(capability: tuple[int, int]) -> int:
-    return MULTIPROCESSORS.get(10 * capability[0] + capability[1], 132)
 
 
 def candidates(

@@ -88,7 +88,7 @@ def short_attention_kernel(
     e = tl.arange(0, BLOCK_E)
     feature = first + tl.arange(0, BLOCK_F)
     row = qkv + (sample * S + tl.minimum(s, S - 1)) * (3 * D)
-    row_w = weight + tl.minimum(feature, D - 1) * D
+    row_w = weight + tl.minimum(feature, D - 1).to(tl.int64) * D
     seen = (s < S)[None, :]
     if CAUSAL:
         seen = seen & (s[None, :] <= s[:, None])

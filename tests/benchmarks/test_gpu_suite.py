@@ -21,7 +21,7 @@ from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
 from clip4str.benchmarks.gpu.end_to_end import EAGER, summarize, take_turns
 from clip4str.benchmarks.gpu.fused import FusedProgram, fused
 from clip4str.benchmarks.gpu.networks import TINY, PublishedWay, random_pixels
-from clip4str.benchmarks.gpu.options import SPLIT, SPLIT_BATCH
+from clip4str.benchmarks.gpu.options import SPLIT, SPLIT_BATCH, TOGETHER
 from clip4str.benchmarks.gpu.report import MOST_CHARACTERS, summary
 from clip4str.benchmarks.gpu.sides import CompiledReference, PlainProgram
 from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervise
@@ -129,7 +129,7 @@ def test_dry_run_does_everything_that_needs_torch_triton_and_numpy_alone(dry_run
 def assert_options_are_timed(batches: dict) -> None:
     """split_k where it changes anything."""
     assert all(times["words_differ"] == 0 for turned in batches.values() for times in turned.values())
-    assert batches["2"].keys() == {SPLIT} and batches["1"].keys() == {*NAMES} - {SPLIT}
+    assert batches["2"].keys() == {SPLIT} and batches["1"].keys() == {*NAMES, TOGETHER} - {SPLIT}
     rows = {batch: batch * SIZES["base16"].memory_tokens for batch in (1, SPLIT_BATCH, 64)}
     assert split_configuration(rows[1], 3072, 768, torch.float16) is None
     assert split_configuration(rows[SPLIT_BATCH], 3072, 768, torch.float16).parts == 3 and rows[64] > SPLIT_ROWS

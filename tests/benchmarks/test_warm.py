@@ -15,6 +15,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,7 @@ from clip4str.benchmarks.gpu.device import StandIn
 from clip4str.benchmarks.gpu.first import WORDS, each_kind, launch_kinds, launch_passes, sanitizer
 from clip4str.benchmarks.gpu.kernels import sweep
 from clip4str.benchmarks.gpu.networks import TINY
-from clip4str.benchmarks.gpu.options import launch_turned, time_options
+from clip4str.benchmarks.gpu.options import _same, launch_turned, time_options
 from clip4str.kernels.options import Options
 from clip4str.kernels.shared.ahead import launch_nothing, meta
 from clip4str.model import load_checkpoint
@@ -139,6 +140,24 @@ def test_sections_ask_for_what_the_processes_can_launch(monkeypatch):
         assert report.values["problems"] == ["a problem"]
         told = [("compiling ahead", "a problem")] if launch is warm.launch_all else []
         assert report.of("failures") == told, "elsewhere who launches it fails"
+
+
+def test_what_a_switch_may_change(random_model):
+    """All bits, those of rows that are settled either way, or nothing."""
+    program = backend_of(random_model())[0].program
+    usual = np.zeros((3, program.width), np.int32)
+    settled = np.array([True, True, False])
+
+    def same(name: str, row: int, column: str) -> bool:
+        answers = usual.copy()
+        answers[row, program.columns[column].start] = 1
+        return _same(name, program, answers, usual, settled)
+
+    assert [same("fork", *at) for at in ((2, "word"), (1, "word"), (1, "probs"))] == [False] * 3
+    assert [same("verify_beside", *at) for at in ((2, "probs"), (1, "word"), (1, "probs"), (0, "ids"))] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert same("split_k", 0, "ids")
 
 
 if __name__ == "__main__":

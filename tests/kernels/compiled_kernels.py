@@ -150,7 +150,7 @@ def main() -> None:
         if wanted(entry.variant.launch, dict(entry.variant.where), entry.capability)
     ]
     beside = plan([NETWORK], CAPABILITIES, collapse_variants) + plan(["large"], CAPABILITIES, split_variants)
-    beside += plan([NETWORK], CAPABILITIES, short_attention_variants)
+    beside += plan([NETWORK, "base16"], CAPABILITIES, short_attention_variants)
     beside += plan(["base16"], ((9, 0), (10, 0), (12, 0)), descriptor_variants)
     cubins = compile_all([*entries, *beside], KEPT / "cubins" / "cache", os.cpu_count() or 1)
     write_sources(entries, cubins, [NETWORK], KEPT / "cubins")

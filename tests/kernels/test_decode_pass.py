@@ -274,11 +274,13 @@ def one_hot_head(w: DecoderWeights, ids: np.ndarray) -> tuple[DecoderWeights, Te
     return dataclasses.replace(w, head_weight=weight, head_bias=torch.zeros_like(w.head_bias)), rows
 
 
-def run_head(how: str, w: DecoderWeights, x: Tensor, before: Tensor | None, limit: Tensor | None) -> Answer:
+def run_head(
+    how: str, w: DecoderWeights, x: Tensor, before: Tensor | None, limit: Tensor | None, through_last: bool = False
+) -> Answer:
     if how == "reference":
-        return Answer(*reference.head(w, x, before, limit))
+        return Answer(*reference.head(w, x, before, limit, through_last))
     out = Answer.empty(w, len(x), logits=True)
-    kernel.head(w, x, before, limit, out)
+    kernel.head(w, x, before, limit, out, through_last=through_last)
     return out
 
 
@@ -303,6 +305,9 @@ def test_last_and_unsettled_are_the_drivers(packed, how: str) -> None:
     assert 0 < settled.sum() < n and 0 < (first_end < limits - 1).sum() < n
     assert np.array_equal(answer.last, needed)
     assert np.array_equal(answer.unsettled, ~settled)
+    whole = run_head(how, head, rows, torch.from_numpy(before), torch.from_numpy(limits - 1).int(), through_last=True)
+    same = ((before == after) | (np.arange(steps) > needed[:, None])).all(axis=1)
+    assert np.array_equal(whole.unsettled, ~same) and (same < settled).any() and torch.equal(whole.last, answer.last)
     assert torch.equal(answer.probs, torch.ones_like(answer.probs))
     assert torch.isfinite(answer.logits).all()
     free = run_head(how, head, rows, None, None)

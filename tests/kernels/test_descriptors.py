@@ -108,10 +108,29 @@ def test_many_rows_take_it_where_it_can_be_had(capability, taken, monkeypatch) -
         assert launches(x=some["x"][:16]) == 0, "few rows"
         assert launches(residual=draw(40, 24)) == 0
         assert launches(x=draw(40, 49)[:, 1:]) == launches(x=draw(40, 52)[:, :48]) == 0, "rows at odd bytes"
+        assert launches(x=draw(40, 56)[:, 1:49]) == 0, "at an odd byte, rows 16 bytes apart"
+        assert launches(weight=draw(24 * 48 + 1)[1:].view(24, 48)) == 0
         assert launches(x=draw(1, 48).expand(40, 48)) == 0, "one row forty times"
         assert launches(out=torch.zeros(40, 28).half()[:, :24]) == 0
         assert launches(weight=draw(20, 48), bias=draw(20)) == launches(x=draw(40, 36), weight=draw(24, 36)) == 0
         assert launches(**{name: value.float() for name, value in some.items()}) == 0
+
+
+@pytest.mark.parametrize("rows, programs", [(300, 3 * 2), (12608, 2 * 132)])
+def test_as_many_programs_as_run_at_once_and_no_more_than_tiles(rows: int, programs: int, monkeypatch) -> None:
+    grids = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *args, **options: None
+
+    monkeypatch.setattr(descriptors, "descriptor_kernel", Kernel())
+    monkeypatch.setattr(descriptors, "multiprocessors", lambda device: 132)
+    config = descriptor_configuration(*UP, torch.float16, (9, 0))
+    x, weight, out = (torch.empty(shape, dtype=torch.float16) for shape in ((rows, 64), (256, 64), (rows, 256)))
+    descriptors.launch_descriptors(x, weight, None, out, "none", config)
+    assert grids == [(min(programs, 2 * -(-rows // 128)),)]
 
 
 def test_who_may_ask_for_it() -> None:

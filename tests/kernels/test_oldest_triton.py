@@ -20,10 +20,11 @@ NETWORK, CAPABILITIES = "base16", ((8, 7), (9, 0))
 
 
 def one_of_each() -> list:
-    """The first kernel of every launch, and all of crop_resize, whose registers are limited; of a switch, that loads by
-    descriptors."""
+    """The first kernel of every launch, and all of crop_resize, whose registers are limited; of switches, those that
+    load by descriptors, and attention over few tokens."""
     from clip4str.kernels import aot
     from clip4str.kernels.linear.aot import descriptor_variants
+    from clip4str.kernels.short_attention.aot import variants as short_attention_variants
 
     found = {}
     described = aot.plan([NETWORK], ((9, 0), (10, 0)), descriptor_variants)
@@ -31,7 +32,7 @@ def one_of_each() -> list:
         launch = entry.variant.launch
         every = launch == "crop_resize.crop_resize" and entry.variant.where["normalization"] == 0
         found.setdefault((launch, entry.capability, entry.key if every else ""), entry)
-    return list(found.values())
+    return [*found.values(), *aot.plan([NETWORK, "small"], CAPABILITIES, short_attention_variants)]
 
 
 def main() -> None:

@@ -93,6 +93,20 @@ def test_any_tiles_without_a_bias_in_place(config):
 
 
 @pytest.mark.gpu
+def test_what_lies_around_is_not_read(dtype=torch.float16):
+    """NaN behind every tensor; a bias in float32."""
+    given = arguments(2, 7, 5, 24, dtype=dtype)
+    given["bias"] = given["bias"].float()
+    want = wanted(**given, causal=False)
+    for name in ("qkv", "residual", "weight", "bias"):
+        tensor = given[name]
+        room = torch.full((tensor.numel() + 4096,), torch.nan, dtype=tensor.dtype)
+        room[: tensor.numel()] = tensor.flatten()
+        given[name] = room[: tensor.numel()].view(tensor.shape)
+    close(short_attention(**given, implementation="triton"), want)
+
+
+@pytest.mark.gpu
 def test_a_sample_depends_on_no_other_one_and_large_scores_are_no_infinities():
     given = arguments(3, 20, 2, 32)
     given["qkv"][1] *= 60  # scores of thousands
@@ -162,13 +176,16 @@ def test_every_configuration_fits_the_device(capability, dtype):
         (True, (17, 16, 512), 8, False),  # 136 programs of 64 features for 132 multiprocessors
         (True, (1, 197, 768), 12, False),
         (True, (1, 33, 192), 2, False),  # heads of 96
+        (True, (44, 33, 192), 3, True),  # 132 programs for 132 multiprocessors
+        (True, (45, 33, 192), 3, False),
     ],
 )
 def test_where_towers_take_it(asked, shape, heads, taken, monkeypatch):
     monkeypatch.setattr(launch, "_compiled_for", (9, 0))
     with using(Options(short_attention=asked)):
-        assert api.fits(torch.empty(shape, device="meta"), heads) == taken
-        assert not api.fits(torch.empty(shape), heads), "on a CPU"
+        x = torch.empty(shape, device="meta", dtype=torch.float16)
+        assert api.fits(x, heads) == taken
+        assert not api.fits(x.float(), heads) and not api.fits(torch.empty(shape).half(), heads), "on a CPU"
 
 
 @pytest.mark.skipif(ON_GPU, reason="compiles ahead, which needs no GPU")
@@ -176,7 +193,7 @@ def test_it_compiles_onto_tensor_cores_without_spills():
     from compiled_kernels import short_attention_figures
 
     rows = short_attention_figures()
-    assert {tuple(row["capability"]) for row in rows} == {(8, 7), (9, 0)} and len(rows) == 8
+    assert {tuple(row["capability"]) for row in rows} == {(8, 7), (9, 0)} and len(rows) == 12
     for row in rows:
         assert row["spills"] == 0 and row["tensor"] and row["shared"] <= 99 * 1024
         assert row["dependent"] == bool(row["prefetches"]) == (row["capability"] == [9, 0])

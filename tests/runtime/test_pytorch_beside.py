@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from test_pytorch_program import MODES, NETWORKS, same
 from torch_networks import backend_of, images
 
+from clip4str.core.errors import BackendError
 from clip4str.core.reading import Decoding
 from clip4str.kernels.options import Options, using
+from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.pytorch import beside as module
 from clip4str.runtime.backends.pytorch import program as program_module
 from clip4str.runtime.backends.pytorch.stages import patches_of
@@ -60,6 +64,7 @@ class Streams:
             yield
             main.current = before
 
+        monkeypatch.setattr(module, "_streams", {})
         monkeypatch.setattr(torch.cuda, "Stream", Stream)
         monkeypatch.setattr(torch.cuda, "stream", stream)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: main.current)
@@ -116,20 +121,45 @@ def test_what_begins_before_the_last_pass_reads_the_same(network, random_model):
 
 
 @pytest.mark.parametrize("branch", ["visual", "cross"])
-def test_a_row_whose_last_pass_moves_the_end_alone_is_read_further(branch, random_model):
-    """Its own word is settled, but what follows has begun with a longer one."""
+def test_a_row_whose_last_pass_moves_the_end_alone_is_read_further_and_no_other(branch, random_model):
+    """Its own word is settled, but what follows has begun with a longer or a shorter one."""
     model = random_model(seed=3, eos_bias=3.5)
-    pixels, passes = images(200, model), (3, 2) if branch == "visual" else (26, 2)
-    backend, driver = backend_of(model, passes=passes)
+    pixels, (visual, cross) = images(200, model), (3, 2) if branch == "visual" else (26, 2)
+    backend, driver = backend_of(model, passes=(visual, cross))
     program, patches = backend.program, patches_of(pixels, backend.weights)
-    flag = program.columns["unsettled" if branch == "visual" else "cross_unsettled"]
+    fewer = Passes(visual - (branch == "visual"), cross - (branch == "cross"))
+    names = ("word", "last", "unsettled") if branch == "visual" else ("cross_word", "keep", "cross_unsettled")
+    places = [program.columns[name] for name in names]
     with torch.inference_mode():
-        usual = program.run(patches)[0][:, flag]
+        word, last, usual = (program.run(patches)[0][:, place] for place in places)
+        before = replace(program, passes=fewer).run(patches)[0][:, places[0]]
         with using(EARLY):
-            early = program.run(patches)[0][:, flag]
+            same_word, _, early = (program.run(patches)[0][:, place] for place in places)
+    assert torch.equal(word, same_word), "what is read further begins with the last pass's word"
+    changed = (before != word) & (torch.arange(word.shape[1]) <= last)
+    assert torch.equal(early[:, 0], changed.any(1).int())
     assert (usual <= early).all() and (usual < early).any()
     with using(EARLY):
         same(backend.read(driver, pixels), model.read(pixels))
+
+
+def test_too_few_passes_are_no_guess_in_silence(random_model):
+    backend, driver = backend_of(model := random_model(), passes=(1, 1))
+    with pytest.raises(BackendError, match="0 passes towards a word"):
+        backend.read(driver, images(2, model))
+
+
+def test_all_graphs_use_the_same_streams_and_a_join_holds_what_its_branch_reads(monkeypatch):
+    """torch hands out its streams in turn: others would soon get a branch's."""
+    streams, read = Streams(monkeypatch), torch.zeros(3)
+    kept = weakref.ref(read)
+    with using(EARLY):
+        joins = [module.beside(lambda read=read: streams.launch("pass"), torch.device("cuda")) for _ in range(9)]
+    assert {line for line in streams.log if "pass" in line} == {f"pass on branch {i}" for i in (1, 2, 3)}
+    del read
+    assert kept() is not None
+    for join in joins:
+        assert join() == "pass"
 
 
 FLOW = {

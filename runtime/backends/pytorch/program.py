@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from clip4str.core.errors import BackendError
 from clip4str.core.reading import Decoding
 from clip4str.kernels.collapse import collapse
 from clip4str.kernels.decode_pass import Answer, DecoderWeights, decode_pass
@@ -58,10 +60,11 @@ class Program(FixedPasses):
         visual, (visual_kv, _) = self.weights.visual, memory_views(kv, self.weights)
         passes = self.first_passes
         if draft is not None:
-            word = _settled(passes.visual, visual, collapse(draft, self.weights.config.steps), visual_kv)
+            word = self._visual_word(passes.visual, collapse(draft, self.weights.config.steps), visual_kv)
         else:
             start = decode_pass(visual, None, visual_kv, mode="start")
-            word = _settled(passes.visual - 1 if self.decoding.decode == "ar" else 0, visual, start, visual_kv)
+            in_order = self.decoding.decode == "ar"
+            word = self._visual_word(passes.visual - 1, start, visual_kv) if in_order else Word.of(start)
         return self._after(kv, word, word.ids, passes.cross, out), kv
 
     def resume(self, results: Tensor, kv: Tensor, rows: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ class Program(FixedPasses):
         place, chosen = self.columns, results.index_select(0, rows)
         kv = kv.index_select(0, rows)
         visual_kv, _ = memory_views(kv, self.weights)
-        word = _settled(RESUMED.visual, self.weights.visual, chosen[:, place["word"]].contiguous(), visual_kv)
+        word = self._visual_word(RESUMED.visual, chosen[:, place["word"]].contiguous(), visual_kv)
         guess = chosen[:, place["cross_word"]].contiguous() if "cross_word" in place else word.ids
         found = self._after(kv, word, guess, RESUMED.cross)
         results.index_copy_(0, rows, found)
@@ -90,6 +93,10 @@ class Program(FixedPasses):
         answer = decode_pass(self._cross, word, *memory, mode="cloze", keep=keep[:, 0])
         return torch.cat(list(_spelled(answer).values()), dim=1, out=out)
 
+    def _visual_word(self, count: int, guess: Tensor | Answer, memory: Tensor) -> Word:
+        follows = self.decoding.refine > 0 or self.decoding.branch == "cross"
+        return _decoded(count, self.weights.visual, guess, memory, follows=follows)
+
     def _after(self, kv: Tensor, word: Word, guess: Tensor, passes: int, out: Tensor | None = None) -> Tensor:
         """All that follows the visual word: results (N, width). guess (N, T) int32: the cross-modal branch's."""
         w, how, cross = self.weights, self.decoding, self.decoding.branch == "cross"
@@ -100,27 +107,27 @@ class Program(FixedPasses):
             refined = decode_pass(w.visual, word.ids, visual_kv, mode="cloze", keep=word.last)
             return refined, self._tokens(refined.ids) if cross else None
 
-        last = word
+        decided = word
         refinement = beside(refine, kv.device) if how.refine else None
         if cross:
             found["caption"] = self._tokens(word.ids)
             memory = cross_kv, self._text(found["caption"])
             if how.decode == "ar":
-                last = _settled(passes, self._cross, guess, *memory, limit=word.last)
+                follows = how.refine > 0
+                decided = _decoded(passes, self._cross, guess, *memory, limit=word.last, follows=follows)
             else:
-                start = decode_pass(self._cross, None, *memory, mode="start")
-                last = Word(start, lambda: start)
+                decided = Word.of(decode_pass(self._cross, None, *memory, mode="start"))
         refined = None
         if refinement is not None:
             refined, tokens = refinement()
             if tokens is not None:
                 found |= {"refined": tokens, "refined_probs": refined.probs.view(torch.int32)}
-                refined = decode_pass(self._cross, last.ids, *memory, mode="cloze", keep=last.last)
+                refined = decode_pass(self._cross, decided.ids, *memory, mode="cloze", keep=decided.last)
         visual = answer = word.checked()
         found |= {"last": visual.last[:, None], "unsettled": visual.unsettled[:, None], "word": visual.ids}
         found["word_probs"] = visual.probs.view(torch.int32)
         if cross:
-            answer = last.checked()
+            answer = decided.checked()
             found |= {"cross_unsettled": answer.unsettled[:, None], "cross_word": answer.ids}
             found |= {"cross_probs": answer.probs.view(torch.int32), "keep": answer.last[:, None]}
         found |= _spelled(answer if refined is None else refined)
@@ -148,6 +155,11 @@ class Word:
     found: Answer
     checked: Callable[[], Answer]
 
+    @classmethod
+    def of(cls, answer: Answer) -> Word:
+        """Of the last pass itself."""
+        return cls(answer, lambda: answer)
+
     @property
     def ids(self) -> Tensor:
         return self.found.ids
@@ -157,39 +169,34 @@ class Word:
         return self.found.last
 
 
-def _settled(
+def _decoded(
     count: int,
     decoder: DecoderWeights,
     guess: Tensor | Answer,
     memory: Tensor,
     text: Tensor | None = None,
+    *,
     limit: Tensor | None = None,
+    follows: bool,
 ) -> Word:
-    """`count` passes towards the greedy word from a guess, ids (N, T) int32 or, of no passes or more, an answer.
+    """`count` passes, at least one, towards the greedy word from a guess: ids (N, T) int32, or a pass's answer.
 
-    Where options() say so what follows begins with the word of the pass before the last one, which runs beside it.
+    Where something `follows` and options() say so, it begins with the word of the pass before the last one, which runs
+    beside it. There the id at `last` counts, too: where the last pass moves the end alone its word is settled, and yet
+    not the one that was gone on with.
     """
+    if count < 1:
+        raise BackendError(f"{count} passes towards a word that was guessed: at least one confirms it")
 
-    def further(guess: Tensor | Answer) -> Answer:
+    def further(guess: Tensor | Answer, through_last: bool = False) -> Answer:
         ids = guess.ids if isinstance(guess, Answer) else guess
-        return decode_pass(decoder, ids, memory, text, mode="causal", limit=limit)
+        return decode_pass(decoder, ids, memory, text, mode="causal", limit=limit, through_last=through_last)
 
-    early = options().verify_beside
-    for _ in range(count - 1 if early else count):
+    for _ in range(count - 1):
         guess = further(guess)
-    if not early or not isinstance(guess, Answer) or not count:
-        answer = guess if isinstance(guess, Answer) else further(guess)
-        return Word(answer, lambda: answer)
-    found = guess
-
-    def check() -> Answer:
-        """`unsettled` also where the id at `last` alone is another one, an end or not: so the word as it now is may
-        be settled, but what follows has begun with the one before."""
-        answer = further(found)
-        inside = torch.arange(answer.ids.shape[1], device=memory.device) <= answer.last[:, None]
-        return answer._replace(unsettled=((answer.ids != found.ids) & inside).any(1).int())
-
-    return Word(found, beside(check, memory.device))
+    if follows and options().verify_beside and isinstance(guess, Answer):
+        return Word(guess, beside(partial(further, guess, through_last=True), memory.device))
+    return Word.of(further(guess))
 
 
 def _spelled(answer: Answer) -> dict[str, Tensor]:
