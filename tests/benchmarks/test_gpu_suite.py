@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from without_torch import SCRIPT as WITHOUT_TORCH
 
 from clip4str.benchmarks import gpu_suite, kernel_launches
 from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
@@ -185,6 +186,12 @@ def test_chart_of_results(dry_run, capsys):
         (("--minutes", "0"), "--minutes is more than 0"),
         (("--output", "nowhere/a.json"), "its folder does not exist"),
         (("--chart", "nowhere.json"), "not results of this suite"),
+        (
+            ("--rehearse", "--only", "nonsuch", "--output", "new"),
+            "no section begins with 'nonsuch'; there are env",
+        ),
+        (("--rehearse", "--only", "warm", "warmer"), "no section begins with 'warmer'; there are"),
+        (("--dry-run", "--only", "engines"), "no section begins with 'engines'; there are"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
@@ -197,6 +204,33 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
 def test_without_a_gpu_the_exit_code_is_2():
     done = start()
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--rehearse" in done.stderr
+
+
+def test_without_torch_or_triton_it_says_what_to_install(tmp_path, monkeypatch):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(SCRIPT), "--output", str(tmp_path / "new")],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "needs torch and triton: pip install 'clip4str[gpu]'" in done.stderr and "docs/jetson.md" in done.stderr
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match="needs torch and triton"):
+        main(["--rehearse", "--output", str(tmp_path / "new")])
+    assert not list(tmp_path.iterdir())
+    page = (SCRIPT.parents[1] / "docs" / "jetson.md").read_text()
+    assert "How fast\n" in page, "what the message names"
+
+
+def test_a_wrong_switch_is_said_before_any_section(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "wide_tile")
+    with pytest.raises(UsageError, match="CLIP4STR_GPU_OPTIONS: 'wide_tile' is none of dependent_launch"):
+        main(["--rehearse", "--output", str(tmp_path / "new")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_section(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out.partition("sections:\n")[2].replace("\n", " ")
+    assert told.split() == ", ".join(s.name for s in gpu_suite._sections(gpu_suite._Device(True), True)).split()
 
 
 # --- sections that fail, crash and hang
