@@ -147,6 +147,7 @@ def _single_file(folder: Path | None, o: argparse.Namespace) -> None:
     """Of a bundle; None: could it be written?"""
     command = _part("--single-file", "single_file.export_command")
     if folder is None:
+        command.check_form(o.precision)
         command.check_output(Path(o.single_file), o.force)
     else:
         command.export_bundle(folder, Path(o.single_file), None, o.force, o.sample_images, o.min_agreement, _print)
