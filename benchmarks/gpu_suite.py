@@ -144,7 +144,8 @@ def _run(args: argparse.Namespace, folder: bool) -> int:
     except RuntimeError as error:
         raise DeviceError(str(error)) from None
     store.results["seconds"] = round(time.monotonic() - began, 1)
-    store.results["targets"] = targets(store.results)
+    if not on_cpu:
+        store.results["targets"] = targets(store.results)
     store.write()
     text = summary(store.results)
     if store.path is not None:
