@@ -45,9 +45,6 @@ Say = Callable[[str], object]
 
 def main(argv: Sequence[str] | None = None) -> int:
     o = _parser().parse_args(argv)
-    folder = Path(o.bundle) if o.bundle else _announced()
-    if is_checkpoint_file(folder):
-        raise UsageError(f"{folder} is a checkpoint: clip4str build {folder} --single-file {o.output}")
     from .write import Options
 
     charset_test = read_charset(o.charset_test).characters if o.charset_test else None
@@ -56,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         half_storage=o.half_storage, decoding=Decoding(o.decode, o.refine, o.branch), charset_test=charset_test,
         license=o.license,
     )  # fmt: skip
+    folder = Path(o.bundle) if o.bundle else _announced()
+    if is_checkpoint_file(folder):
+        raise UsageError(f"{folder} is a checkpoint: clip4str build {folder} --single-file {o.output}")
     export_bundle(folder, Path(o.output), options, o.force, o.sample_images, o.min_agreement, print)
     return 0
 
