@@ -13,6 +13,7 @@ import importlib.util
 import json
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from clip4str.benchmarks.gpu.supervisor import Reporter, Section, Store, supervi
 from clip4str.core.console import Parser, run_script
 from clip4str.core.errors import DeviceError, UsageError
 from clip4str.core.output_files import check_output, write_whole
+from clip4str.kernels.options import options
 
 PROGRAM = "gpu_suite.py"
 BATCHES = (1, 64, 8, 256)  # the most important first
@@ -46,6 +48,8 @@ Weights are random, so pass counts are forced: 3 visual and 2 cross passes here;
 characters. Everything is computed, then the ids are replaced. The exit code is 1 if a test or a part failed or was left
 out, 2 if there is no GPU. Each section is a process of its own with its share of the time. Clocks and
 power limits are left as they are. What to expect: roofline.py --kernels.
+
+sections:
 """
 
 
@@ -53,14 +57,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
         description="Correctness and speed of the kernels and of the whole network on one GPU.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + textwrap.fill(", ".join(_names()), 110, initial_indent="  ", subsequent_indent="  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, metavar="PATH",
         help="FILE.json or a folder, made if need be (default: benchmarks/results/gpu-NAME.json)")  # fmt: skip
     add("--minutes", type=float, default=9.5, metavar="M", help="all the time there is (default: %(default)s)")
-    add("--only", nargs="+", metavar="SECTION", help="environment, ceilings, and sections whose names begin so")
+    add(
+        "--only",
+        nargs="+",
+        metavar="SECTION",
+        help="environment, ceilings, and sections whose names begin so: see below",
+    )
     add("--rehearse", action="store_true", help="on a CPU: references, a tiny network, one or two repetitions")
     add("--dry-run", action="store_true", help="the same without what needs more than torch, triton and numpy")
     add("--chart", type=Path, metavar="FILE", help="draw the results in this file, run nothing")
@@ -75,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--minutes is more than 0, not {args.minutes:g}")
     if args.dry_run and args.rehearse:
         raise UsageError("--rehearse is more than --dry-run: name one")
+    names = [name for name in _names() if not args.dry_run or name not in NEED_MORE]
+    for start in args.only or ():
+        if not any(name.startswith(start) for name in names):
+            raise UsageError(f"--only: no section begins with {start!r}; there are {', '.join(names)}")
+    options()  # of the environment: a wrong name is said now, not by every section
+    _need_libraries()
     folder = args.output is not None and (args.output.is_dir() or not args.output.suffix)
     if folder:
         _make(args.output)
@@ -82,6 +97,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         check_output(args.output, (".json",))
     return _run(args, folder)
+
+
+def _need_libraries() -> None:
+    """Also loads torch, once for all sections' processes; CUDA is theirs. Raises DeviceError."""
+    try:
+        importlib.import_module("torch")
+        found = importlib.util.find_spec("triton") is not None
+    except ImportError:
+        found = False
+    if not found:
+        raise DeviceError(
+            "this suite needs torch and triton: pip install 'clip4str[gpu]'; "
+            'a board without them: docs/jetson.md, "How fast"'
+        )
 
 
 def _make(folder: Path) -> None:
@@ -100,7 +129,6 @@ def _run(args: argparse.Namespace, folder: bool) -> int:
         "dry_run": on_cpu,
         "forced": "words of 6 characters in the published way, 3 visual and 2 cross passes in ours; weights are random",
     }
-    importlib.import_module("torch")  # once, for all sections' processes; CUDA is theirs
     if folder:
         store = Store(None, head, lambda name: args.output / _name_of(name))
     else:
@@ -116,7 +144,8 @@ def _run(args: argparse.Namespace, folder: bool) -> int:
     except RuntimeError as error:
         raise DeviceError(str(error)) from None
     store.results["seconds"] = round(time.monotonic() - began, 1)
-    store.results["targets"] = targets(store.results)
+    if not on_cpu:
+        store.results["targets"] = targets(store.results)
     store.write()
     text = summary(store.results)
     if store.path is not None:
@@ -143,11 +172,8 @@ class _Device:
 
         from clip4str.benchmarks.gpu.device import open_device
 
-        if not self.dry_run:
-            if not torch.cuda.is_available():
-                raise DeviceError("no GPU that torch can use; --rehearse does without one")
-            if importlib.util.find_spec("triton") is None:
-                raise DeviceError("the kernels need triton; pip install triton")
+        if not self.dry_run and not torch.cuda.is_available():
+            raise DeviceError("no GPU that torch can use; --rehearse does without one")
         self.gpu = open_device(self.dry_run)  # type: ignore[assignment]
 
     def alive(self) -> bool:
@@ -155,6 +181,10 @@ class _Device:
 
 
 NEED_MORE = ("network", "library", "cuda_layer", "files", "correctness", "engines")  # than torch, triton and numpy
+
+
+def _names() -> list[str]:
+    return [section.name for section in _sections(_Device(False), False)]
 
 
 def _sections(device: _Device, on_cpu: bool) -> list[Section]:

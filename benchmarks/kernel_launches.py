@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import ceil, prod
 
 from clip4str.benchmarks.launches import QUERIES, Cut, Launch, attention, linear, stream
-from clip4str.kernels.linear.api import FUSED_ROWS  # rows up to which `linear` is one fused kernel
+from clip4str.kernels.shared.tiles import FUSED_ROWS
 from clip4str.model import Config
 from clip4str.runtime.backends.fixed_passes import DRAFTED, FIRST
 

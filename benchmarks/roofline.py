@@ -27,10 +27,9 @@ from clip4str.benchmarks.one_launch import one_launch_predictions, one_launch_ta
 from clip4str.benchmarks.predictions import PASSES, kernel_predictions, predictions
 from clip4str.benchmarks.roofline_chart import save_chart
 from clip4str.benchmarks.streams import stream_predictions, stream_table
-from clip4str.benchmarks.switches import switch_predictions, switch_table
 from clip4str.core.charts import check_chart
 from clip4str.core.console import Parser, run_script
-from clip4str.core.errors import UsageError
+from clip4str.core.errors import BackendError, UsageError
 from clip4str.core.output_files import check_output, write_whole
 from clip4str.model import Config
 from clip4str.model.sizes import SIZES, size_name
@@ -79,28 +78,40 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _check(args)
-    networks = {_label(name): network(name) for name in args.networks}
-    chosen = {name: DEVICES[name] for name in args.devices}
-    if args.streams:
-        report = stream_predictions(networks, chosen, installed_model())
-        print(stream_table(report))
-    elif args.one_launch:
-        report = one_launch_predictions(networks, chosen, args.batch)
-        print(one_launch_table(report))
-    elif args.switches:
-        report = switch_predictions(networks, chosen, args.batch)
-        print(switch_table(report))
-    elif args.kernels:
-        report = kernel_predictions(networks, chosen, args.batch)
-        print(kernel_table(report))
-    else:
-        report = predictions(networks, chosen, args.batch, args.passes)
-        print(table(report))
+    try:
+        report, text = _report(args)
+    except ModuleNotFoundError as error:  # torch for the switches, onnx for the streams' detector
+        raise BackendError(
+            f"this report needs {error.name}: pip install 'clip4str[gpu]'; without options none is needed"
+        ) from None
+    print(text)
     if args.json:
         write_whole(args.json, dump(report))
     if args.chart:
         save_chart(report, args.chart)
     return 0
+
+
+def _report(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """As data and as markdown."""
+    networks = {_label(name): network(name) for name in args.networks}
+    chosen = {name: DEVICES[name] for name in args.devices}
+    if args.streams:
+        report = stream_predictions(networks, chosen, installed_model())
+        return report, stream_table(report)
+    if args.one_launch:
+        report = one_launch_predictions(networks, chosen, args.batch)
+        return report, one_launch_table(report)
+    if args.switches:
+        from clip4str.benchmarks import switches  # the kernels' own configurations, which need torch
+
+        report = switches.switch_predictions(networks, chosen, args.batch)
+        return report, switches.switch_table(report)
+    if args.kernels:
+        report = kernel_predictions(networks, chosen, args.batch)
+        return report, kernel_table(report)
+    report = predictions(networks, chosen, args.batch, args.passes)
+    return report, table(report)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ try:
 
     import clip4str
 
-    from .console import Parser, fail
+    from .console import Parser, end_quietly, fail, said
     from .errors import Clip4StrError, UsageError, one_line
     from .interrupts import Interrupts, heeding_signals
 except KeyboardInterrupt:  # main catches it from its first line on
@@ -84,7 +84,7 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         if not known[chosen].writes:
             interrupts.end_soon()
-        return importlib.import_module(known[chosen].module).main(argv[1:])
+        return said(importlib.import_module(known[chosen].module).main(argv[1:]))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "clip4str" or not known[chosen].extra:
@@ -93,8 +93,7 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     except Clip4StrError as error:
         return fail(chosen, error)
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return end_quietly()
     except OSError as error:
         return fail(chosen, f"{error.filename or 'output'}: {error.strerror or error}")
     except MemoryError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -27,16 +29,35 @@ def fail(command: str, error: object) -> int:
     return 2
 
 
+def said(code: int) -> int:
+    """The code once everything that was printed is out. Raises BrokenPipeError."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+    return code
+
+
+def end_quietly() -> int:
+    """The exit code, 0, where nobody reads what is printed any more: `| head`. What is left of it goes nowhere, also
+    when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return 0
+
+
 def run_script(program: str, main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """The exit code of a script's main: its own, 2 and one line for what it raises on purpose, 130 or 143 after a
     signal."""
 
     def run(_: Interrupts) -> int:
         try:
-            return main(argv)
+            return said(main(argv))
         except Clip4StrError as error:
             print(f"{program}: error: {one_line(error)}", file=sys.stderr)
             return 2
+        except BrokenPipeError:
+            return end_quietly()
 
     return heeding_signals(run)
 

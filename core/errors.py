@@ -36,7 +36,11 @@ class BundleError(Clip4StrError):
 
 
 class BackendError(Clip4StrError):
-    """No backend of the wanted kind can run here."""
+    """No backend of the wanted kind can run here. option: of the command line, if it is at fault."""
+
+    def __init__(self, message: object = "", option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class NonFiniteError(BackendError):

@@ -48,12 +48,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("build", f"{error.filename or 'output'}: {error.strerror or error}")
     except Clip4StrError as error:
         finished = len(done) == 2 and isinstance(error, (BackendError, ParityError))  # but for the engines
-        return fail("build", f"{error}; {done[0]} is whole, to build its engines: {done[1]}" if finished else error)
+        again = _without(done[1], getattr(error, "option", "")) if finished else ""
+        return fail("build", f"{error}; {done[0]} is whole, to build its engines: {again}" if finished else error)
     except MemoryError:
         return fail("build", "not enough memory")
     if not options.trtexec:
         print(f"{done[0]} is ready, after {time.perf_counter() - start:.0f} s")
     return 0
+
+
+def _without(command: str, option: str) -> str:
+    """The command but for an option and its value: it would fail as before."""
+    words = shlex.split(command)
+    if option in words:
+        place = words.index(option)
+        del words[place : place + 2]
+    return shlex.join(words)
 
 
 def _build(o: argparse.Namespace, done: list[str]) -> None:
@@ -147,6 +157,7 @@ def _single_file(folder: Path | None, o: argparse.Namespace) -> None:
     """Of a bundle; None: could it be written?"""
     command = _part("--single-file", "single_file.export_command")
     if folder is None:
+        command.check_form(o.precision)
         command.check_output(Path(o.single_file), o.force)
     else:
         command.export_bundle(folder, Path(o.single_file), None, o.force, o.sample_images, o.min_agreement, _print)

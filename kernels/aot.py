@@ -20,6 +20,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,9 @@ def _in_parallel(entries: Sequence[Entry], folder: Path, jobs: int) -> Iterable[
         try:
             for future in concurrent.futures.as_completed(pending):
                 yield future.result()
+        except BrokenProcessPool:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise BackendError("the compiler ended one of the processes; --jobs 1 shows at which kernel") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -145,12 +149,19 @@ def _capability(text: str) -> tuple[int, int]:
     digits = text.strip().removeprefix("sm_").replace(".", "")
     if not digits.isdigit() or len(digits) < 2 or int(digits) < 80:
         raise UsageError(f"--architectures: {text!r} is not one like 87 or 9.0; 80 is the least")
-    return int(digits[:-1]), int(digits[-1])
+    found = int(digits[:-1]), int(digits[-1])
+    if found not in CAPABILITIES:  # the compiler dies of those that it does not know
+        raise UsageError(f"--architectures: {text.strip()} unknown; there are {_numbers()}")
+    return found
+
+
+def _numbers() -> str:
+    return ",".join(f"{major}{minor}" for major, minor in CAPABILITIES)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What to compile, and with how many processes."""
-    default = ",".join(f"{major}{minor}" for major, minor in CAPABILITIES)
+    default = _numbers()
     parser.add_argument(
         "--architectures", "--arch", default=default, metavar="LIST", help=f"compute capabilities ({default})"
     )

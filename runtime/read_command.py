@@ -158,6 +158,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = list(expand(args.paths, args.null))
     if not sources:
         raise UsageError("no images found in what was named")
+    absent = [_absent(source) for _, source in sources]
+    if all(absent):  # said without a network
+        for (name, _), error in zip(sources, absent):
+            if error is not None:
+                _tell(name, error, args, 0)
+        return 2
     recognizer = load_recognizer(args, len(sources))
     width = min(60, max(len(name) for name, _ in sources))
     failed, milliseconds = 0, []
@@ -177,6 +183,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.quiet and any(milliseconds):
         print(_summary(milliseconds, recognizer), file=sys.stderr)
     return 2 if failed else 0
+
+
+def _absent(source: ImageLike) -> ImageError | None:
+    """What reading it would raise, if it is the path of nothing."""
+    if isinstance(source, str) and not os.path.lexists(source):
+        try:
+            load_image(source)
+        except ImageError as error:
+            return error
+    return None
 
 
 def _tell(name: str, word: Word | Clip4StrError, args: argparse.Namespace, width: int) -> None:

@@ -51,7 +51,8 @@ def correctness(report: Reporter, tests: Sequence[Path] = KERNELS, rehearsal: bo
         except subprocess.TimeoutExpired as error:
             said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
             _so_far(report, said)
-            report.fail("the tests", f"not finished after {error.timeout:.0f} s: {said[-300:]}")
+            report.values["said"] = said[-300:]
+            report.out_of_time("the tests", error.timeout)
             return
         cases = [*ElementTree.parse(file).iter("testcase")] if file.is_file() else []
     counts = {"tests": len(cases), "failed": 0, "skipped": 0}

@@ -98,7 +98,7 @@ def sanitizer(gpu: Gpu, report: Reporter) -> None:
         done = subprocess.run([*command, sys.executable, "-c", code], env=environment, capture_output=True, text=True,
                               timeout=max(1.0, report.clock.left() + _OVERRUN))  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        return report.fail("memcheck", f"not finished after {error.timeout:.0f} s")
+        return report.out_of_time("memcheck", error.timeout)
     said = (done.stdout + done.stderr).strip().splitlines()
     report.values |= {"tool": tool if command else "none", "exit_code": done.returncode, "last": said[-1:]}
     if done.returncode:

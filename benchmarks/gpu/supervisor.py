@@ -7,6 +7,7 @@ overruns.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ from typing import Any
 
 from clip4str.core.output_files import write_json
 
+OUT_OF_TIME = "out of time"
 GRACE = 15.0  # seconds over its share before a section is killed
 
 
@@ -50,6 +52,7 @@ class Reporter:
     def __init__(self, name: str, seconds: float, connection: Connection, results: dict[str, Any]) -> None:
         self.name, self.clock, self.results = name, Clock(seconds), results
         self.values: dict[str, Any] = {}
+        self.state = "done"
         self._connection = connection
 
     def save(self) -> None:
@@ -58,6 +61,14 @@ class Reporter:
     def fail(self, what: str, why: str) -> None:
         """An answer was wrong, or there was none."""
         self._connection.send(("failures", self.name, {"section": self.name, "what": what, "why": why}))
+
+    def out_of_time(self, what: str, seconds: float) -> None:
+        """Something had to be ended after so many seconds: a failure, and the section is not called done."""
+        minutes = self.results.get("minutes")
+        share = f" of --minutes {minutes:g}" if minutes else ""
+        more = f": try --minutes {10 * math.ceil(2 * minutes / 10)}" if minutes else ""
+        self.state = f"{OUT_OF_TIME} ({seconds:.0f} s{share}){more}"
+        self.fail(what, self.state)
 
     def skip(self, what: str, why: str = "no time left") -> None:
         """Something was left out. Like a failure it is listed, and the exit code is 1."""
@@ -153,7 +164,8 @@ def _follow(
         elif kind == "end":
             took = time.monotonic() - began
             store.results["sections"][name] = {"state": what["state"], "seconds": round(took, 2)}
-            say(f"{name}: {what['state']}, {took:.1f} s")
+            late = what["state"].startswith(OUT_OF_TIME)  # which says how long itself
+            say(f"{name}: {what['state']}" + ("" if late else f", {took:.1f} s"))
             store.write()
             return pending[1:]
         else:
@@ -190,17 +202,16 @@ def _child(
     seconds = max(0.5, (end - time.monotonic()) * share)
     connection.send(("begin", section.name, seconds))
     reporter = Reporter(section.name, seconds, connection, results)
-    state = "done"
     try:
         section.run(reporter)
     except Exception as error:
-        state = f"failed: {type(error).__name__}: {error}"[:300]
+        reporter.state = f"failed: {type(error).__name__}: {error}"[:300]
         reporter.values["traceback"] = traceback.format_exc()[-4000:]
-        reporter.fail("the section", state)
+        reporter.fail("the section", reporter.state)
     reporter.save()
     if not alive():
         reporter.fail("the device", "unusable after this section")
-    connection.send(("end", section.name, {"state": state}))
+    connection.send(("end", section.name, {"state": reporter.state}))
 
 
 def _kill(child: Any) -> None:

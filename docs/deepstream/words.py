@@ -12,15 +12,23 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import gi
+try:
+    import gi
 
-gi.require_version("Gst", "1.0")
-from gi.repository import GLib, Gst  # noqa: E402
+    gi.require_version("Gst", "1.0")
+except (ModuleNotFoundError, ValueError) as error:
+    print(
+        f"words.py: error: GStreamer's Python is not to be seen here ({error}): apt-get install python3-gi "
+        "gir1.2-gstreamer-1.0, and an environment made with python3 -m venv --system-site-packages",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+from gi.repository import GLib, Gst
 
-from clip4str import Recognizer  # noqa: E402
-from clip4str.video.deepstream import TextProbe, WordProbe  # noqa: E402
-from clip4str.video.outputs import Jsonl  # noqa: E402
-from clip4str.video.sources.names import public_name  # noqa: E402
+from clip4str import Recognizer
+from clip4str.video.deepstream import TextProbe, WordProbe
+from clip4str.video.outputs import Jsonl
+from clip4str.video.sources.names import public_name
 
 HERE = Path(__file__).parent
 JETSON = platform.machine() == "aarch64"

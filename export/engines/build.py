@@ -134,7 +134,9 @@ def _build_stage(
                 folder / manifest.stages[stage], stage, manifest, cache, lambda share: _move(bar, share)
             )
     except BackendError as error:
-        raise BackendError(f"{stage} stage: {tools} built no engine: {error}{_hint(str(error), options)}") from None
+        hint = _hint(str(error), options)
+        option = error.option or ("--workspace" if "--workspace" in hint else "")
+        raise BackendError(f"{stage} stage: {tools} built no engine: {error}{hint}", option) from None
     finally:
         logger.listener = None
     with replaced(folder / name, durable=False) as partial, partial.open("wb") as file:

@@ -97,7 +97,10 @@ def compute_capability(library: Any, capability: str) -> Any:
     name = f"SM{capability.replace('.', '')}"
     if name not in known:
         others = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known if n.startswith("SM"))
-        raise BackendError(f"TensorRT-RTX {library.__version__} does not build for {capability}; it knows {others}")
+        raise BackendError(
+            f"TensorRT-RTX {library.__version__} does not build for {capability}; it knows {others}",
+            "--compute-capability",
+        )
     return known[name]
 
 

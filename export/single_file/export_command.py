@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from clip4str.core.reading import Decoding
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime import Recognizer
 from clip4str.runtime.bundle import Bundle
-from clip4str.runtime.default_bundle import default_bundle
+from clip4str.runtime.read_command import announced_bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
 from . import PASSES_SHOWN
@@ -44,9 +45,6 @@ Say = Callable[[str], object]
 
 def main(argv: Sequence[str] | None = None) -> int:
     o = _parser().parse_args(argv)
-    folder = Path(o.bundle) if o.bundle else default_bundle()
-    if is_checkpoint_file(folder):
-        raise UsageError(f"{folder} is a checkpoint: clip4str build {folder} --single-file {o.output}")
     from .write import Options
 
     charset_test = read_charset(o.charset_test).characters if o.charset_test else None
@@ -55,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         half_storage=o.half_storage, decoding=Decoding(o.decode, o.refine, o.branch), charset_test=charset_test,
         license=o.license,
     )  # fmt: skip
+    folder = Path(o.bundle) if o.bundle else _announced()
+    if is_checkpoint_file(folder):
+        raise UsageError(f"{folder} is a checkpoint: clip4str build {folder} --single-file {o.output}")
     export_bundle(folder, Path(o.output), options, o.force, o.sample_images, o.min_agreement, print)
     return 0
 
@@ -83,8 +84,9 @@ def export_bundle(
     if not 0 <= min_agreement <= 1:
         raise UsageError(f"the agreement wanted is a share from 0 to 1, not {min_agreement:g}")
     check_output(output, force)
-    images = sample_images(Path(sample_folder) if sample_folder is not None else None)
     bundle = Bundle.open(folder)
+    check_form(bundle.manifest.precision)
+    images = sample_images(Path(sample_folder) if sample_folder is not None else None)
     if not options.license:
         options = options.licensed(PACKAGED_LICENSE if _is_packaged(bundle) else "that of its checkpoint")
     with tempfile.TemporaryDirectory(prefix=f".{output.name[:100]}.", dir=output.absolute().parent) as scratch:
@@ -100,6 +102,12 @@ def export_bundle(
             say(f"{output.parent / path.name}: {size / 1e6:.1f} MB")
 
 
+def check_form(precision: str | None) -> None:
+    """Raises UsageError for bundles whose stages do not go into one file."""
+    if precision == "fp8":
+        raise UsageError("fp8 bundles cannot be one file: export the fp16 or int8 bundle")
+
+
 def check_output(output: Path, force: bool) -> None:
     """Raises UsageError if a single file may not be written there."""
     if output.suffix.lower() != ".onnx":
@@ -112,6 +120,14 @@ def check_output(output: Path, force: bool) -> None:
     for path in (output, output.with_name(f"{output.name}.data")):
         if os.path.lexists(path) and (not path.is_file() or not force):
             raise UsageError(f"{path}: exists; --force replaces a file, --output writes elsewhere")
+
+
+def _announced() -> Path:
+    """The default bundle, and one line on stderr that says which it is."""
+    folder = announced_bundle()
+    if folder != PACKAGED:
+        print(f"no bundle given: taking {folder}", file=sys.stderr)
+    return folder
 
 
 def _is_packaged(bundle: Bundle) -> bool:

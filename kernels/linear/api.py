@@ -21,6 +21,7 @@ from ..shared.checks import (
     check_shape,
 )
 from ..shared.launch import capability_of, on_device, on_gpu, use_kernel
+from ..shared.tiles import FUSED_ROWS
 from ..shared.variants import ACTIVATIONS
 from . import reference
 from .config import (
@@ -31,8 +32,6 @@ from .config import (
     descriptor_configuration,
     split_configuration,
 )
-
-FUSED_ROWS = 2048  # a guess, see `by_library`; benchmarks/gpu_suite.py measures it
 
 
 def linear(

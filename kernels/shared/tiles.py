@@ -6,6 +6,9 @@ SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 110: 227, 1
 DEPENDENT_CAPABILITY = (9, 0)  # from here on kernels may start before the one ahead has ended, see dependent.py
 MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 142, 90: 132, 100: 148, 110: 20, 120: 170}  # of the largest GPU each
 
+# Rows up to which `linear` is one fused kernel: a guess, see its `by_library`; benchmarks/gpu_suite.py measures it.
+FUSED_ROWS = 2048
+
 
 def most_multiprocessors(capability: tuple[int, int]) -> int:
     """Of the largest GPU of this compute capability: tiles are chosen by it, so that what is compiled ahead of time is

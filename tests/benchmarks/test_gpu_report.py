@@ -53,6 +53,18 @@ def test_targets_are_met_or_missed():
     assert row.split()[-5:] == ["most", "1.5", "1.85", "1.50", "met"]
 
 
+def test_a_rehearsal_compares_nothing():
+    batch = {"sides": {"ours": spread_of(9.0), "published_fp32": spread_of(2.0)},
+             "summary": {"published_fp32_over_ours": 0.2}}  # fmt: skip
+    case = {"operator": "o", "name": "n", "shipped_us": 9.0, "best": {"us": 1.0, "config": "c"}}
+    results = {"end_to_end_small": {"batches": {"1": batch}}, "sweep": {"cases": [case]}, "targets": targets({})}
+    compared = "ours is faster: published_fp32 0.2x", "better than the shipped one", "targets (B/16, one H100)"
+    assert all(words in summary(results) for words in compared)
+    text = summary({**results, "dry_run": True})
+    assert "a rehearsal with tiny networks on a CPU" in text and "small, us" in text and "sweep: 1 cases" in text
+    assert not any(words in text for words in compared)
+
+
 def test_every_target_has_a_prediction():
     found = targets(measured())
     assert all(t["predicted"] is not None for t in found), [t["name"] for t in found if t["predicted"] is None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from types import SimpleNamespace
 
@@ -64,11 +65,13 @@ def test_slow(): time.sleep(30)
         monkeypatch.setattr(os, "cpu_count", lambda: 1 + processes)
         monkeypatch.setattr(module, "KERNELS", where)
     report = Kept()
-    report.clock.deadline = time.monotonic() + 6 * processes
+    report.clock.deadline, report.results["minutes"] = time.monotonic() + 6 * processes, 9.5
     correctness(report, where)
+    assert "test_some.py" in report.values.pop("said")
     assert report.values == {"tests": 4, "passed": 2, "failed": 1, "skipped": 1}
     (wrong, _), (_, why) = report.of("failures")
-    assert wrong.endswith("test_some.py::test_wrong") and why.startswith("not finished after ")
+    assert wrong.endswith("test_some.py::test_wrong") and why == report.state
+    assert re.fullmatch(r"out of time \(\d+ s of --minutes 9\.5\): try --minutes 20", report.state)
 
 
 @pytest.mark.parametrize(("capability", "precisions"), [((8, 7), ["fp16", "int8"]), ((8, 9), ["fp16", "int8", "fp8"])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from without_torch import SCRIPT as WITHOUT_TORCH
 
 from clip4str.benchmarks import gpu_suite, kernel_launches
 from clip4str.benchmarks.gpu.device import Gpu, StandIn, spread
@@ -163,7 +165,7 @@ def test_the_first_things_come_first():
 def test_what_is_printed_last_is_short(dry_run):
     text = summary(dry_run.results)
     assert dry_run.done.stdout.endswith(f"{text}\nresults: {dry_run.path}\n")
-    assert len(text) < MOST_CHARACTERS and "targets" in text and "failed: nothing" in text
+    assert len(text) < MOST_CHARACTERS and "failed: nothing" in text
     many = {**dry_run.results, "failures": [{"section": "s", "what": "w" * 500, "why": "y"}] * 300}
     assert len(summary(many)) <= MOST_CHARACTERS
 
@@ -185,6 +187,12 @@ def test_chart_of_results(dry_run, capsys):
         (("--minutes", "0"), "--minutes is more than 0"),
         (("--output", "nowhere/a.json"), "its folder does not exist"),
         (("--chart", "nowhere.json"), "not results of this suite"),
+        (
+            ("--rehearse", "--only", "nonsuch", "--output", "new"),
+            "no section begins with 'nonsuch'; there are env",
+        ),
+        (("--rehearse", "--only", "warm", "warmer"), "no section begins with 'warmer'; there are"),
+        (("--dry-run", "--only", "engines"), "no section begins with 'engines'; there are"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
@@ -197,6 +205,33 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
 def test_without_a_gpu_the_exit_code_is_2():
     done = start()
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--rehearse" in done.stderr
+
+
+def test_without_torch_or_triton_it_says_what_to_install(tmp_path, monkeypatch):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(SCRIPT), "--output", str(tmp_path / "new")],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "needs torch and triton: pip install 'clip4str[gpu]'" in done.stderr and "docs/jetson.md" in done.stderr
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match="needs torch and triton"):
+        main(["--rehearse", "--output", str(tmp_path / "new")])
+    assert not list(tmp_path.iterdir())
+    page = (SCRIPT.parents[1] / "docs" / "jetson.md").read_text()
+    assert "How fast\n" in page, "what the message names"
+
+
+def test_a_wrong_switch_is_said_before_any_section(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "wide_tile")
+    with pytest.raises(UsageError, match="CLIP4STR_GPU_OPTIONS: 'wide_tile' is none of dependent_launch"):
+        main(["--rehearse", "--output", str(tmp_path / "new")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_section(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out.partition("sections:\n")[2].replace("\n", " ")
+    assert told.split() == ", ".join(s.name for s in gpu_suite._sections(gpu_suite._Device(True), True)).split()
 
 
 # --- sections that fail, crash and hang
@@ -252,6 +287,16 @@ def test_a_section_that_hangs_is_killed(store):
     results = run(store, Section("hang", 1, hang), Section("fine", 30, fine), seconds=8, grace=0.5)
     assert results["sections"]["hang"]["state"].startswith("was killed") and results["hang"] == {"kept": 2}
     assert results["sections"]["fine"]["state"] == "done"
+
+
+def test_a_section_out_of_time_is_not_called_done(store):
+    store.results["minutes"], said = 30, []
+    late = Section("late", 1, lambda report: report.out_of_time("the tests", 47.3))
+    supervise([late, Section("fine", 1, fine)], lambda: None, lambda: True, store, 30, say=said.append)
+    assert said[0] == "late: out of time (47 s of --minutes 30): try --minutes 60"
+    assert re.fullmatch(r"fine: done, \d\.\d s", said[1])
+    assert store.results["sections"]["late"]["state"].startswith("out of time")
+    assert [(f["section"], f["what"]) for f in store.results["failures"]] == [("late", "the tests")]
 
 
 def test_no_time_left(store):

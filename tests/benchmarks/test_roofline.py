@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -14,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from without_torch import SCRIPT
 
 from clip4str.benchmarks import kernel_launches, roofline
 from clip4str.benchmarks import predictions as arithmetic
@@ -313,3 +316,17 @@ def test_committed_predictions_are_todays():
         assert (old["device"], old["precision"]) == (new["device"], new["precision"])
         assert old["total_us"] == pytest.approx(new["total_us"], rel=1e-4)
     assert table(committed).splitlines()[0] == table(today).splitlines()[0]
+
+
+def test_only_the_switches_need_torch(tmp_path):
+    def start(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", SCRIPT, str(Path(roofline.__file__).resolve()), "--devices", "l4", *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    for options in ((), ("--kernels",), ("--one-launch",)):
+        done = start(*options)
+        assert done.returncode == 0 and "predicted" in done.stdout.lower(), done.stderr
+    for option, missing in (("--switches", "torch"), ("--streams", "onnx")):
+        done = start(option)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert f"this report needs {missing}: pip install 'clip4str[gpu]'" in done.stderr

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip4str.benchmarks import roofline, streams
+from clip4str.benchmarks.cameras import needs
 from clip4str.benchmarks.detector_launches import detector_launches
 from clip4str.benchmarks.devices import DEVICES
 from clip4str.benchmarks.launches import total_flops
@@ -20,7 +21,11 @@ from clip4str.benchmarks.streams import DECODERS, demand, stream_predictions, st
 from clip4str.core.console import run_script
 from clip4str.core.errors import UsageError
 from clip4str.model.sizes import SIZES
+from clip4str.video.detect.ppocr import installed_model
 
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED, DOCS = ROOT / "benchmarks" / "results" / "streams.json", ROOT / "docs"
+WRITE = "python benchmarks/roofline.py --streams --json benchmarks/results/streams.json; then gpu.md, serving.md"
 HOW = {"stages_ms_per_frame": {"flow": 14.0, "quality": 2.0}, "chosen reads": {"reads": 200}, "frames": 100}
 
 
@@ -78,8 +83,37 @@ def test_more_words_cost_the_gpu_and_slower_following_the_host(tmp_path, model):
 def test_what_videos_ask_for_comes_from_the_committed_figures(monkeypatch):
     asked = demand(json.loads(streams.MEASURED.read_text()))
     assert 0 < asked["reads_per_frame"] < 20 and 0 < asked["host_ms_per_frame"] < 100
-    committed = json.loads((Path(streams.__file__).parent / "results" / "streams.json").read_text())
+    committed = json.loads(COMMITTED.read_text())
     assert "predicted" in committed["status"] and {r["device"] for r in committed["rows"]} == set(DEVICES)
+    assert {key: committed["assumed"][key] for key in asked} == asked, f"written before video.json: {WRITE}"
+
+
+def test_the_committed_figures_are_what_is_predicted_now():
+    pytest.importorskip("rapidocr")
+    networks = {name: SIZES[name] for name in ("small", "base16")}
+    fresh = json.loads(roofline.dump(stream_predictions(networks, DEVICES, installed_model())))
+    assert json.loads(COMMITTED.read_text()) == fresh, f"stale: {WRITE}"
+
+
+def test_the_pages_tables_are_the_committed_figures():
+    report = json.loads(COMMITTED.read_text())
+    rows = {(row["network"], row["device"]): row for row in report["rows"]}
+    gpu, serving = ((DOCS / name).read_text() for name in ("gpu.md", "serving.md"))
+    for key, device in report["devices"].items():
+        small, base = rows["small", key], rows["base16", key]
+        cells = [device["name"], small["limits"]["decoder"]]
+        for row in (small, base):
+            cells += [row["limits"]["gpu"], row["streams"], row["bound_by"], f"{row['cores']:.1f}"]
+        assert f"| {' | '.join(map(str, cells))} |\n" in gpu
+    named = {device["name"]: key for key, device in report["devices"].items()}
+    table = serving.partition("### A thousand cameras")[2].partition("**First")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert len(lines) == 6
+    for name, *cells in lines[2:]:
+        few, many = (needs(1000, rows[n, named[name]], report["assumed"], 4000) for n in ("small", "base16"))
+        wanted = few["decoding"], few["finding"], few["reading"], many["reading"], many["cores"]
+        assert cells == [str(number) for number in wanted]
+    assert f"{few['crops']:,.0f} crops a second" in serving
 
 
 def test_the_script_prints_and_writes_them(tmp_path, model, monkeypatch, capsys):

@@ -70,10 +70,9 @@ def heeding() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def start(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
-    )
+def start(*command: str, **more: int) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    return subprocess.Popen([sys.executable, *command], text=True, preexec_fn=heeding, **pipes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -174,3 +173,21 @@ def test_handlers_are_what_they_were_and_those_of_others_are_left_alone():
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("how", ["script", "command"])
+def test_nobody_reads_on(how, lines):
+    """As in `| head`, with what fits the buffer and with more."""
+    printing = f"lambda argv: print('line\\n' * {lines}, end='') or 0"
+    run = {
+        "script": f"from clip4str.core.console import run_script; sys.exit(run_script('some.py', {printing}))",
+        "command": "from clip4str.core import cli; import types; stand_in = sys.modules['s'] = types.ModuleType('s'); "
+        f"stand_in.main = {printing}; cli.commands = lambda: {{'s': cli.Command('s', '', '', False)}}; "
+        "sys.exit(cli.main(['s']))",
+    }
+    child = start("-c", f"import sys; sys.stdin.read(); {run[how]}", stdin=subprocess.PIPE)
+    assert child.stdout is not None and child.stdin is not None and child.stderr is not None
+    child.stdout.close()
+    child.stdin.close()
+    assert child.stderr.read() == "" and child.wait(timeout=30) == 0

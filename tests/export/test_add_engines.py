@@ -157,6 +157,22 @@ def test_without_tensorrt_the_onnx_bundle_stands(golden_checkpoint, tmp_path, mo
     assert "clip4str build bundles/tiny-fp16 --target tensorrt" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--compute-capability", "5.0", "does not build for 5.0; it knows "), ("--workspace", "1", "raise --workspace")],
+)
+def test_the_command_for_the_engines_leaves_out_what_was_at_fault(
+    option, value, said, golden_checkpoint, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.chdir(tmp_path)
+    command = [str(golden_checkpoint("tiny")), "--fp16", "--min-agreement", "0", "--target", "tensorrt-rtx"]
+    assert main([*command, option, value]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error, error
+    assert error.rstrip().endswith(FINISH.replace("tensorrt", "tensorrt-rtx"))
+
+
 def test_the_plain_command_says_what_is_missing_for_engines(golden_checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([str(golden_checkpoint("tiny")), "--fp16", "--min-agreement", "0"]) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import onnxruntime
 import pytest
 
@@ -54,6 +57,32 @@ def test_a_charset_that_no_file_can_encode_is_refused_before_the_build(capsys, t
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
 
+@pytest.mark.parametrize("command", ["export", "build"])
+def test_fp8_is_refused_before_any_work(command, capsys, tmp_path, golden_checkpoint):
+    before = golden_checkpoint("tiny")
+    if command == "export":
+        before = tmp_path / "fp8"
+        shutil.copytree(PACKAGED, before)
+        manifest = before / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "precision": "fp8"}))
+    more = ["--output"] if command == "export" else ["--fp8", "--output", tmp_path / "bundle", "--single-file"]
+    code, out, err = run(capsys, command, before, *more, tmp_path / "word.onnx")
+    assert code == 2 and not out and err.count("\n") == 1, err
+    assert "fp8 bundles cannot be one file: export the fp16 or int8 bundle" in err
+    assert {path.name for path in tmp_path.iterdir()} <= {"fp8"}
+
+
+def test_the_bundle_taken_is_said_where_none_was_named(capsys, tmp_path, monkeypatch, few_crops):
+    monkeypatch.delenv("CLIP4STR_BUNDLE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    how = ["--force", "--output", tmp_path / "w.onnx", "--sample-images", few_crops, "--passes", "1,1"]
+    code, _, err = run(capsys, "export", *how)
+    assert code == 0 and err == f"no bundle under ./bundles: taking the packaged network, {PACKAGED.name}\n"
+    shutil.copytree(PACKAGED, tmp_path / "bundles" / "mine")
+    code, _, err = run(capsys, "export", *how)
+    assert code == 0 and err == "no bundle given: taking bundles/mine\n"
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["--output", "word.txt"], "must end in .onnx"),
     (["--output", "there.onnx"], "exists; --force"),
@@ -61,6 +90,7 @@ def test_a_charset_that_no_file_can_encode_is_refused_before_the_build(capsys, t
     (["--output", "w.onnx", "--passes", "3"], "two numbers"),
     (["--output", "w.onnx", "--passes", "0,2"], "from 1 to"),
     (["--output", "w.onnx", "--passes", "3,2", "--decode", "nar"], "those of decode ar"),
+    (["--output", "w.onnx", "--passes", "3,2", "--static"], "give one of them"),
     (["--output", "w.onnx", "--refine", "99"], "number of rounds"),
     (["--output", "w.onnx", "--min-agreement", "2"], "share from 0 to 1"),
     (["--output", "w.onnx", "--charset-test", "ΑΒ"], "not trained"),

@@ -193,6 +193,7 @@ def test_bad_options_are_one_line(tmp_path):
     for options, environment, words in (
         (["--architectures", "75"], {}, "--architectures: '75'"),
         (["--architectures", "orin"], {}, "'orin'"),
+        (["--architectures", "87,99"], {}, "--architectures: 99 unknown; there are 80,86,87,89,90,"),
         (["--networks", "small,giant"], {}, "giant unknown"),
         (["--jobs", "0"], {}, "--jobs"),
         (["--network", "small"], {}, "--help"),
@@ -279,3 +280,13 @@ def test_packing_loses_nothing():
     for data in cases:
         assert unpacked(lz4.pack(data)) == data
     assert len(lz4.pack(bytes(100_000))) < 500
+
+
+def test_a_compiler_that_dies_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(aot, "_compile", _dies)
+    with pytest.raises(BackendError, match="the compiler ended one of the processes"):
+        list(aot._in_parallel([None, None], tmp_path, 2))  # type: ignore[list-item]
+
+
+def _dies(folder: object, index: int) -> None:
+    os._exit(1)

@@ -82,6 +82,7 @@ def test_a_library_of_another_version_is_one_line(tmp_path):
     [
         (("--machine", "mips"), None, "--machine: mips unknown; there are x86_64, aarch64"),
         (("--arch", "sm_61"), None, "--architectures: 'sm_61' is not one like 87 or 9.0; 80 is the least"),
+        (("--arch", "99"), None, "--architectures: 99 unknown; there are 80,86,87,89,90,"),
         (("--networks", "tiny"), None, "--networks: tiny unknown"),
         ((), ("cmake",), "gcc is not on the PATH: apt-get install gcc"),
         ((), (), "cmake is not on the PATH: apt-get install cmake, or pip install cmake"),

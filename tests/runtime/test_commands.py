@@ -87,6 +87,18 @@ def test_standard_input_that_is_nothing_is_said_by_that_name(given, message):
     assert done.returncode == 2 and error.startswith(f"clip4str read: error: {message}") and "bytes>" not in error
 
 
+def test_missing_files_are_said_before_a_network_is_loaded(crops, tmp_path):
+    done = run("read", "nope.jpg", "gone.jpg", "--bundle", "nowhere", "--json", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.decode().splitlines() == [
+        "clip4str read: error: nope.jpg: no such file", "clip4str read: error: gone.jpg: no such file",
+    ]  # fmt: skip
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"path": name, "error": f"{name}: no such file"} for name in ("nope.jpg", "gone.jpg")
+    ]
+    beside = run("read", "nope.jpg", crops / "a.png", "--bundle", "nowhere", cwd=tmp_path)
+    assert beside.returncode == 2 and b"nowhere" in beside.stderr and b"nope.jpg" not in beside.stderr
+
+
 def test_json_is_in_input_order_with_errors_in_their_places(tiny_bundle, crops):
     (crops / "bad.png").write_bytes(b"no image")
     paths = [crops / name for name in ("a.png", "bad.png", "b.png", "missing.png", "below/c.png")]
@@ -154,7 +166,7 @@ def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["read", "--bundle", "nowhere", "x.png"], "nowhere: no such bundle folder"),
+        (["read", "--bundle", "nowhere", str(CROPS / "02-Blame.jpg")], "nowhere: no such bundle folder"),
         (["read", "empty"], "empty: no images found"),
         (["read", str(CROPS / "02-Blame.jpg"), "empty"], "empty: no images found"),
         (["read", str(CROPS / "02-Blame.jpg"), "emp*"], "emp*: matches folders alone"),
@@ -166,7 +178,10 @@ def test_one_corrupt_image_is_reported_and_the_rest_are_read(tiny_bundle, crops)
         (["read", "a" * 300 + ".png", "--bundle", "nowhere"], "File name too long"),
         (["read"], "the following arguments are required: PATH"),
         (["read", "--thread", "1", "x.png"], "unrecognized arguments: --thread"),
-        (["read", "--refine", "-1", "--bundle", "nowhere", "x.png"], "refine is a number of rounds"),
+        (
+            ["read", "--refine", "-1", "--bundle", "nowhere", str(CROPS / "02-Blame.jpg")],
+            "refine is a number of rounds",
+        ),
     ],
 )
 def test_errors_are_one_line_and_exit_2(args, message, tmp_path):

@@ -1,5 +1,7 @@
 """DeepStream's probes, on a stand-in for pyds that refuses what the recorded API has not (pyds_standin.py)."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -386,3 +388,12 @@ def test_what_is_no_option_and_a_machine_without_deepstream_are_one_line():
         TextProbe(most=0, words=False, pyds=Pyds())
     with pytest.raises(BackendError, match="DeepStream's Python bindings are not installed"):
         Adapter()
+
+
+def test_the_pages_script_says_what_it_lacks():
+    """Of GStreamer's Python, which no pip installs."""
+    script = ROOT / "docs" / "deepstream" / "words.py"
+    code = "import runpy, sys; sys.modules['gi'] = None; sys.argv[:1] = []; runpy.run_path(sys.argv[0])"
+    done = subprocess.run([sys.executable, "-c", code, str(script), "--help"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "apt-get install python3-gi" in done.stderr and "--system-site-packages" in done.stderr
