@@ -256,6 +256,12 @@ class KernelLibrary:
             raise _ERRORS.get(code, BackendError)(f"{function}: {text}")
 
 
+_OF_WHEELS = (
+    "the wheels for Linux on x86-64 and arm64 have it, which make wheels makes in a checkout, where "
+    "python -m clip4str.kernels builds it alone"
+)
+
+
 def find_library(path: Path | str | None = None) -> Path:
     """Path of the library. Raises BackendError naming the places searched.
 
@@ -270,7 +276,7 @@ def find_library(path: Path | str | None = None) -> Path:
         if place.is_file():
             return place
     looked = " or ".join(map(str, places))
-    how = "python -m clip4str.kernels builds it" if checkout else "the wheels for Linux on x86-64 and arm64 have it"
+    how = "python -m clip4str.kernels builds it" if checkout else _OF_WHEELS
     raise BackendError(f"no kernel library at {looked}: {how} ({VARIABLE}=PATH names another)")
 
 

@@ -95,7 +95,10 @@ def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, s
             RuntimeWarning,
             stacklevel=4,
         )
-    return trt.open_backend(bundle, driver, options)
+    opened = trt.open_backend(bundle, driver, options)
+    if slow := trt.why_stage_by_stage(bundle):
+        warnings.warn(slow, RuntimeWarning, stacklevel=4)
+    return opened
 
 
 def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
