@@ -36,6 +36,6 @@ def open_backend(bundle: Bundle, driver: PredictAndRefine, options: Options) -> 
     """The backend over a bundle's engines. options: device, batch_size (at most what the engines take), graphs.
 
     Raises BackendError (TensorRT, CUDA or the GPU is missing or not the one that the engines are for, out of memory),
-    BundleError (engines that are not what the manifest means).
+    BundleError (engines that are not what the manifest means), UsageError (switches in the environment that are none).
     """
     return TrtBackend(bundle, driver, options)

@@ -226,6 +226,18 @@ def test_options_of_torch_for_a_bundle_of_engines(engine_bundle):
         Recognizer.load(folder, device="cuda", passes=(3, 2))
 
 
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_a_misspelt_switch_is_an_error_before_the_gpu_is_opened(rig, engine_bundle, monkeypatch, backend):
+    """The C library, which reads the variable by itself, passes over it."""
+    r, folder = rig(), engine_bundle()
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "dependant_launch")
+    with pytest.raises(UsageError, match=r"^CLIP4STR_GPU_OPTIONS: 'dependant_launch' is none of dependent_launch, "):
+        Recognizer.load(folder, backend)
+    assert not r.gpu.calls
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "dependent_launch,-split_k")
+    r.open(folder)[0].close()
+
+
 def test_the_logger_keeps_what_matters(rig):
     trt = rig().trt
     logger, severity = make_logger(trt), trt.ILogger.Severity
