@@ -20,6 +20,7 @@ from clip4str.export.parity import compare
 from clip4str.export.parity_images import sample_images
 from clip4str.runtime.backends import Options
 from clip4str.runtime.backends.ort import OrtBackend
+from clip4str.runtime.backends.trt.stage_by_stage import lacks_decoders, without_decoders
 from clip4str.runtime.bundle import KERNELS, MANIFEST, STAGES, Bundle, Manifest, describe_file, write_manifest
 from clip4str.runtime.cuda import open_cuda, why_unusable
 from clip4str.runtime.images import prepare
@@ -51,6 +52,8 @@ def finish_bundle(
         bundle.path(stage)
     if options.max_batch > manifest.max_batch:
         raise UsageError(f"{folder}: built for batches of up to {manifest.max_batch}, not {options.max_batch}")
+    if lacks_decoders(manifest):
+        say(without_decoders(_place(folder), manifest))
     key = engine_key(manifest, options)
     images = sample_images(Path(sample_folder) if sample_folder is not None else None)
     if manifest.engines.get("key") == key and not force:

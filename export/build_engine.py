@@ -28,6 +28,7 @@ from clip4str.export.engines import (
     trtexec_commands,
     why_no_engines,
 )
+from clip4str.runtime.backends.trt.stage_by_stage import lacks_decoders
 from clip4str.runtime.bundle import EIGHT_BITS, Bundle
 from clip4str.runtime.what_is import is_checkpoint_file
 
@@ -35,11 +36,12 @@ from clip4str.runtime.what_is import is_checkpoint_file
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. 0: written; 2: an error, said in one line; 130: interrupted."""
     done: list[str] = []
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = build_parser().parse_args(argv)
+        options = build_parser().parse_args(words)
         start = time.perf_counter()
         with _terminated_is_interrupted():
-            _build(options, done)
+            _build(options, done, words)
     except KeyboardInterrupt:
         left = f"{done[0]} is whole, but without new engines" if done else "nothing was written"
         print(f"{PROGRAM}: interrupted, {left}", file=sys.stderr)
@@ -66,8 +68,9 @@ def _without(command: str, option: str) -> str:
     return shlex.join(words)
 
 
-def _build(o: argparse.Namespace, done: list[str]) -> None:
-    """done: gets the bundle's folder as soon as it is whole, and where engines are wanted the command for them."""
+def _build(o: argparse.Namespace, done: list[str], words: Sequence[str]) -> None:
+    """words: the command's. done: gets the bundle's folder as soon as it is whole, and where engines are wanted the
+    command for them."""
     is_bundle = o.checkpoint is not None and not is_checkpoint_file(Path(o.checkpoint)) and Path(o.checkpoint).is_dir()
     if is_bundle:
         Bundle.open(o.checkpoint, verify=False, later=True)  # is it one?
@@ -86,7 +89,10 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
         folder = Path(o.checkpoint)
         _refuse_checkpoint_options(o)
         if engines is None and o.single_file is None:
-            raise UsageError(f"{folder} is a bundle: name what its engines are for, --target tensorrt or tensorrt-rtx")
+            found = f" (auto: {why_no_engines()})" if o.target == "auto" else ""
+            raise UsageError(
+                f"{folder} is a bundle: name what its engines are for, --target tensorrt or tensorrt-rtx{found}"
+            )
     else:
         folder = _from_checkpoint(o, target)
     done.append(_shown(folder))
@@ -94,7 +100,7 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
         _single_file(folder, o)
     if engines is None:
         if o.target == "auto" and o.precision in ("fp16", "fp8"):
-            print(f"no engines: {why_no_engines()}; where they are: {PROGRAM} {shlex.quote(done[0])}")
+            print(f"no engines: {why_no_engines()}; {_way_to_engines(folder, done[0], words)}")
         return
     done.append(engines.command(done[0]))
     if o.trtexec:
@@ -108,6 +114,15 @@ def _build(o: argparse.Namespace, done: list[str]) -> None:
 
     finish_bundle(folder, engines, sample_folder=o.sample_images, min_agreement=o.min_agreement, force=o.force,
                   say=_print, detail=detail)  # fmt: skip
+
+
+def _way_to_engines(folder: Path, shown: str, words: Sequence[str]) -> str:
+    """From a bundle that was built where they cannot be."""
+    there = f"on the machine that will run them: {PROGRAM} {shlex.quote(shown)} --target tensorrt"
+    if not lacks_decoders(Bundle.open(folder, verify=False).manifest):
+        return there
+    again = shlex.join([*words, "--target", "tensorrt", "--no-engines", "--force"])
+    return f"for them, first build it again with decoders for the compiled kernels: {PROGRAM} {again}; then, {there}"
 
 
 def _part(what: str, module: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 from clip4str.core.errors import CharsetError
 from clip4str.kernels.decode_pass import DecoderWeights
 from clip4str.kernels.decode_pass.weights import pack_decoder
-from clip4str.kernels.shared.variants import NETWORKS
+from clip4str.kernels.shared.variants import network_of
 from clip4str.kernels.tokenize import TokenizerTables
 from clip4str.model.clip4str import Clip4Str
 
@@ -47,9 +47,6 @@ def write_decoders(model: Clip4Str, path: Path, say: Callable[[str], object]) ->
 def network_name(model: Clip4Str) -> str | None:
     """Which of kernels.shared.variants.NETWORKS this is, as far as decoders can tell."""
     c = model.config
-    classes = len(c.charset) + 1
-    sizes = (c.d, c.memory_tokens, c.decoder_heads, c.context, c.steps, classes, classes + 2, c.decoder_mlp)
-    for n in NETWORKS.values():
-        if sizes == (n.d, n.memory, n.heads, n.text, n.steps, n.classes, n.tokens, n.mlp):
-            return n.name
-    return None
+    sizes = {"heads": c.decoder_heads, "text": c.context, "classes": len(c.charset) + 1, "mlp": c.decoder_mlp}
+    found = network_of(d=c.d, memory=c.memory_tokens, steps=c.steps, **sizes)
+    return None if found is None else found.name

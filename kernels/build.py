@@ -19,10 +19,10 @@ from clip4str.core.console import Parser
 from clip4str.core.errors import BackendError, UsageError
 from clip4str.kernels.aot import add_options, summary, write_cubins
 from clip4str.kernels.loader import BUILT, NAME
+from clip4str.kernels.shared.elf import MACHINES
 
 PROGRAM = "python -m clip4str.kernels"
 SOURCES = Path(__file__).resolve().parents[1]
-MACHINES = ("x86_64", "aarch64")  # as platform.machine() calls them
 _EPILOG = """\
 examples:
   python -m clip4str.kernels                                               all GPUs, for this machine's processor
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Raises UsageError, or BackendError if a tool is missing or fails."""
     options = _parser().parse_args(argv)
     machines = list(dict.fromkeys(options.machine.split(",")))
-    if unknown := [name for name in machines if name not in MACHINES]:
-        raise UsageError(f"--machine: {', '.join(unknown)} unknown; there are {', '.join(MACHINES)}")
+    if unknown := [name for name in machines if name not in MACHINES.values()]:
+        raise UsageError(f"--machine: {', '.join(unknown)} unknown; there are {', '.join(MACHINES.values())}")
     if not (SOURCES / "CMakeLists.txt").is_file():
         raise BackendError("the library is built from a checkout or the source package; an installed wheel has it")
     _need("cmake", "apt-get install cmake, or pip install cmake")
@@ -54,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=PROGRAM, description=__doc__, epilog=_EPILOG, formatter_class=form)
     here = platform.machine()
     parser.add_argument(
-        "--machine", default=here, metavar="LIST", help=f"processors: {', '.join(MACHINES)} (this one's: {here})"
+        "--machine",
+        default=here,
+        metavar="LIST",
+        help=f"processors: {', '.join(MACHINES.values())} (this one's: {here})",
     )
     add_options(parser)
     parser.add_argument(
@@ -90,9 +93,18 @@ def _link(machine: str, output: Path, test: bool) -> str:
         how = "tested" if machine == platform.machine() else f"tested in qemu-{machine}"
     elif test:
         how = f"not tested: no qemu-{machine} (apt-get install qemu-user)"
+    _make_plain(folder / NAME)
     content = (folder / NAME).read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:16]
     return f"{folder / NAME}: {len(content) / 1e6:.2f} MB, sha256 {digest}..., {how}"
+
+
+def _make_plain(library: Path) -> None:
+    """A file in the place of CMake's link to one with a version: it is what is carried to boards, and found by name."""
+    file, made = library.resolve(), library.with_name(f"{library.name}.plain")
+    if file != library:
+        shutil.copy2(file, made)
+        made.replace(library)
 
 
 def _run(*command: str | Path) -> None:

@@ -16,6 +16,7 @@ from clip4str.core.errors import BackendError, Clip4StrError, DeviceError, Layou
 from clip4str.core.masks import MODES
 from clip4str.core.normalization import NORMALIZATION
 from clip4str.core.planes import LAYOUTS, MATRICES
+from clip4str.kernels.shared.elf import MACHINES, machine_of
 from clip4str.kernels.shared.variants import ACTIVATIONS
 
 NAME = "libclip4str_kernels.so"
@@ -256,6 +257,12 @@ class KernelLibrary:
             raise _ERRORS.get(code, BackendError)(f"{function}: {text}")
 
 
+_OF_WHEELS = (
+    "the wheels for Linux on x86-64 and arm64 have it, which make wheels makes in a checkout, where "
+    "python -m clip4str.kernels builds it alone"
+)
+
+
 def find_library(path: Path | str | None = None) -> Path:
     """Path of the library. Raises BackendError naming the places searched.
 
@@ -269,8 +276,14 @@ def find_library(path: Path | str | None = None) -> Path:
     for place in places:
         if place.is_file():
             return place
+    for place in places:
+        if place.is_symlink():
+            raise BackendError(
+                f"{place} is a link to {place.readlink()}, which is not there: copy the file that it meant, as with "
+                "cp -L or rsync -L"
+            )
     looked = " or ".join(map(str, places))
-    how = "python -m clip4str.kernels builds it" if checkout else "the wheels for Linux on x86-64 and arm64 have it"
+    how = "python -m clip4str.kernels builds it" if checkout else _OF_WHEELS
     raise BackendError(f"no kernel library at {looked}: {how} ({VARIABLE}=PATH names another)")
 
 
@@ -281,6 +294,12 @@ def open_library(path: Path) -> Any:
         c = ctypes.CDLL(str(path.resolve()))
         abi = c.clip4str_kernels_abi()
     except (OSError, AttributeError) as e:
+        here, machine = platform.machine(), machine_of(path)
+        if here in MACHINES.values() and machine not in ("", here):
+            raise BackendError(
+                f"{path} is for {machine}, here is {here}: take the library for {here}, which its wheel has and "
+                f"`python -m clip4str.kernels --machine {here}` builds"
+            ) from None
         raise BackendError(f"{path} cannot be loaded as clip4str's kernel library: {e}") from None
     if abi != ABI:
         raise BackendError(

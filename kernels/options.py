@@ -2,8 +2,8 @@
 
     CLIP4STR_GPU_OPTIONS=dependent_launch,-library_residual      one on, one off, the rest as they are
 
-They are read when a kernel is launched or a CUDA graph captured: set them before. Plain Python: importable without
-torch and triton.
+They are read when a kernel is launched or a CUDA graph captured, by the C library when it is opened: set them before.
+Plain Python: importable without torch and triton.
 """
 
 from __future__ import annotations

@@ -73,12 +73,13 @@ class Recognizer(FrameReader):
 
         backend: "tensorrt" (for bundles with engines), "torch" (for bundles built with --torch, and checkpoints),
         "onnxruntime", or "auto": the first of these that can run what is opened here, with a RuntimeWarning where
-        engines or a GPU are there but do not work; or "openvino", see docs/openvino.md. threads: CPU threads, None for
-        all this process may use. decoding: see core.reading.Decoding. charset_test: what captions are reduced to, None
-        for the bundle's own. charset, image_size: of a checkpoint that does not tell its own, its characters and
-        (height, width). batch_size: most images per batch, None for 16 (64 for torch on a GPU, where it is at most 256;
-        for tensorrt what its engines were built for); where it is too many, with a RuntimeWarning as many as can be.
-        cache_size: captions whose text features are kept. verify: check the sha256 of every file.
+        engines or a GPU are there but do not work, or a GPU is there and nothing for it in the bundle; or "openvino",
+        see docs/openvino.md. threads: CPU threads, None for all this process may use. decoding: see
+        core.reading.Decoding. charset_test: what captions are reduced to, None for the bundle's own. charset,
+        image_size: of a checkpoint that does not tell its own, its characters and (height, width). batch_size: most
+        images per batch, None for 16 (64 for torch on a GPU, where it is at most 256; for tensorrt what its engines
+        were built for); where it is too many, with a RuntimeWarning as many as can be. cache_size: captions whose text
+        features are kept. verify: check the sha256 of every file.
 
         Of onnxruntime: providers, its execution providers. Of tensorrt and torch: device, "cuda" or "cuda:N", for torch
         also "cpu"; graphs=False: no CUDA graphs. Of torch: dtype, "float16", "bfloat16" or "float32", by default half

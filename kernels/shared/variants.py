@@ -58,6 +58,17 @@ NETWORKS = {
         Network("huge", 1024, 257, 1280, 1024, (224, 224)),
     )
 }
+
+
+def network_of(*, d: int, memory: int, heads: int, text: int, steps: int, classes: int, mlp: int) -> Network | None:
+    """The one whose decoders have these dimensions; None if no kernels are compiled for them."""
+    sizes = (d, memory, heads, text, steps, classes, classes + 2, mlp)
+    for n in NETWORKS.values():
+        if sizes == (n.d, n.memory, n.heads, n.text, n.steps, n.classes, n.tokens, n.mlp):
+            return n
+    return None
+
+
 ACTIVATIONS = ("none", "gelu", "quick_gelu")  # of a linear operator, numbered so in the compiled kernels
 CAPABILITIES = ((8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (11, 0), (12, 0))
 

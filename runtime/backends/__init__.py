@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, UsageError
 
 from ..bundle import WEIGHTS, Bundle
+from ..cuda.presence import has_driver, has_gpu
 from .contract import Backend, Options
 
 BACKENDS = ("tensorrt", "torch", "onnxruntime", "openvino")  # "auto": the first three, best first
@@ -50,11 +50,31 @@ def open_backend(
             return _OPEN[name](bundle, driver, options, source)
         except BackendError as error:
             warnings.warn(f"not using {name}: {error}", RuntimeWarning, stacklevel=3)
-    return _OPEN[last](bundle, driver, options, source)
+    opened = _OPEN[last](bundle, driver, options, source)
+    found = backend == "auto" and options.providers is None  # nobody chose it
+    if found and not opened.on_gpu and _for_no_gpu(bundle, source) and has_gpu():
+        warnings.warn(
+            f"{bundle.folder} has neither engines nor weights for torch: read on the CPU, although there is a GPU; "
+            f"{_for_gpus(bundle)} (--backend onnxruntime: without this line)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return opened
+
+
+def _for_no_gpu(bundle: Bundle, source: Any) -> bool:
+    """Has it nothing that a GPU's backend could run?"""
+    return source is None and not bundle.manifest.engines and WEIGHTS not in bundle.manifest.stages
+
+
+def _for_gpus(bundle: Bundle) -> str:
+    """What makes a bundle one for GPUs."""
+    return f"clip4str build CHECKPOINT --torch, or clip4str build {shlex.quote(str(bundle.folder))} --target tensorrt"
 
 
 def _candidates(bundle: Bundle, options: Options, source: Any) -> list[str]:
-    """Backends that could run this, best first. Where neither engines nor weights are there, no library is imported."""
+    """Backends that could run this, best first. Where neither engines nor weights are there, no library is imported.
+    Raises UsageError for options that none of them has."""
     if source is not None:
         return ["torch"]
     if options.providers is not None:
@@ -62,14 +82,14 @@ def _candidates(bundle: Bundle, options: Options, source: Any) -> list[str]:
     names = ["tensorrt"] if bundle.manifest.engines and not options.of_torch else []
     if WEIGHTS in bundle.manifest.stages and (options.of_torch or (options.of_gpu and not names) or _torch_has_gpu()):
         names.append("torch")
+    if options.of_gpu and not names:
+        raise _of_no_backend(bundle, options)
     return names if names and options.of_gpu else [*names, "onnxruntime"]
 
 
 def _torch_has_gpu() -> bool:
     """Importing torch to ask it takes seconds, so NVIDIA's driver is asked for first."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
+    if not has_driver():
         return False
     try:
         from .pytorch import gpu_is_usable
@@ -95,7 +115,10 @@ def _open_tensorrt(bundle: Bundle, driver: PredictAndRefine, options: Options, s
             RuntimeWarning,
             stacklevel=4,
         )
-    return trt.open_backend(bundle, driver, options)
+    opened = trt.open_backend(bundle, driver, options)
+    if slow := trt.why_stage_by_stage(bundle):
+        warnings.warn(slow, RuntimeWarning, stacklevel=4)
+    return opened
 
 
 def _open_torch(bundle: Bundle, driver: PredictAndRefine, options: Options, source: Any) -> Backend:
@@ -132,6 +155,22 @@ def _open_openvino(bundle: Bundle, driver: PredictAndRefine, options: Options, s
 _OPEN = {
     "tensorrt": _open_tensorrt, "torch": _open_torch, "onnxruntime": _open_onnxruntime, "openvino": _open_openvino,
 }  # fmt: skip
+
+
+def _of_no_backend(bundle: Bundle, options: Options) -> UsageError:
+    """For options of a GPU's backends, where "auto" finds none of those for this bundle."""
+    asked = {"device": options.device is not None, "dtype": options.dtype is not None, "graphs": not options.graphs,
+             "passes": options.passes is not None}  # fmt: skip
+    names = ", ".join(name for name, given in asked.items() if given)
+    if bundle.manifest.engines:  # and dtype or passes are asked for
+        lacks, way = (
+            "engines, which are as they were built, and no weights for torch",
+            "clip4str build CHECKPOINT --torch",
+        )
+    else:
+        lacks, way = "neither engines nor weights for torch, so no GPU reads it", _for_gpus(bundle)
+    others = "; openvino, too, has dtype" if asked["dtype"] else ""
+    return UsageError(f"{names}: {bundle.folder} has {lacks}: {way}{others}; on ONNX Runtime: without {names}")
 
 
 def _unknown(backend: object) -> BackendError:

@@ -1,6 +1,7 @@
 """The few CUDA calls that a backend without torch needs: memory, copies, one stream, graphs.
 
     over_bindings   by cuda.bindings, from the package cuda-python
+    presence        whether there is a GPU at all, told without a call of the driver
     over_pycuda     by pycuda, where that is what the board has; it cannot capture graphs
 
 Either is imported when a GPU is opened, and shares the device's primary context with torch, TensorRT and whatever else

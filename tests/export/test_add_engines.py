@@ -177,7 +177,34 @@ def test_the_plain_command_says_what_is_missing_for_engines(golden_checkpoint, t
     monkeypatch.chdir(tmp_path)
     assert main([str(golden_checkpoint("tiny")), "--fp16", "--min-agreement", "0"]) == 0
     said = capsys.readouterr().out
-    assert "no engines: " in said and "where they are: clip4str build bundles/tiny-fp16" in said
+    there = "on the machine that will run them: clip4str build bundles/tiny-fp16 --target tensorrt\n"
+    assert "no engines: " in said and f"; {there}" in said, "no kernels are compiled for this network"
+    assert main(["bundles/tiny-fp16"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        re.search(r"is a bundle: name .* tensorrt-rtx \(auto: .*(NVIDIA|CUDA|TensorRT)", error)
+        and error.count("\n") == 1
+    )
+
+
+def test_the_commands_that_it_names_lead_to_engines_and_decoders(tmp_path, monkeypatch, capsys, library):
+    """Of the packaged network, as the kernels take it."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["--fp16"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("no engines: ")]
+    commands = [command.split(";")[0].split() for command in line.split("clip4str build ")[1:]]
+    assert commands == [
+        ["--fp16", "--target", "tensorrt", "--no-engines", "--force"],
+        ["bundles/clip4str-small-fp16", "--target", "tensorrt"],
+    ]
+    lacks = "bundles/clip4str-small-fp16 has no decoders for the compiled kernels"
+    assert main(commands[1]) == 0
+    assert capsys.readouterr().out.startswith(f"{lacks} (decoders.npz): its engines decode stage by stage, slower; ")
+    for command in commands:
+        assert main(command) == 0
+    assert lacks not in capsys.readouterr().out
+    manifest = Bundle.open("bundles/clip4str-small-fp16", verify=True).manifest
+    assert manifest.engines and KERNELS in manifest.stages
 
 
 def test_engines_that_were_never_run_are_checked_where_they_can_be(bundle, library, monkeypatch):

@@ -67,6 +67,66 @@ def test_a_checkout_finds_what_it_built_and_the_variable_comes_first(monkeypatch
     assert loader.find_library() == built
 
 
+def test_what_is_built_is_a_plain_file_and_stays_one(tmp_path):
+    """Carried to a board with its links kept, a link would mean nothing there."""
+    built = slim(MACHINE)
+    assert built.is_file() and not built.is_symlink()
+    soname = subprocess.run(["readelf", "-d", built], capture_output=True, text=True, check=True).stdout
+    assert f"[{loader.NAME}.1]" in soname and (built.parent / f"{loader.NAME}.1").is_symlink(), "as it is installed"
+    (real,) = built.parent.glob(f"{loader.NAME}.*.*.*")
+    for gone in ((), (real,)):
+        for path in gone:
+            path.unlink()
+        slim.cache_clear()
+        assert not slim(MACHINE).is_symlink(), "built again, with nothing to be linked, and with all"
+    assert real.read_bytes() == built.read_bytes()
+    shutil.move(shutil.copytree(built.parent, tmp_path / "copy", symlinks=True) / loader.NAME, tmp_path / "alone.so")
+    assert loader.open_library(tmp_path / "alone.so").clip4str_kernels_architectures() == b"87"
+
+
+def test_a_link_to_nothing_is_told_apart_from_nothing(tmp_path, monkeypatch):
+    link = tmp_path / loader.NAME
+    link.symlink_to(f"{loader.NAME}.1")
+    monkeypatch.setenv(loader.VARIABLE, str(link))
+    with pytest.raises(BackendError, match=rf"{link} is a link to {loader.NAME}.1, which is not there: .*rsync -L"):
+        loader.find_library()
+    link.unlink()
+    with pytest.raises(BackendError, match=f"no kernel library at {link}: "):
+        loader.find_library()
+
+
+@pytest.mark.parametrize(
+    ("header", "machine"),
+    [
+        (b"\x7fELF\2\1" + bytes(12) + b"%c\0", {"x86_64": "aarch64", "aarch64": "x86_64"}.get(MACHINE, "")),
+        (b"\x7fELF\1\2" + bytes(12) + b"\0\x08", r"another processor \(ELF machine 8\)"),
+    ],
+    ids=["the other", "mips"],
+)
+def test_a_library_for_another_processor_is_said_to_be(tmp_path, header, machine):
+    """By its first bytes alone: the system's word for it is that there is no such file."""
+    numbers = {"x86_64": 62, "aarch64": 183}
+    path = tmp_path / "lib.so"
+    path.write_bytes((header % numbers[machine] if b"%" in header else header) + bytes(100))
+    with pytest.raises(BackendError, match=f"lib.so is for {machine}, here is {MACHINE}: .*--machine {MACHINE}`"):
+        loader.open_library(path)
+    for other in (b"", b"\x7fELF", b"text, of some length"):
+        path.write_bytes(other)
+        with pytest.raises(BackendError, match="cannot be loaded as clip4str's kernel library"):
+            loader.open_library(path)
+
+
+@pytest.mark.skipif(shutil.which("aarch64-linux-gnu-gcc") is None, reason="gcc-aarch64-linux-gnu makes the library")
+@pytest.mark.skipif(MACHINE == "aarch64", reason="it is this machine's")
+def test_a_real_library_for_a_board(tmp_path):
+    path = tmp_path / "board.so"
+    (tmp_path / "a.c").write_text("int clip4str_kernels_abi(void) { return 3; }")
+    subprocess.run(["aarch64-linux-gnu-gcc", "-shared", "-fPIC", "-o", path, tmp_path / "a.c"], check=True)
+    with pytest.raises(BackendError, match=r"board\.so is for aarch64, here is x86_64") as caught:
+        loader.open_library(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_library_of_another_version_is_one_line(tmp_path):
     if shutil.which("gcc") is None:
         pytest.skip("gcc makes the library")

@@ -24,6 +24,7 @@ from ...bundle import KERNELS, Bundle, stage_shapes
 from .engines import kv_types
 from .memory import Buffer, Memory, Stream
 from .replay import Graphs, Replay
+from .stage_by_stage import chosen
 
 _FLOAT32 = {"scores", "base", "head_bias"}  # of a decoder's arrays; the others are float16
 _MOST_ENTRIES = 64
@@ -37,7 +38,7 @@ class Weights:
 
 
 def open_decoders(bundle: Bundle, visual_only: bool, stack: ExitStack, stream: Stream) -> Weights | None:
-    """None where the engines have to decode, with a RuntimeWarning if the library is there but does not fit.
+    """None where the engines have to decode, with a RuntimeWarning if the library is not there or does not fit.
 
     stack: gets what closes it. Raises BundleError for a damaged file, CudaOutOfMemory.
     """
@@ -48,7 +49,7 @@ def open_decoders(bundle: Bundle, visual_only: bool, stack: ExitStack, stream: S
     try:
         path = loader.find_library()
     except BackendError as error:
-        if os.environ.get(loader.VARIABLE):  # somebody meant it to be used
+        if os.environ.get(loader.VARIABLE) or not chosen():  # named, somebody meant it to be used
             _warn(error)
         return None
     branches = ("visual",) if visual_only else ("visual", "cross")
@@ -260,4 +261,5 @@ def _try(weights: Weights, stream: Stream) -> None:
 
 
 def _warn(error: Exception) -> None:
-    warnings.warn(f"not using the compiled kernels, the engines decode: {error}", RuntimeWarning, stacklevel=9)
+    what = "not using the compiled kernels, the engines decode stage by stage, slower"
+    warnings.warn(f"{what}: {error}", RuntimeWarning, stacklevel=9)

@@ -24,8 +24,8 @@ from ...bundle import Bundle
 from ...cuda import CudaContextLost, CudaOutOfMemory
 from .fused import Weights
 from .memory import Memory, Stream
+from .stage_by_stage import VARIABLE
 
-VARIABLE = "CLIP4STR_ONE_LAUNCH"  # 0: stage by stage
 OTHERWISE = "words are read stage by stage, not in one launch"
 CONTEXT = 16  # of clip4str_tokenize's answers
 

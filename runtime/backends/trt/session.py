@@ -13,6 +13,7 @@ import numpy as np
 
 from clip4str.core.driver import PredictAndRefine
 from clip4str.core.errors import BackendError, BundleError
+from clip4str.kernels import options as switches
 
 from ...bundle import STAGES, Bundle
 from ...cuda import CudaLayer, CudaOutOfMemory, open_cuda
@@ -113,10 +114,11 @@ class Pipeline:
 class Session:
     """Opened at once or not at all. All calls but close need `cuda.current()`.
 
-    Raises BackendError, BundleError.
+    Raises BackendError, BundleError, UsageError for switches of the compiled kernels that there are not.
     """
 
     def __init__(self, bundle: Bundle, driver: PredictAndRefine, options: Options) -> None:
+        switches.options()  # the library itself passes over names that it does not know
         engines = bundle.manifest.engines
         self.profile, self.graphs = engines["profile"], options.graphs
         self.least = self.profile["min"]

@@ -19,9 +19,13 @@ from clip4str.core.errors import BackendError, BundleError, DeviceError, ShapeEr
 from clip4str.core.reading import Decoding, Pass
 from clip4str.kernels import loader
 from clip4str.kernels.decode_pass import DecoderWeights, decode_pass
+from clip4str.kernels.shared.variants import NETWORKS, Network
+from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.ort import OrtBackend
-from clip4str.runtime.backends.trt.one_launch import VARIABLE
+from clip4str.runtime.backends.trt.stage_by_stage import VARIABLE
 from clip4str.runtime.bundle import Bundle, describe_file
+
+SLOWER = "not using the compiled kernels, the engines decode stage by stage, slower"
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +135,7 @@ def test_a_library_that_does_not_fit_is_not_used(rig, engine_bundle, half_tiny_b
     r, folder = rig(), add_kernels(engine_bundle(half_tiny_bundle), arrays)
     for how in ({"open_error": error}, {"pass_error": error}):
         made = library(r.gpu, **how)
-        with pytest.warns(RuntimeWarning, match=f"not using the compiled kernels, the engines decode: {error}"):
+        with pytest.warns(RuntimeWarning, match=f"{SLOWER}: {error}"):
             backend, driver = r.open(folder)
         assert not backend.compiled_kernels and all(x.closed == 1 for x in made.opened)
         backend.read(driver, images[:2])
@@ -147,8 +151,15 @@ def test_where_there_is_no_library_or_nothing_for_it(
     monkeypatch.delenv(loader.VARIABLE, raising=False)
     monkeypatch.setattr(loader, "NAME", "no such library.so")
     backend, _ = r.open(folder)
-    assert not backend.compiled_kernels and not recwarn.list
+    assert not backend.compiled_kernels and not recwarn.list, "stage by stage is what was asked for"
     backend.close()
+    with monkeypatch.context() as patch:
+        patch.delenv(VARIABLE)
+        with pytest.warns(
+            RuntimeWarning, match=rf"^{SLOWER}: no kernel library at .*python -m clip4str.kernels"
+        ) as told:
+            r.open(folder)[0].close()
+        assert len(told) == 1 and "CLIP4STR_KERNELS=PATH" in str(told[0].message)
     monkeypatch.setenv(loader.VARIABLE, "/nowhere/lib.so")
     with pytest.warns(RuntimeWarning, match="no kernel library at /nowhere/lib.so"):
         r.open(folder)[0].close()
@@ -158,6 +169,41 @@ def test_where_there_is_no_library_or_nothing_for_it(
     assert not backend.compiled_kernels, "float32 keys and values"
     backend.close()
     r.check_empty()
+
+
+def test_a_bundle_without_decoders_for_the_kernels_is_told_of(
+    rig, engine_bundle, half_tiny_bundle, tiny_bundle, arrays, monkeypatch, library
+):
+    """Where kernels are compiled for a network of its size: for the golden one there are none."""
+    r, half, single = rig(), engine_bundle(half_tiny_bundle, "half"), engine_bundle(tiny_bundle, "single")
+    monkeypatch.delenv(VARIABLE)
+
+    def told():
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            for folder in (half, single):
+                Recognizer.load(folder, "tensorrt").close()
+        r.check_empty()
+        return [str(warning.message) for warning in found]
+
+    monkeypatch.setenv(loader.VARIABLE, "/nowhere/lib.so")
+    assert not told()
+    sizes = {"d": 64, "memory": 17, "image_width": 64, "text_width": 64, "image_size": (64, 64)}
+    monkeypatch.setitem(NETWORKS, "tiny", Network("tiny", **sizes))
+    lacks = (
+        f"{half} has no decoders for the compiled kernels (decoders.npz): its engines decode stage by stage, slower; "
+    )
+    again = "its checkpoint, built again with --fp16 --target tensorrt, has them"
+    (message,) = told()
+    assert message.startswith(f"{lacks}{again}; besides, no kernel library at /nowhere/lib.so: ")
+    monkeypatch.setenv(VARIABLE, "0")
+    assert not told(), "stage by stage is what was asked for"
+    monkeypatch.delenv(VARIABLE)
+    library(r.gpu)
+    monkeypatch.setitem(NETWORKS, "tiny", Network("tiny", **sizes))
+    assert told() == [lacks + again]
+    add_kernels(half, arrays)
+    assert not told()
 
 
 def test_damaged_decoders(rig, engine_bundle, half_tiny_bundle, arrays, library):

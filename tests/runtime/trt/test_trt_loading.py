@@ -10,7 +10,7 @@ import pytest
 from fake_gpu import FakeGpu
 from trt_rig import add_engines
 
-from clip4str.core.errors import BackendError, BundleError
+from clip4str.core.errors import BackendError, BundleError, UsageError
 from clip4str.runtime import Recognizer
 from clip4str.runtime.backends.memory_limits import ladder
 from clip4str.runtime.backends.trt.library import make_logger
@@ -215,6 +215,27 @@ def test_auto_reads_on_with_engines_of_another_version_or_gpu(rig, engine_bundle
     with pytest.warns(RuntimeWarning, match=f"not using tensorrt: .*{why}.*rebuild them"):
         recognizer = Recognizer.load(folder)
     assert type(recognizer.backend).__name__ == "OrtBackend"
+
+
+def test_options_of_torch_for_a_bundle_of_engines(engine_bundle):
+    folder = engine_bundle()
+    lacks = f"{folder} has engines, which are as they were built, and no weights for torch"
+    with pytest.raises(UsageError, match=f"^dtype: {lacks}: clip4str build CHECKPOINT --torch; openvino"):
+        Recognizer.load(folder, dtype="float16")
+    with pytest.raises(UsageError, match=f"^device, passes: {lacks}: clip4str build CHECKPOINT --torch; on ONNX"):
+        Recognizer.load(folder, device="cuda", passes=(3, 2))
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_a_misspelt_switch_is_an_error_before_the_gpu_is_opened(rig, engine_bundle, monkeypatch, backend):
+    """The C library, which reads the variable by itself, passes over it."""
+    r, folder = rig(), engine_bundle()
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "dependant_launch")
+    with pytest.raises(UsageError, match=r"^CLIP4STR_GPU_OPTIONS: 'dependant_launch' is none of dependent_launch, "):
+        Recognizer.load(folder, backend)
+    assert not r.gpu.calls
+    monkeypatch.setenv("CLIP4STR_GPU_OPTIONS", "dependent_launch,-split_k")
+    r.open(folder)[0].close()
 
 
 def test_the_logger_keeps_what_matters(rig):

@@ -25,7 +25,7 @@ from clip4str.runtime.backends import fixed_passes
 from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.ort import OrtBackend
 from clip4str.runtime.backends.trt import program
-from clip4str.runtime.backends.trt.one_launch import VARIABLE
+from clip4str.runtime.backends.trt.stage_by_stage import VARIABLE
 from clip4str.runtime.bundle import Bundle
 from clip4str.training.draft import with_head
 

@@ -21,7 +21,8 @@ from clip4str.core.text import Charset
 from clip4str.runtime.backends import fixed_passes
 from clip4str.runtime.backends.fixed_passes import Passes
 from clip4str.runtime.backends.trt import one_launch
-from clip4str.runtime.backends.trt.one_launch import OTHERWISE, VARIABLE
+from clip4str.runtime.backends.trt.one_launch import OTHERWISE
+from clip4str.runtime.backends.trt.stage_by_stage import VARIABLE
 from clip4str.runtime.bundle import Bundle
 from clip4str.runtime.cuda import CudaContextLost
 
