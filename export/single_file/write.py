@@ -64,7 +64,7 @@ class Options:
                 f"passes are two numbers from 1 to {MOST_PASSES}, such as {PASSES_SHOWN}, not {self.passes}"
             )
         if self.passes is not None and self.static:
-            raise UsageError("static is a form of the loop, and passes are without one, as static: give one of them")
+            raise UsageError("passes are run without a loop, static is for the shapes of a loop: give one of them")
         if self.passes is not None and self.decoding.decode == "nar":
             raise UsageError("passes are those of decode ar: nar takes one of each branch")
 
