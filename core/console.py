@@ -31,7 +31,7 @@ def fail(command: str, error: object) -> int:
 
 def said(code: int) -> int:
     """The code once everything that was printed is out. Raises BrokenPipeError."""
-    if sys.stdout is not None and not sys.stdout.closed:
+    if sys.stdout is not None and not getattr(sys.stdout, "closed", False):
         sys.stdout.flush()
     return code
 

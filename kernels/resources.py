@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # a script's folder comes first: here `tokenize` would hide the standard library's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from clip4str.core.console import Parser, run_script
 from clip4str.kernels.cubin import compile_variant
 from clip4str.kernels.linear.aot import descriptor_variants, many_rows_variant, split_variants
 from clip4str.kernels.options import Options, using
@@ -38,7 +40,8 @@ def variants(options: Options, capability: tuple[int, int]) -> list[Variant]:
         return [many_rows_variant(NETWORKS["base16"], "fp16", capability)]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    Parser(prog="kernels/resources.py", description=__doc__).parse_args(argv)
     print(f"{'':16}{'sm':>4}{'registers':>11}{'spills':>8}{'shared KB':>11}")
     with tempfile.TemporaryDirectory() as folder:
         for name, options in CASES.items():
@@ -51,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("kernels/resources.py", main))

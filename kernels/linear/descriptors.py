@@ -10,9 +10,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..shared.dependent import dependent, launch_dependents, wait
 from ..shared.launch import capability_of, multiprocessors
-from ..shared.product import multiply_add, upcast
+from ..shared.product import multiply_add
 from .config import LinearConfig, programs_at_once
-from .kernel import biased, tile_of
+from .kernel import biased, tile_constants, tile_of
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -68,17 +68,7 @@ def descriptor_constants(
     K: int, F: int, activation: str, dtype: torch.dtype, config: LinearConfig, dependent: bool = False
 ) -> dict[str, int | bool | str]:
     """The constexprs of descriptor_kernel."""
-    return {
-        "K": K,
-        "F": F,
-        "ACTIVATION": activation,
-        "UPCAST": upcast(dtype),
-        "BLOCK_M": config.block_m,
-        "BLOCK_F": config.block_f,
-        "BLOCK_K": config.block_k,
-        "GROUP": config.group,
-        "DEPENDENT": dependent,
-    }
+    return {**tile_constants(K, F, activation, dtype, config, dependent), "GROUP": config.group}
 
 
 def descriptor_blocks(config: LinearConfig) -> dict[str, tuple[int, int]]:

@@ -101,6 +101,22 @@ def linear_kernel(
     tl.store(out + row64[:, None] * stride_out + feature[None, :], y.to(out.dtype.element_ty), mask=inside)
 
 
+def tile_constants(
+    K: int, F: int, activation: str, dtype: torch.dtype, config: LinearConfig, dependent: bool
+) -> dict[str, int | bool | str]:
+    """The constexprs that all kernels of this layer have."""
+    return {
+        "K": K,
+        "F": F,
+        "ACTIVATION": activation,
+        "UPCAST": upcast(dtype),
+        "BLOCK_M": config.block_m,
+        "BLOCK_F": config.block_f,
+        "BLOCK_K": config.block_k,
+        "DEPENDENT": dependent,
+    }
+
+
 def linear_constants(
     K: int,
     F: int,
@@ -113,20 +129,8 @@ def linear_constants(
     """The constexprs of linear_kernel."""
     # The statistics pass holds up to 64 elements of x per thread: as few and as long loads as registers allow.
     statistics = min(power_of_two(K, 16), max(16, 64 * 32 * config.warps // config.block_m))
-    return {
-        "K": K,
-        "F": F,
-        "NORMALIZE": normalize,
-        "DEFER": config.defer,
-        "ACTIVATION": activation,
-        "UPCAST": upcast(dtype),
-        "BLOCK_M": config.block_m,
-        "BLOCK_F": config.block_f,
-        "BLOCK_K": config.block_k,
-        "STATISTICS_K": statistics,
-        "GROUP": config.group,
-        "DEPENDENT": dependent,
-    }
+    own = {"NORMALIZE": normalize, "DEFER": config.defer, "STATISTICS_K": statistics, "GROUP": config.group}
+    return {**tile_constants(K, F, activation, dtype, config, dependent), **own}
 
 
 def launch_linear(

@@ -8,9 +8,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..shared.dependent import dependent, launch_dependents, prefetch_rows, wait
-from ..shared.product import product, upcast
+from ..shared.product import product
 from .config import LinearConfig
-from .kernel import biased
+from .kernel import biased, tile_constants
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -78,17 +78,7 @@ def split_constants(
     K: int, F: int, activation: str, dtype: torch.dtype, config: LinearConfig, dependent: bool = False
 ) -> dict[str, int | bool | str]:
     """The constexprs of split_kernel."""
-    return {
-        "K": K,
-        "F": F,
-        "ACTIVATION": activation,
-        "UPCAST": upcast(dtype),
-        "BLOCK_M": config.block_m,
-        "BLOCK_F": config.block_f,
-        "BLOCK_K": config.block_k,
-        "PARTS": config.parts,
-        "DEPENDENT": dependent,
-    }
+    return {**tile_constants(K, F, activation, dtype, config, dependent), "PARTS": config.parts}
 
 
 def launch_split(
